@@ -1,0 +1,70 @@
+# Sourced by the other scripts: makes .venv with this package in it, once for each state of pyproject.toml.
+# shellcheck shell=bash
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+PYTHON_OF_VENV="$PWD/.venv/bin/python"
+
+say() { printf '%s\n' "$*" >&2; }
+
+# The first Python that is new enough; $PYTHON comes first.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    say "sipserver needs Python 3.11 or later; set PYTHON to one."
+    return 1
+}
+
+make_venv() {
+    local python
+    python=$(find_python) || return 1
+    rm -rf .venv
+    say "Making .venv with $("$python" --version)"
+    if "$python" -m venv .venv >/dev/null 2>&1; then return; fi
+    # Debian keeps what venv needs in a package of its own.
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing python3-venv"
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; } >/dev/null 2>&1 || true
+    fi
+    rm -rf .venv
+    if ! "$python" -m venv .venv; then
+        say "Python cannot make a virtual environment: on Debian run 'apt install python3-venv' as root."
+        return 1
+    fi
+}
+
+# make_environment EXTRA: '' or 'test'. Without a change since the last time it takes no network and no time.
+make_environment() {
+    local extra=$1 each state
+    state="$PWD $(cksum <pyproject.toml)"
+    if ! "$PYTHON_OF_VENV" -c '' 2>/dev/null; then make_venv || return 1; fi
+    # What the tests need includes what serving needs.
+    for each in "${extra:-run}" test; do
+        if [ "$(cat ".venv/.installed-$each" 2>/dev/null)" = "$state" ]; then return; fi
+    done
+    say "Installing sipserver${extra:+ with the tools of its tests} into .venv"
+    "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}" || return 1
+    printf '%s\n' "$state" >".venv/.installed-${extra:-run}"
+}
+
+# make_peers PROGRAM=PACKAGE...: Debian's packages of real endpoints, where that is possible; never a failure.
+make_peers() {
+    local pair missing=()
+    for pair in "$@"; do
+        command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    done
+    if [ "${#missing[@]}" = 0 ]; then return; fi
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing ${missing[*]}"
+        export DEBIAN_FRONTEND=noninteractive
+        timeout 120 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
+            { timeout 60 apt-get update -qq && timeout 120 apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
+                >/dev/null 2>&1 || say "Could not install ${missing[*]}"
+    else
+        say "Not installed, and only root on Debian can do it here: ${missing[*]}"
+    fi
+}

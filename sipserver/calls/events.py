@@ -1,0 +1,141 @@
+"""What can happen to a call, as plain values: the language between the proxy's side and the record.
+
+Every ``at`` is UNIX time in integer milliseconds. Durations are differences of these, so whoever makes events
+derives ``at`` from a clock that is never set: a wall clock read once and a monotonic one from then on.
+
+People appear as party ids only. A branch is the proxy's number for one device that was tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sipserver.sip.sdp import Description
+
+CALLER = "caller"
+CALLEE = "callee"
+SERVER = "server"
+
+
+@dataclass(slots=True)
+class Placed:
+    """An INVITE was accepted from a caller, before any device is tried: the first event of every call."""
+
+    at: int
+    key: str
+    """The proxy's name for the call; the events that follow are handed over under it."""
+    call_id: str
+    """The SIP Call-ID as received; only a keyed hash of it is stored."""
+    caller: str | None = None
+    """Party id; None for a caller who is not authenticated."""
+    callee: str | None = None
+    """Party id; None for an address that is not ours."""
+    agent: str | None = None
+    transport: str | None = None
+    """``UDP``, ``TCP``, …: how the INVITE came."""
+    network: str | None = None
+    """The network prefix it came from."""
+    offer: Description | None = None
+    """None where the INVITE carried no description."""
+
+
+@dataclass(slots=True)
+class Tried:
+    """The INVITE was sent to a device."""
+
+    at: int
+    branch: int
+    transport: str | None = None
+    network: str | None = None
+
+
+@dataclass(slots=True)
+class Rang:
+    """A device sent a provisional response other than 100."""
+
+    at: int
+    branch: int
+    agent: str | None = None
+    answer: Description | None = None
+    """An answer may come early, and the 200 then has none (RFC 3262 §5)."""
+
+
+@dataclass(slots=True)
+class Answered:
+    """A device sent a 2xx."""
+
+    at: int
+    branch: int
+    status: int = 200
+    agent: str | None = None
+    answer: Description | None = None
+    """The answer, or the offer where the INVITE had none (RFC 3264 §5)."""
+
+
+@dataclass(slots=True)
+class Confirmed:
+    """The caller's ACK passed; for a re-INVITE too, where its 2xx carried the offer."""
+
+    at: int
+    answer: Description | None = None
+
+
+@dataclass(slots=True)
+class BranchFailed:
+    """A device refused with a final response, or never sent one."""
+
+    at: int
+    branch: int
+    status: int
+    cause: str | None = None
+    """``timeout`` or ``transport`` where no final response came (``sip.effects``); None where one did."""
+    agent: str | None = None
+
+
+@dataclass(slots=True)
+class Failed:
+    """The caller was sent a final response other than 2xx."""
+
+    at: int
+    status: int
+    by: str
+    """Whose response it was: CALLEE where a device's was passed on, SERVER where this server made it."""
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class Cancelled:
+    """The caller gave up (CANCEL); the final response follows as Failed, or as Answered where that was faster."""
+
+    at: int
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class Changed:
+    """A re-INVITE or UPDATE within the call was accepted; without descriptions it is a sign of life only."""
+
+    at: int
+    side: str
+    """Who sent the request: CALLER or CALLEE."""
+    offer: Description | None = None
+    answer: Description | None = None
+    """The answer; or the offer of the other side, where the request had none and the ACK brings the answer."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """A BYE was accepted, or something else says that the call is over."""
+
+    at: int
+    side: str
+    """Who ended it: CALLER, CALLEE or SERVER."""
+    cause: str = "bye"
+    """``bye``, ``session_expired``, ``connection_lost``, ``media_lost``, ``operator``, …"""
+    reason: str | None = None
+    uncertainty_ms: int | None = None
+    """How long after ``at`` the call may really have ended; None where the end was observed."""
+
+
+Event = Tried | Rang | Answered | Confirmed | BranchFailed | Failed | Cancelled | Changed | Ended
+"""What follows Placed."""

@@ -1,0 +1,94 @@
+"""From SIP messages to the plain values of the record. Nothing here raises for what a peer sent.
+
+Text from the network is kept printable and short; what it could do to a terminal or a spreadsheet is the
+business of whoever shows it.
+"""
+
+from __future__ import annotations
+
+from sipserver.sip import names, sdp
+from sipserver.sip.errors import SipError
+from sipserver.sip.message import Message, text
+from sipserver.sip.sdp import Description
+from sipserver.sip.values import parse_params
+
+MAX_TEXT = 200
+"""Characters kept of an agent, a reason or a detail."""
+MAX_PARTS = 16
+"""Parts of a multipart body that are looked at."""
+
+
+def printable(value: str | None) -> str | None:
+    """The text, decoded, at most MAX_TEXT characters, unprintable ones as U+FFFD; None for none or an empty one."""
+    if not value:
+        return None
+    value = text(value[: MAX_TEXT * 4])[:MAX_TEXT]
+    if not value.isprintable():
+        value = "".join([char if char.isprintable() else "\ufffd" for char in value])
+    return value
+
+
+def agent(message: Message) -> str | None:
+    """What the sender says it is: User-Agent, or Server in a response (RFC 3261 §20.35, §20.41)."""
+    value = message.header(names.USER_AGENT)
+    return printable(value if value is not None else message.header(names.SERVER))
+
+
+def reason(message: Message) -> str | None:
+    """Why, by the first Reason value (RFC 3326 §2): its text, else its protocol and cause, such as ``Q.850 16``."""
+    values = message.values(names.REASON)
+    if not values:
+        return None
+    protocol, semicolon, rest = values[0].partition(";")
+    try:
+        params = parse_params(rest.strip(" \t")) if semicolon else {}
+    except SipError:
+        return printable(values[0])
+    cause = params.get("cause")
+    return printable(params.get("text") or (f"{protocol.strip()} {cause}" if cause else protocol.strip()))
+
+
+def media(message: Message) -> Description | None:
+    """The session description in the body (RFC 4566), also as a part of a multipart body (RFC 5621).
+
+    None where there is none; ``sdp.UNREADABLE`` where one is meant and cannot be read.
+    """
+    if not message.body:
+        return None
+    content_type = message.header(names.CONTENT_TYPE)
+    if content_type is None:
+        return None
+    body: bytes | None = message.body
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.startswith("multipart/"):
+        body = _sdp_part(message.body, content_type)
+    elif kind != "application/sdp":
+        return None
+    if body is None:
+        return None
+    # RFC 3261 §20.12: a body that is compressed says something, but not to us.
+    if message.has(names.CONTENT_ENCODING) and message.header(names.CONTENT_ENCODING) != "identity":
+        return sdp.UNREADABLE
+    try:
+        return sdp.parse(body)
+    except SipError:
+        return sdp.UNREADABLE
+
+
+def _sdp_part(body: bytes, content_type: str) -> bytes | None:
+    """The first part that is a session description (RFC 2046 §5.1)."""
+    try:
+        params = parse_params(content_type.partition(";")[2].strip(" \t"))
+    except SipError:
+        return None
+    boundary = params.get("boundary")
+    if not boundary or len(boundary) > 70:
+        return None
+    delimiter = b"\r\n--" + boundary.encode("latin-1")
+    for part in (b"\r\n" + body).split(delimiter, MAX_PARTS)[1:]:
+        head, blank, inner = part.partition(b"\r\n\r\n")
+        for line in head.lower().split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if blank and name.strip() == b"content-type" and value.partition(b";")[0].strip() == b"application/sdp":
+                return inner
+    return None

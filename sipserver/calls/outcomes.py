@@ -1,0 +1,79 @@
+"""What became of a call or of one device, by the response that ended it. One table, no exceptions elsewhere.
+
+    status           outcome      because
+    2xx              answered
+    486, 600         busy         the callee is in another call
+    603, 607         declined     a person refused (607: and does not want such calls)
+    608              declined     refused on the callee's behalf (RFC 8688)
+    404, 410, 484,   not_found    there is no such address, or not any more
+    485, 604
+    401, 402, 403,   forbidden    the caller may not, or did not show who it is
+    407, 433, 436,
+    437, 438
+    430              offline      the flow to the device is gone (RFC 5626)
+    408              no_answer    a device was reached, and nobody took the call in time
+    480 (callee's)   no_answer    the device was reached, nobody is there (RFC 3261 §21.4.18)
+    480 (ours)       offline      the address has no binding
+    487              cancelled    also where some other server cancelled it
+    anything else    failed       3xx included: this server does not follow redirections
+
+Two things come before the table: a call that the caller gave up is ``cancelled`` whatever the devices said in the
+same moment, and one that was sent to devices of which none ever responded is ``offline``.
+"""
+
+from __future__ import annotations
+
+ANSWERED = "answered"
+CANCELLED = "cancelled"
+DECLINED = "declined"
+BUSY = "busy"
+NO_ANSWER = "no_answer"
+OFFLINE = "offline"
+NOT_FOUND = "not_found"
+FORBIDDEN = "forbidden"
+FAILED = "failed"
+
+CALL_OUTCOMES = (ANSWERED, CANCELLED, DECLINED, BUSY, NO_ANSWER, OFFLINE, NOT_FOUND, FORBIDDEN, FAILED)
+"""Every outcome that a call can have."""
+
+ALSO_ANSWERED = "also_answered"
+"""Of a device: its 2xx came after another's."""
+ELSEWHERE = "elsewhere"
+"""Of a device: it stopped ringing because another answered."""
+UNREACHABLE = "unreachable"
+"""Of a device: it never responded."""
+
+BY_STATUS = {
+    486: BUSY, 600: BUSY,
+    603: DECLINED, 607: DECLINED, 608: DECLINED,
+    404: NOT_FOUND, 410: NOT_FOUND, 484: NOT_FOUND, 485: NOT_FOUND, 604: NOT_FOUND,
+    401: FORBIDDEN, 402: FORBIDDEN, 403: FORBIDDEN, 407: FORBIDDEN, 433: FORBIDDEN, 436: FORBIDDEN,
+    437: FORBIDDEN, 438: FORBIDDEN,
+    430: OFFLINE,
+    408: NO_ANSWER, 480: NO_ANSWER,
+    487: CANCELLED,
+}  # fmt: skip
+
+
+def call_outcome(status: int, *, by_server: bool, cancelled: bool, tried: bool, reached: bool) -> str:
+    """What became of a call whose final response was this status, no 2xx.
+
+    ``by_server``: the response was this server's own. ``tried``: at least one device was sent the INVITE;
+    ``reached``: at least one of them responded.
+    """
+    if cancelled:
+        return CANCELLED
+    if tried and not reached:
+        return OFFLINE
+    if status == 480 and by_server:
+        return OFFLINE
+    return BY_STATUS.get(status, FAILED)
+
+
+def branch_outcome(status: int, *, responded: bool, rang: bool, answered_elsewhere: bool) -> str:
+    """What became of one device that did not answer; ``responded``: its final response came from itself."""
+    if answered_elsewhere and (status == 487 or not responded):
+        return ELSEWHERE
+    if responded:
+        return BY_STATUS.get(status, FAILED)
+    return NO_ANSWER if rang else UNREACHABLE

@@ -1,0 +1,94 @@
+"""Reading the record, for the command line: plain dictionaries in the columns' order, nothing formatted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sipserver.calls.times import Stamp
+from sipserver.storage.database import sqlite
+
+Record = dict[str, Any]
+
+_BEFORE_ALL, _AFTER_ALL = "", "~"
+
+# Static texts, so that each runs by one index: what is not asked for compares with what always holds.
+_NEWEST = """
+    SELECT * FROM calls
+    WHERE started_at >= :since AND started_at < :until AND (:outcome IS NULL OR outcome = :outcome)
+    ORDER BY started_at DESC LIMIT :limit
+"""
+_NEWEST_OPEN = """
+    SELECT * FROM calls
+    WHERE ended_at IS NULL AND started_at >= :since AND started_at < :until
+        AND (:outcome IS NULL OR outcome = :outcome)
+    ORDER BY id DESC LIMIT :limit
+"""
+_NEWEST_OF_PARTY = """
+    SELECT * FROM calls WHERE rowid IN (
+        SELECT * FROM (
+            SELECT rowid FROM calls
+            WHERE caller = :party AND started_at >= :since AND started_at < :until
+                AND (:outcome IS NULL OR outcome = :outcome) AND (NOT :open_only OR ended_at IS NULL)
+            ORDER BY rowid DESC LIMIT :limit)
+        UNION SELECT * FROM (
+            SELECT rowid FROM calls
+            WHERE callee = :party AND started_at >= :since AND started_at < :until
+                AND (:outcome IS NULL OR outcome = :outcome) AND (NOT :open_only OR ended_at IS NULL)
+            ORDER BY rowid DESC LIMIT :limit)
+    ) ORDER BY rowid DESC LIMIT :limit
+"""
+
+
+def list_calls(
+    connection: sqlite.Connection,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    party: str | None = None,
+    outcome: str | None = None,
+    open_only: bool = False,
+    limit: int = 50,
+) -> list[Record]:
+    """The newest calls, newest first, that began from ``since`` to before ``until`` (milliseconds).
+
+    ``party`` is a party id, on either side; ``outcome`` one of ``outcomes.CALL_OUTCOMES``.
+    """
+    stamp = Stamp()
+    values = {
+        "since": _BEFORE_ALL if since is None else stamp(since),
+        "until": _AFTER_ALL if until is None else stamp(until),
+        "party": party,
+        "outcome": outcome,
+        "open_only": open_only,
+        "limit": limit,
+    }
+    if party is not None:
+        return _records(connection, _NEWEST_OF_PARTY, values)
+    return _records(connection, _NEWEST_OPEN if open_only else _NEWEST, values)
+
+
+def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
+    """One call by its id, or by the beginning of it that no other has; with ``branches``, ``media`` and ``events``.
+
+    None where there is none; raises LookupError where several begin so.
+    """
+    row_id = row_id.strip().lower()
+    found = _records(
+        connection, "SELECT * FROM calls WHERE id >= ? AND id < ? ORDER BY id LIMIT 2", (row_id, row_id + "~")
+    )
+    if not found or not row_id:
+        return None
+    if len(found) > 1:
+        raise LookupError(f"several calls begin with {row_id}")
+    call = found[0]
+    key = (call["id"],)
+    call["branches"] = _records(connection, "SELECT * FROM call_branches WHERE call = ? ORDER BY branch", key)
+    call["media"] = _records(connection, "SELECT * FROM call_media WHERE call = ? ORDER BY number", key)
+    call["events"] = _records(connection, "SELECT * FROM call_events WHERE call = ? ORDER BY number", key)
+    return call
+
+
+def _records(connection: sqlite.Connection, query: str, values: Any) -> list[Record]:
+    cursor = connection.execute(query, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

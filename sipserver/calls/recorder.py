@@ -1,0 +1,340 @@
+"""From the machine's rows to the writer of ``calls.db``; the open calls; sign-ins, errors and the server's own runs.
+
+Nothing waits here: rows are queued in the order in which things happened, the writer commits them in groups, and
+whoever has to wait for that asks the writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from sipserver.calls.events import Event, Placed
+from sipserver.calls.floods import Floods
+from sipserver.calls.machine import ENDED, Call
+from sipserver.calls.network import NetworkPrefix
+from sipserver.calls.observe import printable
+from sipserver.calls.rows import (
+    CallAnswered,
+    CallConfirmed,
+    CallEnded,
+    CallMedia,
+    CallRang,
+    CloseMedia,
+    InsertBranch,
+    InsertCall,
+    InsertEvent,
+    OpenMedia,
+    Row,
+)
+from sipserver.calls.times import Stamp, uuid7
+
+REFUSED = "refused"
+"""The outcome of a sign-in that was not accepted; such rows are folded (see ``calls.floods``)."""
+
+MAX_OPEN_CALLS = 200_000
+
+_CALL, _RANG, _ANSWERED, _CONFIRMED, _MEDIA, _ENDED, _BRANCH, _OPEN, _CLOSE, _EVENT = range(10)
+_SIGN_IN, _SIGN_IN_COUNT, _ERROR, _ERROR_COUNT, _RUN, _ALIVE, _STOPPED = range(10, 17)
+
+STATEMENTS = (
+    """INSERT INTO calls (id, call_id, caller, callee, started_at, caller_agent, caller_transport, caller_network,
+        offered_video, node) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+    "UPDATE calls SET ringing_at = ?, setup_ms = ? WHERE id = ?",
+    """UPDATE calls SET answered_at = ?, sip_status = ?, setup_ms = ?, ring_ms = ?, callee_agent = ?,
+        callee_transport = ?, callee_network = ?, devices = ?, video = ?, content = ?, encrypted = ?,
+        outcome = 'answered' WHERE id = ?""",
+    "UPDATE calls SET confirmed_at = ? WHERE id = ?",
+    "UPDATE calls SET video = ?, content = ?, encrypted = ? WHERE id = ?",
+    """UPDATE calls SET ended_at = ?, outcome = ?, sip_status = coalesce(?, sip_status), reason = ?, ended_by = ?,
+        end_cause = ?, end_uncertainty_ms = ?, setup_ms = ?, ring_ms = ?, talk_ms = ?, video_ms = ?, devices = ?
+        WHERE id = ?""",
+    """INSERT INTO call_branches (call, branch, tried_at, ringing_at, answered_at, ended_at, status, outcome, agent,
+        transport, network) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+    """INSERT INTO call_media (call, number, stream, kind, accepted, codec, direction, bandwidth, resolution, level,
+        max_pixels, encrypted, ice, from_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+    "UPDATE call_media SET to_at = ? WHERE call = ? AND number = ?",
+    "INSERT INTO call_events (call, number, at, kind, side, status, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    """INSERT INTO sign_ins (id, at, party, outcome, status, agent, transport, network, detail, count, last_at, node)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)""",
+    "UPDATE sign_ins SET count = ?, last_at = ? WHERE id = ?",
+    """INSERT INTO errors (id, at, kind, method, status, answered_by, agent, party, network, detail, count, last_at,
+        node) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)""",
+    "UPDATE errors SET count = ?, last_at = ? WHERE id = ?",
+    "INSERT INTO server_runs (id, node, started_at, last_alive_at) VALUES (?, ?, ?, ?)",
+    "UPDATE server_runs SET last_alive_at = ? WHERE id = ?",
+    "UPDATE server_runs SET last_alive_at = ?, stopped_at = ? WHERE id = ?",
+)
+"""What the writer of ``calls.db`` is made with. Their order holds inside a commit, whatever was put first: a call
+before what belongs to it, and the updates of a call in the order of its life."""
+
+
+class Sink(Protocol):
+    """The part of ``storage.writer.Writer`` that is needed here."""
+
+    def put(self, statement: int, row: tuple[Any, ...], /) -> bool:
+        """Queue a row; False when the queue is full."""
+
+
+class Recorder:
+    """The record of calls. All times are UNIX time in integer milliseconds.
+
+    ``call_id_key`` keys the hash of Call-IDs (at most 64 bytes), ``random`` gives ten random bytes a call.
+    """
+
+    def __init__(
+        self,
+        writer: Sink,
+        *,
+        node: str,
+        call_id_key: bytes,
+        random: Callable[[], bytes],
+        network: NetworkPrefix | None = None,
+        max_open_calls: int = MAX_OPEN_CALLS,
+    ) -> None:
+        self.network = network or NetworkPrefix()
+        """From a host to the prefix that may be stored; for the events' ``network``."""
+        self.placed = 0
+        """Calls since the start. ``placed = closed + lost + open`` at any time."""
+        self.closed = 0
+        """Calls whose end was put."""
+        self.lost = 0
+        """Calls that could not be recorded because a bound was reached. Never silently: a metric shows it."""
+        self._put = writer.put
+        self._node = node
+        self._hash_key = call_id_key
+        self._random = random
+        self._max_open_calls = max_open_calls
+        self._calls: dict[str, Call] = {}
+        self._stamp = Stamp()
+        self._sign_ins = Floods()
+        self._errors = Floods()
+        self._run = ""
+        self._writes: dict[type, Callable[[Any], bool]] = {
+            InsertCall: self._insert_call,
+            CallRang: self._call_rang,
+            CallAnswered: self._call_answered,
+            CallConfirmed: self._call_confirmed,
+            CallMedia: self._call_media,
+            CallEnded: self._call_ended,
+            InsertBranch: self._insert_branch,
+            OpenMedia: self._open_media,
+            CloseMedia: self._close_media,
+            InsertEvent: self._insert_event,
+        }
+
+    # ------------------------------------------------------------------ calls
+
+    @property
+    def open(self) -> int:
+        """Calls that are going on."""
+        return len(self._calls)
+
+    @property
+    def full(self) -> bool:
+        """Whether another call could not be recorded, and so should be refused with 503."""
+        return len(self._calls) >= self._max_open_calls
+
+    def place(self, placed: Placed) -> Call:
+        """A new call; its row is put. Its events are then handed over under ``placed.key``."""
+        self.placed += 1
+        call = Call(uuid7(placed.at, self._random()), placed)
+        first, *others = call.start()
+        # Without its row nothing else of the call can be stored, so its events are not looked at either.
+        if self.full or not self._write(first):
+            self.lost += 1
+            return call
+        self._calls[placed.key] = call
+        for row in others:
+            self._write(row)
+        return call
+
+    def handle(self, key: str, event: Event) -> Call | None:
+        """The call that this happened to, its rows being put; None for a call that is over or is not recorded."""
+        call = self._calls.get(key)
+        if call is None:
+            return None
+        writes = self._writes
+        for row in call.handle(event):
+            writes[type(row)](row)
+        if call.state == ENDED:
+            del self._calls[key]
+            self.closed += 1
+        return call
+
+    def find(self, key: str) -> Call | None:
+        """The open call of this key."""
+        return self._calls.get(key)
+
+    # ------------------------------------------------------------------ sign-ins and errors
+
+    def sign_in(
+        self,
+        *,
+        at: int,
+        party: str | None,
+        outcome: str,
+        status: int = 200,
+        agent: str | None = None,
+        transport: str | None = None,
+        source: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """A registration that changed something (``bound``, ``removed``, ``expired``, …), or was ``refused``.
+
+        ``source`` is the host it came from; only its network is stored.
+        """
+        network = self.network(source)
+        row_id: str | None
+        if outcome == REFUSED:
+            row_id, is_coarse = self._fold(self._sign_ins, (party, status, network), (status,), at)
+            if row_id is None:
+                return
+            if is_coarse:
+                party = agent = network = None
+        else:
+            row_id = uuid7(at, self._random())
+        when = self._stamp(at)
+        self._put(
+            _SIGN_IN,
+            (row_id, when, party, outcome, status, agent, transport, network, printable(detail), when, self._node),
+        )
+
+    def error(
+        self,
+        *,
+        at: int,
+        kind: str,
+        method: str | None = None,
+        status: int | None = None,
+        agent: str | None = None,
+        party: str | None = None,
+        detail: str | None = None,
+        source: str | None = None,
+        answered_by: str = "server",
+    ) -> None:
+        """Something was refused, failed or malformed. ``kind`` is one of a few stable words; ``source`` a host.
+
+        ``answered_by``: ``server``, ``peer``, or ``network`` where no answer came.
+        """
+        network = self.network(source)
+        method = printable(method[:32] if method else None)
+        row_id, is_coarse = self._fold(self._errors, (kind, method, status, network, party), (kind, status), at)
+        if row_id is None:
+            return
+        if is_coarse:
+            method = agent = party = network = None
+        when = self._stamp(at)
+        self._put(
+            _ERROR,
+            (
+                row_id, when, kind, method, status, answered_by, agent, party, network, printable(detail), when,
+                self._node,
+            ),
+        )  # fmt: skip
+
+    def _fold(self, floods: Floods, key: Hashable, coarse: Hashable, at: int) -> tuple[str | None, bool]:
+        """The id for a new row, None where an open row took the occurrence; and whether it stands for many sources."""
+        if floods.join(key, at):
+            return None, False
+        is_coarse = floods.full(at)
+        if is_coarse:
+            if floods.join(coarse, at):
+                return None, True
+            key = coarse
+        row_id = uuid7(at, self._random())
+        floods.open(key, row_id, at)
+        return row_id, is_coarse
+
+    # ------------------------------------------------------------------ the server itself
+
+    def started(self, at: int) -> None:
+        """The server begins to serve."""
+        self._run = uuid7(at, self._random())
+        when = self._stamp(at)
+        self._put(_RUN, (self._run, self._node, when, when))
+
+    def alive(self, at: int) -> None:
+        """To be called every few seconds: the server sees what passes, and the counts of floods are put."""
+        self._put(_ALIVE, (self._stamp(at), self._run))
+        for statement, floods in ((_SIGN_IN_COUNT, self._sign_ins), (_ERROR_COUNT, self._errors)):
+            for fold in floods.take_changed(at):
+                self._put(statement, (fold.count, self._stamp(fold.last_at), fold.id))
+
+    def stopped(self, at: int) -> None:
+        """The server stops in order; calls that are open stay so until the next start (``calls.recovery``)."""
+        self.alive(at)
+        when = self._stamp(at)
+        self._put(_STOPPED, (when, when, self._run))
+
+    # ------------------------------------------------------------------ rows
+
+    def _write(self, row: Row) -> bool:
+        return self._writes[type(row)](row)
+
+    def _insert_call(self, row: InsertCall) -> bool:
+        call_id = blake2b(row.call_id.encode("latin-1", "replace"), digest_size=16, key=self._hash_key).hexdigest()
+        return self._put(
+            _CALL,
+            (
+                row.id, call_id, row.caller, row.callee, self._stamp(row.started_at), row.agent, row.transport,
+                row.network, row.offered_video, self._node,
+            ),
+        )  # fmt: skip
+
+    def _call_rang(self, row: CallRang) -> bool:
+        return self._put(_RANG, (self._stamp(row.ringing_at), row.setup_ms, row.id))
+
+    def _call_answered(self, row: CallAnswered) -> bool:
+        return self._put(
+            _ANSWERED,
+            (
+                self._stamp(row.answered_at), row.status, row.setup_ms, row.ring_ms, row.agent, row.transport,
+                row.network, row.devices, row.video, row.content, row.encrypted, row.id,
+            ),
+        )  # fmt: skip
+
+    def _call_confirmed(self, row: CallConfirmed) -> bool:
+        return self._put(_CONFIRMED, (self._stamp(row.confirmed_at), row.id))
+
+    def _call_media(self, row: CallMedia) -> bool:
+        return self._put(_MEDIA, (row.video, row.content, row.encrypted, row.id))
+
+    def _call_ended(self, row: CallEnded) -> bool:
+        return self._put(
+            _ENDED,
+            (
+                self._stamp(row.ended_at), row.outcome, row.status, row.reason, row.ended_by, row.end_cause,
+                row.end_uncertainty_ms, row.setup_ms, row.ring_ms, row.talk_ms, row.video_ms, row.devices, row.id,
+            ),
+        )  # fmt: skip
+
+    def _insert_branch(self, row: InsertBranch) -> bool:
+        stamp = self._stamp
+        return self._put(
+            _BRANCH,
+            (
+                row.id, row.branch, stamp(row.tried_at), stamp(row.ringing_at), stamp(row.answered_at),
+                stamp(row.ended_at), row.status, row.outcome, row.agent, row.transport, row.network,
+            ),
+        )  # fmt: skip
+
+    def _open_media(self, row: OpenMedia) -> bool:
+        stream = row.stream
+        return self._put(
+            _OPEN,
+            (
+                row.id, row.number, stream.stream, stream.kind, stream.accepted, stream.codec, stream.direction,
+                stream.bandwidth, stream.resolution, stream.level, stream.max_pixels, stream.encrypted, stream.ice,
+                self._stamp(row.from_at),
+            ),
+        )  # fmt: skip
+
+    def _close_media(self, row: CloseMedia) -> bool:
+        return self._put(_CLOSE, (self._stamp(row.to_at), row.id, row.number))
+
+    def _insert_event(self, row: InsertEvent) -> bool:
+        return self._put(
+            _EVENT, (row.id, row.number, self._stamp(row.at), row.kind, row.side, row.status, row.detail)
+        )

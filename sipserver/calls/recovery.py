@@ -1,0 +1,95 @@
+"""Closing, at the start, what the last run of the server left open.
+
+``ended_at`` is the last evidence that the call was up, and only something that the call itself did is evidence:
+placed, ringing, answered, confirmed, changed. That the server was alive is none, for a call whose endpoints lose
+power says nothing. So the true end lies within ``end_uncertainty_ms`` of ``ended_at``, and ``talk_ms`` is the least
+that the call can have lasted. (A call may outlive the restart, since media do not pass here: then ``server_restart``
+says that nobody was watching its end.)
+
+Endpoints that hang up do say so, though, and the server would have seen it while it ran: ``watched_until`` tells how
+long that was, from the heartbeat in ``server_runs``. It is the better guess for calls that ended in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sipserver.calls import outcomes
+from sipserver.calls.events import SERVER
+from sipserver.calls.media import covered, shows_video
+from sipserver.calls.times import Stamp, parse_stamp
+from sipserver.storage.database import sqlite
+from sipserver.storage.migrations import transaction
+
+SERVER_RESTART = "server_restart"
+
+BATCH = 1_000
+"""Calls closed in one transaction."""
+
+
+def recover(connection: sqlite.Connection, now: int) -> int:
+    """Close every open call; how many there were. ``now`` in milliseconds.
+
+    Call it before the writer of this run puts anything. Interrupted half way, the next start does the rest.
+    """
+    last_run = connection.execute("SELECT last_alive_at FROM server_runs ORDER BY rowid DESC LIMIT 1").fetchone()
+    last_alive = last_run[0] if last_run else None
+    stamp = Stamp()
+    closed = 0
+    while True:
+        with transaction(connection):
+            calls = connection.execute(
+                "SELECT id, started_at, ringing_at, answered_at FROM calls WHERE ended_at IS NULL LIMIT ?", (BATCH,)
+            ).fetchall()
+            for call in calls:
+                _close(connection, call, now, last_alive, stamp)
+        closed += len(calls)
+        if len(calls) < BATCH:
+            return closed
+
+
+def _close(connection: sqlite.Connection, call: Any, now: int, last_alive: str | None, stamp: Stamp) -> None:
+    row_id, started_at, ringing_at, answered_at = call
+    last_event, cancelled, number = connection.execute(
+        "SELECT max(at), max(kind = 'cancelled'), max(number) FROM call_events WHERE call = ?", (row_id,)
+    ).fetchone()
+    evidence = max(filter(None, (last_event, started_at, ringing_at, answered_at)))
+    ended = parse_stamp(evidence)
+    # A clock that was set back leaves the restart before the evidence.
+    uncertainty = max(now - ended, 0)
+    watched_until = max(evidence, last_alive) if last_alive else evidence
+    outcome = outcomes.CANCELLED if cancelled else outcomes.FAILED
+    if answered_at:
+        outcome = outcomes.ANSWERED
+    connection.execute(
+        """UPDATE calls SET ended_at = ?, outcome = ?, ended_by = ?, end_cause = ?, end_uncertainty_ms = ?,
+            watched_until = ?, ring_ms = ?, talk_ms = ?, video_ms = ? WHERE id = ?""",
+        (
+            evidence, outcome, SERVER, SERVER_RESTART, uncertainty, watched_until,
+            _span(ringing_at, answered_at or evidence), _span(answered_at, evidence),
+            _video_ms(connection, row_id, ended) if answered_at else None, row_id,
+        ),
+    )  # fmt: skip
+    connection.execute("UPDATE call_media SET to_at = ? WHERE call = ? AND to_at IS NULL", (evidence, row_id))
+    connection.execute(
+        "INSERT INTO call_events (call, number, at, kind, side, detail) VALUES (?, ?, ?, 'ended', ?, ?)",
+        (row_id, (number or 0) + 1, stamp(now), SERVER, SERVER_RESTART),
+    )
+
+
+def _span(start: str | None, end: str) -> int | None:
+    return None if start is None or end < start else parse_stamp(end) - parse_stamp(start)
+
+
+def _video_ms(connection: sqlite.Connection, row_id: str, ended: int) -> int | None:
+    """How long the call had video until then; None where its media are not known."""
+    streams = connection.execute(
+        "SELECT kind, accepted, direction, from_at, to_at FROM call_media WHERE call = ?", (row_id,)
+    ).fetchall()
+    if not streams:
+        return None
+    return covered(
+        (parse_stamp(from_at), parse_stamp(to_at) if to_at else ended)
+        for kind, accepted, direction, from_at, to_at in streams
+        if shows_video(kind, accepted, direction)
+    )

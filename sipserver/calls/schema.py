@@ -1,0 +1,167 @@
+"""``calls.db``: what happened. Every change of the schema is another step at the end; none is ever edited.
+
+Made for a hundred million calls:
+
+* ``calls`` has an ordinary rowid, so its wide rows stay in a shallow tree, and its ``id`` is a UUIDv7, whose index
+  grows at its end: an insert touches the same few pages however many rows there are.
+* The tables below a call are clustered by ``(call, number)``: one tree each, again growing near its end.
+* Indices cost every insert, so there are few. Those on ``caller`` and ``callee`` need no time in them: equal keys
+  are in order of rowid, which is order of time. ``calls_open`` holds only what is open.
+
+Times are UTC text with milliseconds, durations integer milliseconds, unknown is NULL. Parties are pseudonyms.
+"""
+
+from __future__ import annotations
+
+from sipserver.storage.migrations import Database, Migrations
+
+MIGRATIONS = Migrations("calls")
+
+_TABLES = (
+    """
+    CREATE TABLE calls (
+        id TEXT NOT NULL PRIMARY KEY,
+        call_id TEXT NOT NULL,              -- keyed hash of the SIP Call-ID
+        caller TEXT, callee TEXT,           -- party ids
+        started_at TEXT NOT NULL,           -- the INVITE was accepted from the caller
+        ringing_at TEXT,                    -- first 180, 183 or other provisional response of a device
+        answered_at TEXT,                   -- first 2xx
+        confirmed_at TEXT,                  -- first ACK
+        ended_at TEXT,                      -- NULL while the call is open
+        setup_ms INTEGER,                   -- INVITE to the first sign of a device, or to the refusal
+        ring_ms INTEGER,                    -- ringing to answer, or to the end
+        talk_ms INTEGER,                    -- answer to end
+        outcome TEXT, sip_status INTEGER, reason TEXT,
+        ended_by TEXT, end_cause TEXT,
+        end_uncertainty_ms INTEGER,         -- NULL: the end was observed
+        watched_until TEXT,                 -- of a call cut short: until then its end would have been seen
+        video INTEGER, content INTEGER, encrypted INTEGER, video_ms INTEGER,
+        offered_video INTEGER,              -- the INVITE offered video; of calls that were never answered, too
+        caller_country TEXT, caller_region TEXT, caller_site TEXT, caller_location_source TEXT,
+        callee_country TEXT, callee_region TEXT, callee_site TEXT, callee_location_source TEXT,
+        caller_agent TEXT, callee_agent TEXT, caller_transport TEXT, callee_transport TEXT,
+        caller_network TEXT, callee_network TEXT,
+        devices INTEGER,                    -- branches tried
+        node TEXT
+    ) STRICT
+    """,
+    """
+    CREATE TABLE call_branches (
+        call TEXT NOT NULL REFERENCES calls(id) ON DELETE CASCADE,
+        branch INTEGER NOT NULL,
+        tried_at TEXT NOT NULL, ringing_at TEXT, answered_at TEXT, ended_at TEXT,
+        status INTEGER, outcome TEXT,
+        agent TEXT, transport TEXT, network TEXT,
+        PRIMARY KEY (call, branch)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE call_media (
+        call TEXT NOT NULL REFERENCES calls(id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,            -- of the row within the call
+        stream INTEGER NOT NULL,            -- place in the session description, from 0
+        kind TEXT NOT NULL,
+        accepted INTEGER NOT NULL,          -- 0: offered and refused
+        codec TEXT,
+        direction TEXT,                     -- as the caller sees it
+        bandwidth INTEGER,                  -- bits a second
+        resolution TEXT, level TEXT, max_pixels INTEGER,
+        encrypted INTEGER, ice INTEGER,
+        from_at TEXT NOT NULL, to_at TEXT,
+        PRIMARY KEY (call, number)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE call_events (
+        call TEXT NOT NULL REFERENCES calls(id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        at TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        side TEXT, status INTEGER, detail TEXT,
+        PRIMARY KEY (call, number)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE sign_ins (
+        id TEXT NOT NULL PRIMARY KEY,
+        at TEXT NOT NULL,
+        party TEXT,
+        outcome TEXT NOT NULL, status INTEGER,
+        agent TEXT, transport TEXT, network TEXT,
+        country TEXT, region TEXT, site TEXT, location_source TEXT,
+        detail TEXT,
+        count INTEGER NOT NULL, last_at TEXT NOT NULL,  -- refusals of one kind from one network share a row
+        node TEXT
+    ) STRICT
+    """,
+    """
+    CREATE TABLE errors (
+        id TEXT NOT NULL PRIMARY KEY,
+        at TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        method TEXT, status INTEGER,
+        answered_by TEXT,                   -- server, peer or network
+        agent TEXT, party TEXT, network TEXT,
+        detail TEXT,
+        count INTEGER NOT NULL, last_at TEXT NOT NULL,  -- floods of one kind from one network share a row
+        node TEXT
+    ) STRICT
+    """,
+    """
+    CREATE TABLE server_runs (
+        id TEXT NOT NULL PRIMARY KEY,
+        node TEXT,
+        started_at TEXT NOT NULL,
+        last_alive_at TEXT NOT NULL,
+        stopped_at TEXT                     -- NULL: running, or it was killed
+    ) STRICT
+    """,
+    "CREATE INDEX calls_started ON calls(started_at)",
+    "CREATE INDEX calls_caller ON calls(caller) WHERE caller IS NOT NULL",
+    "CREATE INDEX calls_callee ON calls(callee) WHERE callee IS NOT NULL",
+    "CREATE INDEX calls_open ON calls(id) WHERE ended_at IS NULL",
+    "CREATE INDEX sign_ins_party ON sign_ins(party) WHERE party IS NOT NULL",
+    "CREATE INDEX sign_ins_at ON sign_ins(at)",
+    "CREATE INDEX errors_at ON errors(at)",
+)
+
+_VIEWS = (
+    """
+    CREATE VIEW v_calls AS SELECT
+        started_at AS started,
+        caller, callee,
+        coalesce(outcome, CASE WHEN ringing_at IS NULL THEN 'trying' ELSE 'ringing' END) AS outcome,
+        ended_at IS NULL AS open,
+        round(setup_ms / 1000.0, 1) AS setup_s,
+        round(ring_ms / 1000.0, 1) AS ring_s,
+        round(talk_ms / 1000.0, 1) AS talk_s,
+        CASE WHEN talk_ms IS NOT NULL THEN
+            printf('%d:%02d:%02d', talk_ms / 3600000, talk_ms / 60000 % 60, talk_ms / 1000 % 60) END AS talk,
+        round(end_uncertainty_ms / 1000.0, 1) AS end_uncertain_s,
+        round(video_ms / 1000.0, 1) AS video_s,
+        video, content, encrypted,
+        sip_status, reason, ended_by, end_cause, devices,
+        caller_agent, callee_agent, caller_transport, callee_transport,
+        caller_country, callee_country,
+        id
+    FROM calls
+    """,
+    """
+    CREATE VIEW v_errors AS SELECT
+        at AS first_at, last_at, count, kind, method, status, answered_by, detail, agent, party, network, id
+    FROM errors
+    """,
+    """
+    CREATE VIEW v_sign_ins AS SELECT
+        at AS first_at, last_at, count, party, outcome, status, agent, transport, network, country, region, site,
+        detail, id
+    FROM sign_ins
+    """,
+)
+
+
+@MIGRATIONS()
+def m001_calls(database: Database) -> None:
+    """Calls with their branches, media and timeline; sign-ins, errors, runs of the server; views for people."""
+    for statement in (*_TABLES, *_VIEWS):
+        database.execute(statement)

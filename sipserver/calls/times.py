@@ -1,0 +1,52 @@
+"""Times as the record writes them, and identifiers that sort by them. Nothing here reads a clock.
+
+In the machine a time is UNIX time in integer milliseconds; in the store it is UTC text with
+milliseconds, ``2026-11-23T21:02:17.942Z``, which sorts as it reads.
+"""
+
+from __future__ import annotations
+
+from calendar import timegm
+from time import gmtime, strftime, strptime
+
+MAX_SECONDS = 4_096
+"""Seconds whose text is remembered."""
+
+
+class Stamp:
+    """Writes times; remembers the seconds it wrote, since the times of many calls share them."""
+
+    __slots__ = ("_prefixes",)
+
+    def __init__(self) -> None:
+        self._prefixes: dict[int, str] = {}
+
+    def __call__(self, at: int | None) -> str | None:
+        """The time as the store writes it; None stays None."""
+        if at is None:
+            return None
+        second = at // 1_000
+        prefix = self._prefixes.get(second)
+        if prefix is None:
+            if len(self._prefixes) >= MAX_SECONDS:
+                self._prefixes.clear()
+            prefix = self._prefixes[second] = strftime("%Y-%m-%dT%H:%M:%S.", gmtime(second))
+        return f"{prefix}{at % 1_000:03d}Z"
+
+
+def parse_stamp(text: str) -> int:
+    """The time that the store wrote so, in milliseconds; raises ValueError."""
+    if len(text) != 24 or text[19] != "." or text[23] != "Z":
+        raise ValueError(text)
+    return timegm(strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) * 1_000 + int(text[20:23])
+
+
+def uuid7(at: int, random: bytes) -> str:
+    """A UUID of version 7 (RFC 9562 §5.7) from a time in milliseconds and ten random bytes.
+
+    Those of one millisecond differ by 74 random bits; those of different ones sort by time, so that
+    an index over them grows at its end whatever its size.
+    """
+    when, tail = f"{at & 0xFFFFFFFFFFFF:012x}", random.hex()
+    variant = "89ab"[random[-1] & 3]
+    return f"{when[:8]}-{when[8:]}-7{tail[:3]}-{variant}{tail[3:6]}-{tail[6:18]}"

@@ -1,0 +1,175 @@
+"""``sipserver calls``: the record of calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sipserver.accounts import parties
+from sipserver.accounts.subscribers import subscriber_address
+from sipserver.calls.outcomes import CALL_OUTCOMES
+from sipserver.calls.query import list_calls, show_call
+from sipserver.cli.output import Form, csv_text, fields, form_options, show_rows, table
+from sipserver.cli.refusal import Refusal
+from sipserver.cli.stores import accounts_if_readable, calls_store, store_options
+from sipserver.storage.database import sqlite
+
+COLUMNS = ("started_at", "caller", "callee", "outcome", "talk", "video", "id")
+PARTS = {
+    "branches": ("branch", "tried_at", "ringing_at", "answered_at", "ended_at", "status", "outcome", "agent"),
+    "media": ("stream", "kind", "codec", "direction", "resolution", "from_at", "to_at"),
+    "events": ("at", "kind", "side", "status", "detail"),
+}
+
+_AGO = re.compile(r"(\d{1,6})([smhdw])\Z")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+Record = dict[str, Any]
+
+
+class Moment(click.ParamType[int]):
+    """A time, as UNIX milliseconds: ISO 8601 (UTC where it has no offset), or so long ago (90s, 30m, 2h, 1d, 1w)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The milliseconds that the text means."""
+        if isinstance(value, int):
+            return value
+        ago = _AGO.match(value)
+        if ago:
+            return int((time.time() - int(ago[1]) * _SECONDS[ago[2]]) * 1000)
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time: use 2026-11-23, 2026-11-23T21:02, or 90s, 30m, 2h, 1d, 1w", param, ctx)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+@click.group()
+def calls() -> None:
+    """Look at the record of calls. Times are UTC.
+
+    \b
+    Example:
+      sipserver calls list --since 1d
+    """
+
+
+@calls.command("list")
+@click.option("--since", type=Moment(), metavar="TIME", help="Calls that began then (2026-11-23, 2h, 1d) or later.")
+@click.option("--until", type=Moment(), metavar="TIME", help="Calls that began before this time.")
+@click.option("--address", metavar="ADDRESS", help="Calls from or to this address.")
+@click.option("--party", metavar="ID", help="Calls from or to this party id.")
+@click.option("--outcome", type=click.Choice(CALL_OUTCOMES), help="Calls that ended like this.")
+@click.option("--open", "open_only", is_flag=True, help="Calls that go on.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The newest so many at most."
+)
+@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@form_options
+@store_options
+def list_(
+    since: int | None,
+    until: int | None,
+    address: str | None,
+    party: str | None,
+    outcome: str | None,
+    open_only: bool,
+    limit: int,
+    names: bool,
+    form: Form | None,
+    data_dir: Path,
+) -> None:
+    """List calls, the newest first.
+
+    \b
+    Example:
+      sipserver calls list --since 2h --outcome no_answer
+      sipserver calls list --address alice@example.test --csv > calls.csv
+    """
+    with calls_store(data_dir) as connection, accounts_if_readable(data_dir) as people:
+        if address is not None:
+            party = party_of(people, address)
+        records = list_calls(
+            connection, since=since, until=until, party=party, outcome=outcome, open_only=open_only, limit=limit
+        )
+        name_parties(records, people if names else None)
+    rows = records if form else [as_line(record) for record in records]
+    show_rows(rows, form, COLUMNS, "No calls.")
+
+
+@calls.command()
+@click.argument("row_id", metavar="ID")
+@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@form_options
+@store_options
+def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
+    """Show the call ID, whole: its devices, its media and what happened when. The beginning of an id is enough.
+
+    \b
+    Example:
+      sipserver calls show 0199c2f1-6a40
+    """
+    with calls_store(data_dir) as connection, accounts_if_readable(data_dir) as people:
+        try:
+            record = show_call(connection, row_id)
+        except LookupError as error:
+            raise Refusal(str(error.args[0])) from error
+        if record is None:
+            raise Refusal(f"there is no call {row_id!r}")
+        name_parties([record], people if names else None)
+    if form == "json":
+        click.echo(json.dumps(record, indent=2, default=str))
+        return
+    parts = {part: record.pop(part) for part in PARTS}
+    if form == "csv":
+        click.echo(csv_text([record], ()), nl=False)
+        return
+    click.echo(fields(record))
+    for part, rows in parts.items():
+        if rows:
+            click.echo(f"\n{part}\n{table(rows, PARTS[part])}")
+
+
+def party_of(people: sqlite.Connection | None, address: str) -> str:
+    """The party id of this address; an address that never had one matches no call."""
+    if people is None:
+        raise Refusal("accounts.db cannot be read here, and only it knows whose calls are whose: use --party")
+    return parties.party_of(people, subscriber_address(address)) or "(none)"
+
+
+def name_parties(records: list[Record], people: sqlite.Connection | None) -> None:
+    """Puts ``caller_address`` and ``callee_address`` behind the party ids, where they are known."""
+    known: dict[str, str | None] = {}
+    for record in records:
+        named: Record = {}
+        for key, value in record.items():
+            named[key] = value
+            if key in ("caller", "callee") and people is not None:
+                if value is not None and value not in known:
+                    known[value] = parties.address_of(people, value)
+                named[f"{key}_address"] = known.get(value) if value is not None else None
+        record.clear()
+        record.update(named)
+
+
+def as_line(record: Record) -> Record:
+    """What a table shows of a call."""
+    talk = record["talk_ms"]
+    return {
+        "started_at": record["started_at"].replace("T", " ").rstrip("Z"),
+        "caller": record.get("caller_address") or record["caller"],
+        "callee": record.get("callee_address") or record["callee"],
+        "outcome": record["outcome"] or "(open)",
+        "talk": None if talk is None else f"{talk / 1000:.1f} s",
+        "video": None if record["video"] is None else bool(record["video"]),
+        # Time and the first random bits: enough to tell calls apart, and `calls show` takes it.
+        "id": record["id"][:18],
+    }

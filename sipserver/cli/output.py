@@ -1,0 +1,117 @@
+"""Rows for people (tables), for programs (JSON) and for spreadsheets (CSV).
+
+Rows hold what peers wrote: User-Agents, reasons, contacts. A table cannot be made to speak to the
+terminal, and a CSV cell cannot be made a formula.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import click
+
+Row = Mapping[str, Any]
+Form = Literal["table", "json", "csv"]
+Command = Callable[..., Any]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the beginning of a formula, full-width forms included."""
+
+
+def form_options(command: Command) -> Command:
+    """Gives a command ``--json`` and ``--csv``, as the parameter ``form``."""
+    command = click.option("--csv", "form", flag_value="csv", type=str, help="Print CSV, for spreadsheets.")(command)
+    return click.option("--json", "form", flag_value="json", type=str, help="Print JSON, for programs.")(command)
+
+
+def show_rows(rows: Sequence[Row], form: Form | None, columns: Sequence[str], empty: str) -> None:
+    """Print rows in the form that was asked for; a table has ``columns`` only, the others have everything."""
+    if form == "json":
+        click.echo(json.dumps([dict(row) for row in rows], indent=2, default=str))
+    elif form == "csv":
+        click.echo(csv_text(rows, columns), nl=False)
+    elif rows:
+        click.echo(table(rows, columns))
+    else:
+        click.echo(empty)
+
+
+def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """The rows under a line of titles, aligned; numbers to the right."""
+    cells = [[plain(row.get(column)) for column in columns] for row in rows]
+    titles = [column.replace("_", " ").upper() for column in columns]
+    widths = [max(map(_width, each)) for each in zip(titles, *cells, strict=True)]
+    right = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
+    return "\n".join(
+        "  ".join(_padded(*cell) for cell in zip(line, widths, right, strict=True)).rstrip()
+        for line in [titles, *cells]
+    )
+
+
+def fields(row: Row) -> str:
+    """One row, a line for each of its values that is known."""
+    known = {key: plain(value) for key, value in row.items() if value is not None}
+    width = max(map(len, known), default=0)
+    return "\n".join(f"{key.replace('_', ' '):{width}}  {value}" for key, value in known.items())
+
+
+def csv_text(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """The rows as CSV with a header: all they have, or ``columns`` when there are none."""
+    names = list(rows[0] if rows else columns)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([[_cell(row.get(name)) for name in names] for row in rows])
+    return out.getvalue()
+
+
+def plain(value: object) -> str:
+    """A value as it may appear on a terminal: nothing in it moves the cursor or breaks the line."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(_visible(value))
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(each) for each in value)
+    return str(value)
+
+
+def _visible(text: str) -> Iterable[str]:
+    for character in text:
+        code = ord(character)
+        if character.isprintable():
+            yield character
+        else:
+            yield f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    if isinstance(value, bool):
+        return plain(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
+    # A lone surrogate has no place in UTF-8.
+    text = text.encode("utf-8", "replace").decode()
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: East Asian wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
+    )
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    blanks = " " * (width - _width(text))
+    return blanks + text if right else text + blanks

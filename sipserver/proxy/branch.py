@@ -1,0 +1,106 @@
+"""One branch of a forked request, and which of all branches' answers is the best (RFC 3261 §16.7 steps 6 and 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sipserver.proxy.route import Target
+from sipserver.sip import names
+from sipserver.sip.build import OutgoingRequest
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Response
+from sipserver.sip.uri import Uri
+
+RESOLVING, CALLING, PROCEEDING, ACCEPTED, TERMINATED = range(5)
+
+# What tells the caller how to do better goes first; what says least goes last.
+_PREFERENCE = {401: 0, 407: 0, 415: 1, 420: 1, 484: 1, 480: 3, 408: 4, 487: 5, 503: 5}
+
+
+class Branch:
+    """What the response context keeps of one branch; its states are told in ``fork``."""
+
+    __slots__ = (
+        "answered", "armed", "cancel_reason", "cancel_sent", "cancel_wanted", "datagram", "expired", "flow", "hop",
+        "index", "learned", "rang", "rearm", "request", "state", "target",
+    )  # fmt: skip
+
+    def __init__(self, index: int, target: Target) -> None:
+        self.index = index
+        self.target = target
+        self.state = RESOLVING
+        self.hop: Uri | None = None
+        """The next hop."""
+        self.flow: Flow | None = None
+        self.request: OutgoingRequest | None = None
+        """What was sent, over this flow."""
+        self.datagram: tuple[Flow, OutgoingRequest] | None = None
+        """The way over UDP, to be taken after all where no stream can be had."""
+        self.answered = False
+        """Whether a 2xx to an INVITE came."""
+        self.armed = 0
+        """Timers C that are running."""
+        self.rearm = False
+        """Whether timer C is set once more when the last of them fires."""
+        self.rang = 0
+        """The last 18x."""
+        self.learned: str | None = None
+        """The next hop that was learned of the answering side."""
+        self.cancel_wanted = False
+        """Whether a CANCEL goes out with the first provisional response."""
+        self.cancel_reason: str | None = None
+        self.cancel_sent = False
+        self.expired = False
+        """Whether timer C ended it."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether it was sent and has no final answer yet."""
+        return self.state in (CALLING, PROCEEDING)
+
+
+@dataclass(slots=True)
+class Final:
+    """A final answer that may be passed on."""
+
+    status: int
+    response: Response | None = None
+    """None where no response told the status."""
+    reason: str | None = None
+    """The phrase, where there is no response; None for the usual one."""
+    cause: str | None = None
+    """TIMED_OUT or UNREACHABLE where that is what happened."""
+
+
+def choose_best_response(finals: Iterable[Final], cancelled: bool) -> Final:
+    """§16.7 step 6: 6xx before all, then the lowest class, and within it what helps the caller most.
+
+    Who has cancelled is told so, whatever else a device had said before.
+    """
+
+    def rank(final: Final) -> tuple[int, int]:
+        status = final.status
+        if status >= 600:
+            return 0, 0
+        if status == 487 and cancelled:
+            return 1, 0
+        return status // 100, _PREFERENCE.get(status, 2)
+
+    return min(finals, key=rank)
+
+
+def with_challenges(chosen: Response, finals: Sequence[Final]) -> Response:
+    """§16.7 step 7: a 401 or 407 carries the challenges of all the others too."""
+    if chosen.status not in (401, 407):
+        return chosen
+    lines, found = chosen.lines.copy(), chosen.names.copy()
+    for final in finals:
+        other = final.response
+        if other is None or other is chosen or other.status not in (401, 407):
+            continue
+        for line, name in zip(other.lines, other.names, strict=True):
+            if name in (names.WWW_AUTHENTICATE, names.PROXY_AUTHENTICATE):
+                lines.append(line)
+                found.append(name)
+    return Response(chosen.status, chosen.reason, lines, found, chosen.body)

@@ -1,0 +1,88 @@
+"""Over which connection the two sides of a dialog are reached.
+
+A contact that came over a connection is often reachable over nothing else (a browser, a client behind
+NAT). So the connection is remembered together with the URI that later requests will name. This is a
+memory, not a record: an entry that was evicted, or a server that was restarted, falls back to
+resolving the URI.
+"""
+
+from __future__ import annotations
+
+from sipserver.proxy.record_route import ROUTE_PARAM
+from sipserver.sip import names
+from sipserver.sip.errors import SipError
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Message, Request, Response
+from sipserver.sip.values import Address
+
+MAX_HOPS = 8
+"""Next hops remembered for one dialog: both sides, with what forks and target refreshes add."""
+
+
+class DialogTable:
+    """Flows by call key, side and next hop; bounded, the oldest dialogs go first."""
+
+    def __init__(self, max_dialogs: int = 200_000) -> None:
+        self.max_dialogs = max_dialogs
+        self._dialogs: dict[str, dict[tuple[str, str], Flow]] = {}
+        self.evicted = 0
+        """Dialogs that were forgotten because the table was full."""
+
+    def __len__(self) -> int:
+        return len(self._dialogs)
+
+    def learn(self, key: str, side: str, flow: Flow, next_hop_text: str) -> None:
+        """Requests to this side of the call whose next hop is written like this may go over this flow."""
+        hops = self._dialogs.get(key)
+        if hops is None:
+            if len(self._dialogs) >= self.max_dialogs:
+                del self._dialogs[next(iter(self._dialogs))]
+                self.evicted += 1
+            hops = self._dialogs[key] = {}
+        hops.pop((side, next_hop_text), None)
+        if len(hops) >= MAX_HOPS:
+            del hops[next(iter(hops))]
+        hops[side, next_hop_text] = flow
+
+    def flow_for(self, key: str, side: str, uri_text: str) -> Flow | None:
+        """The flow to this side, where a connection was learned for a next hop written like this.
+
+        Whether the connection still lives is for the caller to look at.
+        """
+        hops = self._dialogs.get(key)
+        return None if hops is None else hops.get((side, uri_text))
+
+    def forget(self, key: str) -> None:
+        """The dialog has ended."""
+        self._dialogs.pop(key, None)
+
+
+def sender_hop(request: Request) -> str | None:
+    """What later requests to the sender will name as their next hop: its proxy's Record-Route, else its Contact."""
+    try:
+        recorded = request.values(names.RECORD_ROUTE)
+        return Address.parse(recorded[0]).uri_text if recorded else _contact(request)
+    except SipError:
+        return None
+
+
+def answerer_hop(response: Response, token: str) -> str | None:
+    """What later requests to the answering side will name after our own route: the Record-Route above ours, or its
+    Contact (RFC 3261 §12.1.2: the caller takes the route set in reverse order)."""
+    try:
+        above = None
+        for value in response.values(names.RECORD_ROUTE):
+            if token and f"{ROUTE_PARAM}={token}" in value:
+                break
+            above = value
+        else:
+            # Ours is not there (it was in a refresh, or the endpoint does not echo it): nothing can be said of others.
+            above = None
+        return Address.parse(above).uri_text if above is not None else _contact(response)
+    except SipError:
+        return None
+
+
+def _contact(message: Message) -> str | None:
+    contacts = message.values(names.CONTACT)
+    return Address.parse(contacts[0]).uri_text if contacts and contacts[0] != "*" else None

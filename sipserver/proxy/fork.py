@@ -1,0 +1,570 @@
+"""The response context: one request, its branches, and the answer that is made of theirs (RFC 3261 §16.7).
+
+    RESOLVING   its flow was asked for; nothing is sent yet, so it can be dropped without a word
+    CALLING     sent; a CANCEL has to wait for a provisional response (§9.1)
+    PROCEEDING  a provisional response came; a CANCEL can go out
+    ACCEPTED    INVITE only: a 2xx came; more of them are passed on until LINGER fires (RFC 6026)
+    TERMINATED  a final response came, or none will
+
+Groups of targets are tried one after the other, a group's targets at once as far as Max-Breadth goes.
+A 2xx goes upstream at once, and so does a provisional response until then; of everything else the best
+is chosen when no branch is under way and no target is left. Timers are not cancelled: each branch
+counts those it set, and one that it no longer wants is ignored.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sipserver.proxy.branch import (
+    ACCEPTED,
+    CALLING,
+    PROCEEDING,
+    RESOLVING,
+    TERMINATED,
+    Branch,
+    Final,
+    choose_best_response,
+    with_challenges,
+)
+from sipserver.proxy.dialog import answerer_hop, sender_hop
+from sipserver.proxy.forward import forward, next_hop
+from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
+from sipserver.proxy.route import Plan, Settings, Target
+from sipserver.sip import build, names
+from sipserver.sip.build import OutgoingRequest
+from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Effect
+from sipserver.sip.errors import SipError
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Message, Request, Response
+from sipserver.sip.timers import TIMER_C
+from sipserver.sip.uri import Uri
+
+TRIED = "tried"
+"""The INVITE goes to a device."""
+RANG = "rang"
+"""A device sent 18x; once for each status in a row."""
+ANSWERED = "answered"
+"""A device sent its first 2xx."""
+BRANCH_FAILED = "branch_failed"
+"""A device refused or was not reached."""
+FAILED = "failed"
+"""The caller is told a final response that is no 2xx; ``message`` is None where this server made it."""
+CANCELLED = "cancelled"
+"""The caller gave up; ``message`` is the CANCEL."""
+CHANGED = "changed"
+"""A re-INVITE or UPDATE was accepted: ``request`` and ``message``."""
+ENDED = "ended"
+"""A BYE was accepted, or nobody is left who has the dialog; ``side`` sent it."""
+
+TRYING = "trying"
+"""Timer of the whole context: a request other than INVITE has waited long enough for a 100."""
+CANCELLING = "cancelling"
+"""Timer of a branch: its CANCEL should have ended it by now (RFC 3261 §9.1)."""
+LINGER = "linger"
+"""Timer of a branch: no more 2xx are passed on."""
+
+_MAX_TIMERS_C = 4
+"""Of timer C that one branch may have running, however many provisional responses a peer sends."""
+
+_ELSEWHERE = 'Reason: SIP;cause=200;text="Call completed elsewhere"'
+_NO_ANSWER = 'Reason: SIP;cause=408;text="Request Timeout"'
+
+_NOTHING: tuple[Effect, ...] = ()
+
+
+@dataclass(slots=True)
+class NeedFlow(Effect):
+    """How is this next hop reached? Answered by ``on_flow`` or ``on_no_flow``, at once or later."""
+
+    branch: int
+    uri: Uri
+    target: Target | None
+    """The registered contact, None where the URI is all there is."""
+    dialog: tuple[str, str] | None
+    """Call key and the side to be reached, for ``DialogTable.flow_for``; None outside of a dialog."""
+    reliable: bool
+    """A stream is wanted, since the request is too large for a datagram."""
+
+
+@dataclass(slots=True)
+class Forward(Effect):
+    """Send this request with a client transaction of its own."""
+
+    branch: int
+    request: OutgoingRequest
+    flow: Flow
+
+
+@dataclass(slots=True)
+class CancelBranch(Effect):
+    """Send this CANCEL with a client transaction whose outcome does not matter."""
+
+    branch: int
+    request: OutgoingRequest
+    flow: Flow
+
+
+@dataclass(slots=True)
+class Reply(Effect):
+    """Answer the request. A ``durable`` answer waits until the event before it is on disk."""
+
+    status: int
+    data: bytes
+    durable: bool
+
+
+@dataclass(slots=True)
+class SetBranchTimer(Effect):
+    """Call ``on_timer(branch, timer)`` after so many seconds."""
+
+    branch: int
+    timer: str
+    after: float
+
+
+@dataclass(slots=True)
+class Learn(Effect):
+    """Call ``DialogTable.learn`` with these."""
+
+    key: str
+    side: str
+    flow: Flow
+    hop: str
+
+
+@dataclass(slots=True)
+class CallEvent(Effect):
+    """Something to be written down. Only INVITE, UPDATE and BYE make events, and only as far as they concern calls."""
+
+    kind: str
+    branch: int = -1
+    """The branch it happened on, -1 for the call as a whole."""
+    message: Message | None = None
+    side: str | None = None
+    """Who sent the request, for CHANGED and ENDED."""
+    status: int = 0
+    cause: str | None = None
+    """TIMED_OUT or UNREACHABLE where no response told the status."""
+    request: Request | None = None
+    """The request that was accepted, for CHANGED."""
+    target: Target | None = None
+    """The device, for TRIED."""
+    flow: Flow | None = None
+    """Over which the branch goes."""
+
+
+@dataclass(slots=True)
+class Done(Effect):
+    """Nothing more will come: forget the context. Without a final Reply before it there is none to be sent
+    (RFC 4320 §4.2), and the server transaction ends unanswered."""
+
+
+class ResponseContext:
+    """RFC 3261 §16.7 for a request of any method but ACK and CANCEL."""
+
+    __slots__ = (
+        "_active", "_at_once", "_branches", "_call", "_cancelled", "_closed", "_final", "_finals", "_flow",
+        "_groups", "_invite", "_key", "_lingering", "_minter", "_new_branch", "_plan", "_request", "_settings",
+        "_share", "_waiting", "done",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: Request,
+        plan: Plan,
+        flow: Flow,
+        settings: Settings,
+        minter: Minter,
+        key: str,
+        new_branch: Callable[[], str],
+    ) -> None:
+        self._request = request
+        self._plan = plan
+        self._flow = flow
+        self._settings = settings
+        self._minter = minter
+        self._key = key if plan.dialog is None else plan.dialog[0]
+        self._new_branch = new_branch
+        self._invite = request.method == "INVITE"
+        self._call = self._invite and plan.dialog is None
+        self._branches: list[Branch] = []
+        self._groups = deque(plan.groups)
+        self._waiting: deque[Target] = deque()
+        self._at_once = self._share = plan.breadth
+        self._active = 0
+        self._lingering = 0
+        self._finals: list[Final] = []
+        self._final = 0
+        self._closed = False
+        self._cancelled = False
+        self.done = False
+        """Whether ``Done`` was returned; every event after it is ignored."""
+
+    @property
+    def final(self) -> int:
+        """The status of the first final response that was returned, 0 before; 408 where RFC 4320 keeps it back."""
+        return self._final
+
+    def start(self) -> Sequence[Effect]:
+        """Begin; to be called once."""
+        out: list[Effect] = []
+        if self._invite:
+            # §16.2: 100 at once for INVITE, which stops its retransmissions.
+            out.append(Reply(100, build.reply(self._request, 100), durable=False))
+        else:
+            out.append(SetBranchTimer(0, TRYING, self._settings.trying_after))
+        if self._plan.record_route and self._plan.dialog is None:
+            self._learn(CALLER, self._flow, sender_hop(self._request), out)
+        self._go_on(out)
+        return out
+
+    def on_flow(self, branch: int, flow: Flow) -> Sequence[Effect]:
+        """The answer to NeedFlow."""
+        each = self._branch(branch)
+        if each is None or each.state != RESOLVING:
+            return _NOTHING
+        out: list[Effect] = []
+        request = forward(
+            self._request, self._plan, each.target, self._flow, flow, self._new_branch(), self._minter, self._key,
+            self._share,
+        )  # fmt: skip
+        assert each.hop is not None, "a branch without a hop has failed"
+        if (
+            not flow.reliable
+            and each.datagram is None
+            and each.hop.transport is None
+            and len(request.data) > self._settings.size_limit
+        ):
+            # §18.1.1: a request near the path's MTU goes over a stream, unless its URI insists on UDP.
+            each.datagram = flow, request
+            out.append(NeedFlow(branch, each.hop, self._located(each), self._dialog_to(), reliable=True))
+        else:
+            self._send(each, flow, request, out)
+        return out
+
+    def on_no_flow(self, branch: int, status: int, reason: str) -> Sequence[Effect]:
+        """The other answer to NeedFlow; the branch counts as answered with this status."""
+        each = self._branch(branch)
+        if each is None or each.state != RESOLVING:
+            return _NOTHING
+        out: list[Effect] = []
+        if each.datagram is not None:
+            # §18.1.1: where no stream can be had, UDP it is after all.
+            self._send(each, *each.datagram, out)
+        else:
+            self._fail(each, status, UNREACHABLE, out, reason)
+            self._go_on(out)
+        return out
+
+    def on_response(self, branch: int, response: Response) -> Sequence[Effect]:
+        """A response to this branch's request; of an INVITE's 2xx each retransmission too."""
+        each = self._branch(branch)
+        if each is None or each.state == RESOLVING:
+            return _NOTHING
+        out: list[Effect] = []
+        status = response.status
+        if len(response.vias) < 2:
+            # §16.7 step 3: without a second Via it is for nobody upstream.
+            if status >= 200 and each.pending:
+                self._fail(each, 502, None, out)
+                self._go_on(out)
+        elif status < 200:
+            if each.pending:
+                self._on_provisional(each, response, out)
+        elif status < 300:
+            self._on_success(each, response, out)
+        elif each.pending:
+            if each.expired and status == 487:
+                # It rang until timer C ended it: to the caller that is a time-out, not a cancellation of theirs.
+                self._fail(each, 408, TIMED_OUT, out)
+            else:
+                self._fail(each, status, None, out, response=response)
+            if status >= 600:
+                # §16.7 step 5: one who speaks for all devices has declined; no other branch may go on.
+                self._close(f"Reason: SIP;cause={status}", out)
+            self._go_on(out)
+        return out
+
+    def on_failed(self, branch: int, cause: str) -> Sequence[Effect]:
+        """The branch's transaction failed: TIMED_OUT counts as 408 and UNREACHABLE as 503 (§16.7, §16.9)."""
+        each = self._branch(branch)
+        if each is None or not each.pending:
+            return _NOTHING
+        out: list[Effect] = []
+        self._fail(each, 408 if cause == TIMED_OUT else 503, cause, out)
+        self._go_on(out)
+        return out
+
+    def on_cancel(self, cancel: Request | None) -> Sequence[Effect]:
+        """The sender's CANCEL, which the driver has answered 200; None where the server itself gives up (§16.10)."""
+        if self.done or not self._invite or self._final or self._cancelled:
+            return _NOTHING
+        self._cancelled = True
+        out: list[Effect] = []
+        if self._call:
+            out.append(CallEvent(CANCELLED, message=cancel))
+        # RFC 3326 §2: the reason goes along.
+        reasons = cancel.headers(names.REASON) if cancel is not None else []
+        self._close(f"Reason: {', '.join(reasons)}" if reasons else None, out)
+        self._go_on(out)
+        return out
+
+    def on_timer_c(self, branch: int) -> Sequence[Effect]:
+        """``on_timer(branch, TIMER_C)``."""
+        return self.on_timer(branch, TIMER_C)
+
+    def on_timer(self, branch: int, timer: str) -> Sequence[Effect]:
+        """A timer of SetBranchTimer is due."""
+        if self.done:
+            return _NOTHING
+        out: list[Effect] = []
+        if timer == TRYING:
+            # RFC 4320 §4.1: 100 once the sender retransmits every T2 only.
+            if not self._final:
+                out.append(Reply(100, build.reply(self._request, 100), durable=False))
+            return out
+        each = self._branches[branch]
+        if timer == LINGER and each.state == ACCEPTED:
+            each.state = TERMINATED
+            self._lingering -= 1
+            self._go_on(out)
+        elif timer == CANCELLING and each.pending:
+            self._fail(each, 487 if self._cancelled else 408, TIMED_OUT, out)
+            self._go_on(out)
+        elif timer == TIMER_C:
+            self._on_timer_c(each, out)
+        return out
+
+    def _on_timer_c(self, each: Branch, out: list[Effect]) -> None:
+        """§16.8."""
+        each.armed -= 1
+        if each.armed or each.cancel_sent or not each.pending:
+            return
+        if each.rearm:
+            each.rearm = False
+            self._arm_timer_c(each, out)
+        elif each.state == PROCEEDING:
+            each.expired = True
+            self._cancel(each, _NO_ANSWER, out)
+        else:
+            self._fail(each, 408, TIMED_OUT, out)
+            self._go_on(out)
+
+    def _branch(self, index: int) -> Branch | None:
+        return None if self.done else self._branches[index]
+
+    def _located(self, each: Branch) -> Target | None:
+        return each.target if self._plan.located else None
+
+    def _dialog_to(self) -> tuple[str, str] | None:
+        dialog = self._plan.dialog
+        return None if dialog is None else (dialog[0], other_side(dialog[1]))
+
+    def _go_on(self, out: list[Effect]) -> None:
+        """Start what may start; where nothing is under way or left, answer and end."""
+        while True:
+            while self._waiting and not self._closed and self._active < self._at_once:
+                self._launch(self._waiting.popleft(), out)
+            if self._active:
+                return
+            if self._closed or not self._groups:
+                break
+            group = self._groups.popleft()
+            self._waiting.extend(group)
+            # RFC 5393 §5.3.3: the shares of the branches under way never add up to more than came in.
+            self._at_once = max(1, min(len(group), self._plan.breadth))
+            self._share = self._plan.breadth // self._at_once
+        if not self._final:
+            self._send_best(out)
+        if not self._lingering:
+            self._end(out)
+
+    def _end(self, out: list[Effect]) -> None:
+        self.done = True
+        out.append(Done())
+        # Timers may hold the context for minutes; what it was made of need not wait for them.
+        self._branches.clear()
+        self._finals.clear()
+        del self._request, self._plan, self._flow, self._groups, self._waiting
+
+    def _launch(self, target: Target, out: list[Effect]) -> None:
+        each = Branch(len(self._branches), target)
+        self._branches.append(each)
+        self._active += 1
+        try:
+            each.hop = next_hop(self._plan, target)
+        except SipError:
+            self._fail(each, 503, UNREACHABLE, out)
+            return
+        out.append(NeedFlow(each.index, each.hop, self._located(each), self._dialog_to(), reliable=False))
+
+    def _send(self, each: Branch, flow: Flow, request: OutgoingRequest, out: list[Effect]) -> None:
+        each.state, each.flow, each.request, each.datagram = CALLING, flow, request, None
+        if self._call:
+            out.append(CallEvent(TRIED, each.index, target=each.target, flow=flow))
+        if self._invite:
+            self._arm_timer_c(each, out)
+        out.append(Forward(each.index, request, flow))
+
+    def _arm_timer_c(self, each: Branch, out: list[Effect]) -> None:
+        """§16.6 step 11, §16.7 step 2."""
+        if each.armed < _MAX_TIMERS_C:
+            each.armed += 1
+            out.append(SetBranchTimer(each.index, TIMER_C, self._settings.timer_c))
+        else:
+            each.rearm = True
+
+    def _on_provisional(self, each: Branch, response: Response, out: list[Effect]) -> None:
+        each.state = PROCEEDING
+        status = response.status
+        # RFC 4320 §4.1: no other request than INVITE is answered by anything provisional but 100.
+        if not self._invite:
+            return
+        # §16.7 step 5: 100 goes no further than one hop, and what comes after the final answer comes too late.
+        if status > 100:
+            if not each.cancel_wanted and not each.cancel_sent:
+                self._arm_timer_c(each, out)
+            if not self._final:
+                if self._call and 180 <= status < 190 and status != each.rang:
+                    each.rang = status
+                    out.append(CallEvent(RANG, each.index, response, status=status, flow=each.flow))
+                self._learn_answerer(each, response, out)
+                out.append(Reply(status, build.without_top_via(response), durable=False))
+        if each.cancel_wanted:
+            self._cancel(each, each.cancel_reason, out)
+
+    def _on_success(self, each: Branch, response: Response, out: list[Effect]) -> None:
+        """§16.7 step 5: a 2xx is passed on at once; of an INVITE's every one, of anything else the first."""
+        status = response.status
+        if each.answered:
+            # A retransmission, or another endpoint behind this branch. The first may still wait for the disk, so
+            # this waits as well.
+            out.append(Reply(status, build.without_top_via(response), durable=self._call))
+            return
+        if each.pending:
+            self._active -= 1
+        elif not self._invite:
+            return
+        # An INVITE's branch that was given up, and answers after all, counts as well.
+        each.state = TERMINATED
+        if self._invite:
+            each.state, each.answered = ACCEPTED, True
+            self._lingering += 1
+            out.append(SetBranchTimer(each.index, LINGER, self._settings.linger))
+        self._learn_answerer(each, response, out)
+        durable = self._note_success(each, response, out)
+        out.append(Reply(status, build.without_top_via(response), durable))
+        self._final = self._final or status
+        # §16.7 step 10.
+        self._close(_ELSEWHERE, out)
+        if self._invite:
+            self._go_on(out)
+        else:
+            self._end(out)
+
+    def _note_success(self, each: Branch, response: Response, out: list[Effect]) -> bool:
+        """The event of a 2xx; True where the answer has to wait for it."""
+        status, index = response.status, each.index
+        if self._call:
+            out.append(CallEvent(ANSWERED, index, response, status=status, flow=each.flow))
+            return True
+        if self._plan.dialog is None:
+            return False
+        side = self._plan.dialog[1]
+        method = self._request.method
+        if method == "BYE":
+            out.append(CallEvent(ENDED, index, response, side, status))
+            return True
+        if method in ("INVITE", "UPDATE"):
+            out.append(CallEvent(CHANGED, index, response, side, status, request=self._request, flow=each.flow))
+        return False
+
+    def _learn_answerer(self, each: Branch, response: Response, out: list[Effect]) -> None:
+        """Remember how both sides are reached that this response puts into a dialog, or whose target it refreshes."""
+        plan, flow = self._plan, each.flow
+        if not plan.record_route or flow is None or response.to_tag is None:
+            return
+        side = CALLEE
+        if plan.dialog is not None:
+            if response.status < 200:
+                return
+            side = other_side(plan.dialog[1])
+            self._learn(plan.dialog[1], self._flow, sender_hop(self._request), out)
+        if flow.reliable:
+            hop = answerer_hop(response, plan.token)
+            if hop != each.learned:
+                each.learned = hop
+                self._learn(side, flow, hop, out)
+
+    def _learn(self, side: str, flow: Flow, hop: str | None, out: list[Effect]) -> None:
+        # A datagram needs no connection to be kept for it.
+        if flow.reliable and hop is not None:
+            out.append(Learn(self._key, side, flow, hop))
+
+    def _fail(
+        self,
+        each: Branch,
+        status: int,
+        cause: str | None,
+        out: list[Effect],
+        reason: str | None = None,
+        response: Response | None = None,
+    ) -> None:
+        """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4)."""
+        each.state = TERMINATED
+        self._active -= 1
+        if self._call:
+            out.append(CallEvent(BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow))
+        if not self._final:
+            self._finals.append(Final(status, response, reason, cause))
+
+    def _close(self, reason: str | None, out: list[Effect]) -> None:
+        """No new branches; those under way are cancelled as soon as that is possible (§16.7 step 10)."""
+        self._closed = True
+        for each in self._branches:
+            if each.state == RESOLVING:
+                each.state = TERMINATED
+                self._active -= 1
+            elif self._invite and each.state == CALLING and not each.cancel_wanted:
+                each.cancel_wanted, each.cancel_reason = True, reason
+            elif self._invite and each.state == PROCEEDING:
+                self._cancel(each, reason, out)
+
+    def _cancel(self, each: Branch, reason: str | None, out: list[Effect]) -> None:
+        if each.cancel_sent:
+            return
+        each.cancel_sent = True
+        assert each.request is not None, "only what was sent is cancelled"
+        assert each.flow is not None, "only what was sent is cancelled"
+        out.append(CancelBranch(each.index, build.cancel(each.request, reason), each.flow))
+        out.append(SetBranchTimer(each.index, CANCELLING, self._settings.linger))
+
+    def _send_best(self, out: list[Effect]) -> None:
+        """§16.7 steps 6 to 9: answer with the best there is, 408 where there is nothing."""
+        nothing = Final(487) if self._cancelled else Final(408, cause=TIMED_OUT)
+        best = choose_best_response(self._finals or (nothing,), self._cancelled)
+        status, dialog = best.status, self._plan.dialog
+        ended = False
+        if dialog is not None and self._request.method == "BYE":
+            # RFC 3261 §15.1.1: after no answer, or one that knows of no dialog, nobody has it any longer.
+            ended = status in (408, 481) or best.cause is not None
+        if ended and dialog is not None:
+            out.append(CallEvent(ENDED, message=best.response, side=dialog[1], status=status, cause=best.cause))
+        self._final = status
+        # RFC 4320 §4.2: 408 to anything but INVITE would come too late by its very meaning, so none is sent.
+        if status == 408 and not self._invite:
+            return
+        if status == 503:
+            # §16.7 step 6: a 503 would tell the caller that this server can serve nobody.
+            best = Final(500, cause=best.cause)
+            self._final = status = 500
+        if self._call:
+            out.append(CallEvent(FAILED, message=best.response, status=status, cause=best.cause))
+        if best.response is not None:
+            data = build.without_top_via(with_challenges(best.response, self._finals))
+        else:
+            data = build.reply(self._request, status, best.reason, "p" + self._key)
+        out.append(Reply(status, data, durable=ended))

@@ -1,0 +1,156 @@
+"""The request as it leaves: RFC 3261 §16.6 steps 1 to 9, on a list of lines.
+
+What all branches share is made once and kept in the plan; each branch puts its own Via, Record-Route
+and Route lines on top. Every other line, and the body, leaves byte for byte as it came.
+"""
+
+from __future__ import annotations
+
+from sipserver.proxy.record_route import CALLER, Minter, record_route_lines
+from sipserver.proxy.route import Plan, Target
+from sipserver.sip import names
+from sipserver.sip.build import OutgoingRequest
+from sipserver.sip.errors import SipError
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Request
+from sipserver.sip.uri import Uri
+from sipserver.sip.values import MAGIC_COOKIE, Address
+
+# Nobody who sends to this server is trusted to assert an identity (RFC 3325 §5, §6), so neither header passes.
+_TOUCHED = frozenset(
+    (
+        names.MAX_FORWARDS, names.MAX_BREADTH, names.ROUTE, names.PROXY_AUTHORIZATION,
+        names.P_ASSERTED_IDENTITY, names.P_PREFERRED_IDENTITY,
+    )
+)  # fmt: skip
+
+
+def next_hop(plan: Plan, target: Target) -> Uri:
+    """The URI that says where the request goes next: the topmost Route, else the Request-URI (§16.6 step 7).
+
+    A strict router at the top is that same URI, moved into the Request-URI. maddr is not followed, since it
+    would let a contact send calls to any address. Raises SipError where the URI is broken.
+    """
+    if target.path:
+        return _uri_of(target.path[0])
+    if plan.routes:
+        return _uri_of(plan.routes[0])
+    return Uri.parse(request_uri(target.uri_text))
+
+
+def forward(
+    request: Request,
+    plan: Plan,
+    target: Target,
+    flow_in: Flow,
+    flow_out: Flow,
+    branch: str,
+    minter: Minter,
+    key: str,
+    breadth: int | None = None,
+) -> OutgoingRequest:
+    """The request for one target. ``branch`` is the random part of the branch, ``key`` the call's key, ``breadth``
+    this branch's share of Max-Breadth where there are several."""
+    top: list[str] = []
+    if plan.record_route:
+        if not plan.token:
+            plan.token = _mint(request, plan, minter, key)
+        top = record_route_lines(flow_out, flow_in, plan.token)
+    return _assemble(request, plan, target, flow_out, branch, top, plan.breadth if breadth is None else breadth)
+
+
+def stateless(request: Request, plan: Plan, flow_in: Flow, flow_out: Flow, branch: str) -> OutgoingRequest:
+    """The ACK of a 2xx, which has no transaction of its own, for the plan's only target (§16.11)."""
+    # Where it came from does not show in an ACK: it forms no dialog, so nothing is recorded.
+    del flow_in
+    return _assemble(request, plan, plan.groups[0][0], flow_out, branch, [], plan.breadth)
+
+
+def request_uri(contact: str) -> str:
+    """A contact without what is not allowed in a Request-URI: headers and method (§16.6 step 2, §19.1.1)."""
+    start = contact.find("@") + 1
+    mark = contact.find("?", start)
+    if mark >= 0:
+        contact = contact[:mark]
+    if contact.lower().find(";method=", start) >= 0:
+        kept = [part for part in contact[start:].split(";") if not part.lower().startswith("method=")]
+        contact = contact[:start] + ";".join(kept)
+    return contact
+
+
+def _assemble(
+    request: Request, plan: Plan, target: Target, flow_out: Flow, branch: str, top: list[str], breadth: int
+) -> OutgoingRequest:
+    branch = f"{MAGIC_COOKIE}{branch}.{plan.loop}"
+    lines = [f"Via: SIP/2.0/{flow_out.transport} {flow_out.sent_by};branch={branch}", *top]
+    uri_text = request_uri(target.uri_text)
+    if target.path or plan.routes:
+        uri_text, routes = _route_lines(uri_text, target, plan)
+        lines += routes
+    shared = plan.lines
+    if shared is None:
+        shared = _shared_lines(request, plan)
+    offset = len(lines)
+    lines += shared
+    if breadth != plan.breadth:
+        lines[offset + plan.breadth_at] = f"Max-Breadth: {breadth}"
+    # §16.6 step 9: on a stream nothing else tells where the message ends.
+    if flow_out.reliable and names.CONTENT_LENGTH not in request.names:
+        lines.append(f"Content-Length: {len(request.body)}")
+    return OutgoingRequest(request.method, uri_text, lines, request.body, branch)
+
+
+def _shared_lines(request: Request, plan: Plan) -> list[str]:
+    """The received lines with Max-Forwards and Max-Breadth as they go on, and without what ends here."""
+    shared: list[str] = []
+    hops = f"Max-Forwards: {plan.max_forwards}"
+    breadth = f"Max-Breadth: {plan.breadth}"
+    hops_at = breadth_at = -1
+    for i, name in enumerate(request.names):
+        if name not in _TOUCHED:
+            shared.append(request.lines[i])
+        elif name == names.MAX_FORWARDS:
+            hops_at = len(shared)
+            shared.append(hops)
+        elif name == names.MAX_BREADTH:
+            # RFC 5393 §5.3.3: a single value goes on.
+            if breadth_at < 0:
+                breadth_at = len(shared)
+                shared.append(breadth)
+        elif name == names.PROXY_AUTHORIZATION and i not in plan.dropped:
+            shared.append(request.lines[i])
+    if hops_at < 0:
+        shared.append(hops)
+    if breadth_at < 0:
+        breadth_at = len(shared)
+        shared.append(breadth)
+    plan.lines, plan.breadth_at = shared, breadth_at
+    return shared
+
+
+def _route_lines(uri_text: str, target: Target, plan: Plan) -> tuple[str, list[str]]:
+    """The Request-URI and the Route lines: Path first (RFC 3327 §5.2), then what the sender's Route has left."""
+    routes = [path if "<" in path else f"<{path}>" for path in target.path]
+    routes += plan.routes
+    first = _uri_of(routes[0])
+    if "lr" not in first.params:
+        # §16.6 step 6: a strict router finds itself in the Request-URI, and the real one at the end of Route.
+        routes = [*routes[1:], f"<{uri_text}>"]
+        uri_text = first.raw
+    return uri_text, [f"Route: {route}" for route in routes]
+
+
+def _mint(request: Request, plan: Plan, minter: Minter, key: str) -> str:
+    """The token for this request's dialog: that of its own route, or a new one."""
+    if plan.dialog is None:
+        return minter.token(key, request.call_id, request.from_tag)
+    dialog_key, side = plan.dialog
+    return minter.token(dialog_key, request.call_id, request.from_tag if side == CALLER else request.to_tag)
+
+
+def _uri_of(route: str) -> Uri:
+    """The URI of a Route or Path value."""
+    uri = Address.parse(route).uri
+    if not uri.is_sip:
+        raise SipError(400, "Bad Route")
+    return uri

@@ -1,0 +1,95 @@
+"""Record-Route values that only this server can have made, and what they prove when they come back.
+
+Each URI that this server puts into a Record-Route carries ``vc``: the key of the call and a MAC over
+that key, the Call-ID and the caller's tag. An in-dialog request whose Route brings it back proves that
+its sender took part in that dialog (RFC 3261 §16.6 step 4: a proxy may encode enough in the URI to
+compare it with the dialog of a later request). Which of its tags the MAC fits tells who sent it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import zlib
+
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Request
+
+CALLER = "caller"
+"""The side that sent the request which formed the dialog."""
+CALLEE = "callee"
+"""The side that was called."""
+
+ROUTE_PARAM = "vc"
+"""The URI parameter that holds the token."""
+
+KEY_LENGTH = 16
+"""Characters of a call key: 64 bits in lower-case hexadecimal."""
+
+_MAC_BYTES = 10
+_TOKEN_LENGTH = KEY_LENGTH + 2 * _MAC_BYTES
+
+
+def other_side(side: str) -> str:
+    """Whom the requests of this side go to."""
+    return CALLEE if side == CALLER else CALLER
+
+
+class Minter:
+    """Makes and checks the tokens; ``secret`` (up to 64 bytes) has to outlive a restart, since calls do."""
+
+    __slots__ = ("_mac", "_seed")
+
+    def __init__(self, secret: bytes) -> None:
+        assert secret, "a minter without a secret: derive one from the keyring"
+        self._mac = hashlib.blake2b(key=secret[:64], digest_size=_MAC_BYTES, person=b"record-route")
+        self._seed = zlib.crc32(hashlib.blake2b(b"loop", key=secret[:64], digest_size=16).digest())
+
+    def token(self, call_key: str, call_id: str, from_tag: str | None) -> str:
+        """The token of a dialog; ``from_tag`` is the tag of the side that formed it."""
+        assert len(call_key) == KEY_LENGTH, "a call key has sixteen characters"
+        return call_key + self._sign(call_key, call_id, from_tag)
+
+    def verify(self, token: str, request: Request) -> tuple[str, str] | None:
+        """The call key and the side that sent this request, None where the token was not made for its dialog."""
+        if len(token) != _TOKEN_LENGTH or not token.isascii():
+            return None
+        call_key, signature = token[:KEY_LENGTH], token[KEY_LENGTH:]
+        call_id = request.call_id
+        if hmac.compare_digest(signature, self._sign(call_key, call_id, request.from_tag)):
+            return call_key, CALLER
+        to_tag = request.to_tag
+        if to_tag is not None and hmac.compare_digest(signature, self._sign(call_key, call_id, to_tag)):
+            return call_key, CALLEE
+        return None
+
+    def loop_hash(self, material: str) -> str:
+        """Eight hexadecimal characters that vary with the material and with the server (RFC 5393 §4.2.1).
+
+        No proof of anything: whoever forges it refuses a request of their own.
+        """
+        return f"{zlib.crc32(material.encode('latin-1'), self._seed):08x}"
+
+    def _sign(self, call_key: str, call_id: str, tag: str | None) -> str:
+        mac = self._mac.copy()
+        # The length keeps the end of the Call-ID apart from the beginning of the tag.
+        mac.update(f"{call_key}{len(call_id)}:{call_id}{tag or ''}".encode("latin-1"))
+        return mac.hexdigest()
+
+
+def record_route_lines(flow_out: Flow, flow_in: Flow, token: str) -> list[str]:
+    """The Record-Route lines for a request that came over ``flow_in`` and leaves over ``flow_out``.
+
+    One where both sides reach this server alike, else two, the outer one first, so that each side's
+    route set begins with the URI that it can reach (RFC 5658 §3).
+    """
+    line = _line(flow_out, token)
+    if flow_out is flow_in or (flow_out.transport == flow_in.transport and flow_out.sent_by == flow_in.sent_by):
+        return [line]
+    return [line, _line(flow_in, token)]
+
+
+def _line(flow: Flow, token: str) -> str:
+    if flow.transport == "UDP":
+        return f"Record-Route: <sip:{flow.sent_by};lr;{ROUTE_PARAM}={token}>"
+    return f"Record-Route: <sip:{flow.sent_by};transport={flow.transport.lower()};lr;{ROUTE_PARAM}={token}>"

@@ -1,0 +1,79 @@
+"""The server put together: stores, machines, sockets, timers, signals. The only place that wires them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from sipserver.server.clock import Clock
+from sipserver.server.config import Config, ConfigError
+from sipserver.server.service import Service
+from sipserver.storage.database import StoreError
+from sipserver.telemetry.log import Log, configure
+from sipserver.transport.base import ListenError
+
+Reload = Callable[[], Config]
+
+
+def run(config: Config, reload: Reload | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. ``reload`` reads the configuration again on SIGHUP."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(_serve(config, reload))
+    return uvloop.run(_serve(config, reload))
+
+
+async def _serve(config: Config, reload: Reload | None) -> int:
+    loop = asyncio.get_running_loop()
+    clock = Clock()
+    with ExitStack() as stack:
+        try:
+            service = Service(config, loop, clock, _log_maker(config, clock))
+            stack.callback(service.log.close)
+            await service.start()
+        except (StoreError, ListenError, OSError) as error:
+            print(f"sipserver: {error}", file=sys.stderr)
+            return 1
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: _reload(service, reload))
+        # What is loaded by now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        service.ready()
+        ticker = loop.create_task(_tick(service))
+        await stopping.wait()
+        ticker.cancel()
+        return await service.stop()
+
+
+async def _tick(service: Service) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        service.tick()
+
+
+def _log_maker(config: Config, clock: Clock) -> Callable[[Callable[[str], str | None]], Log]:
+    def make(party: Callable[[str], str | None]) -> Log:
+        redact = party if config.log.addresses == "party" else None
+        return configure(config.log.format, config.log.level, 1, redact=redact, clock=clock)
+
+    return make
+
+
+def _reload(service: Service, reload: Reload | None) -> None:
+    try:
+        config = reload() if reload is not None else service.config
+    except ConfigError as error:
+        for problem in error.problems:
+            service.log.error("config.rejected", reason=problem)
+        return
+    service.reload(config)
+

@@ -1,0 +1,94 @@
+"""What the registrar's and the proxy's side of the server share: answers, tags, and what is noted of refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sipserver.calls import observe
+from sipserver.calls.recorder import Recorder
+from sipserver.server.tokens import Tokens
+from sipserver.server.transactions import TransactionLayer
+from sipserver.sip import build
+from sipserver.sip.errors import SipError
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Limits, Message, Request
+from sipserver.telemetry.log import Log
+from sipserver.transport.base import Transports
+
+LOG_LINES_PER_SECOND = 50
+"""Lines about refused messages; what a flood brings beyond them is counted in the next line."""
+
+
+class Context:
+    """The server's shared services."""
+
+    def __init__(
+        self,
+        transports: Transports,
+        transactions: TransactionLayer,
+        recorder: Recorder,
+        log: Log,
+        limits: Limits,
+        wall_clock: Callable[[], float],
+        tokens: Tokens,
+        agent: str,
+    ) -> None:
+        self.transports = transports
+        self.transactions = transactions
+        self.recorder = recorder
+        self.log = log
+        self.limits = limits
+        self.wall_clock = wall_clock
+        """UNIX time in seconds."""
+        self.tokens = tokens
+        self.server_header = (f"Server: {agent}",) if agent else ()
+        """The header line by which this server's own answers say what it is."""
+        self._stateless_prefix = "sl" + tokens.hex16()[:8] + "."
+        self._log_second = 0
+        self._log_lines = 0
+        self.log_suppressed = 0
+        """Lines about refused messages that were not written."""
+
+    def is_stateless_tag(self, tag: str | None) -> bool:
+        """Whether a To tag stood in an answer that was sent without a transaction."""
+        return tag is not None and tag.startswith(self._stateless_prefix)
+
+    def stateless_tag(self, request: Request) -> str:
+        """The To tag of a stateless answer: the same for each retransmission (RFC 3261 §8.2.7)."""
+        return f"{self._stateless_prefix}{hash(request.top_via.branch) & 0xFFFFFFFFFF:x}"
+
+    def reply_flow(self, request: Request, flow: Flow) -> Flow:
+        """Where answers to this request go (RFC 3261 §18.2.2, RFC 3581 §4): never to another host than it came from."""
+        if flow.reliable:
+            return flow
+        port = build.response_port(request.top_via)
+        if port == flow.port:
+            return flow
+        return self.transports.flow_for("UDP", flow.host, port, listener=flow.listener) or flow
+
+    def refuse_statelessly(self, request: Request, flow: Flow, error: SipError, *, kind: str) -> None:
+        """Answer a request without keeping anything of it, and note the refusal."""
+        if request.method != "ACK":
+            data = build.reply(request, error.status, error.reason, self.stateless_tag(request), error.headers)
+            self.transports.send(self.reply_flow(request, flow), data)
+        self.rejected(request, flow, error, kind=kind)
+
+    def rejected(self, message: Message | None, flow: Flow, error: SipError, *, kind: str = "malformed") -> None:
+        """Note a message that was refused or could not be read: a row in ``errors`` and a line in the log."""
+        now = self.wall_clock()
+        method = message.method if isinstance(message, Request) else None
+        agent = observe.agent(message) if message is not None else None
+        self.recorder.error(
+            at=int(now * 1000), kind=kind, method=method, status=error.status, agent=agent, party=None,
+            detail=error.reason, source=flow.host,
+        )  # fmt: skip
+        if int(now) != self._log_second:
+            self._log_second, self._log_lines = int(now), 0
+        self._log_lines += 1
+        if self._log_lines > LOG_LINES_PER_SECOND:
+            self.log_suppressed += 1
+            return
+        self.log.warning(
+            "message.rejected", kind=kind, status=error.status, reason=error.reason, method=method,
+            source=flow.label, agent=agent, suppressed=self.log_suppressed or None,
+        )  # fmt: skip

@@ -1,0 +1,124 @@
+"""From bytes to decisions and back: every message passes through here once.
+
+The driver decides nothing about SIP. It indexes the message, finds the transaction it belongs to,
+and hands what is new to the registrar's or the proxy's side of the server; whatever it cannot
+read it answers, or drops and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sipserver.server.context import Context
+from sipserver.server.proxying import Proxying
+from sipserver.server.registrations import Registrations
+from sipserver.sip import build
+from sipserver.sip.errors import MalformedMessage, SipError
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Request, Response, parse
+from sipserver.sip.transaction import keys
+from sipserver.sip.validate import check_request, check_response
+
+
+class Driver:
+    """Receives from the transports (``transport.base.Receiver``)."""
+
+    def __init__(self, context: Context, registrations: Registrations, batch_end: Callable[[], None]) -> None:
+        self.limits = context.limits
+        """Bounds on messages."""
+        self.stopping = False
+        """Whether new requests are turned away, since the server is about to stop."""
+        self._context = context
+        self._transactions = context.transactions
+        self._registrations = registrations
+        self._proxying: Proxying
+        self._batch_end = batch_end
+        self.requests = 0
+        self.responses = 0
+        self.malformed = 0
+        """Messages answered 4xx/5xx, or dropped, because they could not be read."""
+        self.stray = 0
+        """Responses and ACKs that belong to nothing."""
+        self.overloaded = 0
+        """Requests answered 503 because a bound was reached."""
+
+    def use_proxy(self, proxying: Proxying) -> None:
+        """Where requests go that are no REGISTER; called once, before the first message."""
+        self._proxying = proxying
+
+    def on_message(self, data: bytes, flow: Flow) -> None:
+        """One datagram, or one frame of a stream."""
+        try:
+            message = parse(data, self.limits)
+            if isinstance(message, Response):
+                self._on_response(message)
+                return
+            check_request(message, datagram=not flow.reliable)
+        except MalformedMessage as error:
+            self._on_malformed(error, flow)
+            return
+        except SipError as error:
+            self._on_malformed(MalformedMessage(error.status, error.reason, message), flow, error.headers)
+            return
+        self._on_request(message, flow)
+
+    def on_malformed(self, error: MalformedMessage, flow: Flow) -> None:
+        """A stream that cannot go on; the transport closes it after the answer."""
+        self._on_malformed(error, flow)
+
+    def on_closed(self, flow: Flow) -> None:
+        """A connection is gone."""
+        self._transactions.flow_lost(flow)
+
+    def on_batch_end(self) -> None:
+        """Everything that had arrived has been looked at: hand over rows and log lines."""
+        self._batch_end()
+
+    def _on_request(self, request: Request, flow: Flow) -> None:
+        self.requests += 1
+        build.stamp_via(request, flow.host, flow.port)
+        key = keys.server_key(request)
+        transaction = self._transactions.find_server(key)
+        if transaction is not None:
+            self._transactions.receive_again(transaction, request)
+            return
+        method = request.method
+        if method == "ACK":
+            self.on_ack(request, flow)
+        elif method == "CANCEL":
+            self._proxying.on_cancel(request, flow, key)
+        elif self.stopping or self._transactions.full:
+            self.overloaded += 1
+            error = SipError(503, "Overloaded", ("Retry-After: 5",))
+            self._context.refuse_statelessly(request, flow, error, kind="overload")
+        elif method == "REGISTER":
+            self._registrations.on_request(request, flow, key)
+        else:
+            self._proxying.on_request(request, flow, key)
+
+    def on_ack(self, ack: Request, flow: Flow) -> None:
+        """An ACK that completes no transaction here: that of a 2xx, or a stray one."""
+        # RFC 3261 §8.2.7: an ACK for a response that was sent statelessly means nothing to us.
+        if self._context.is_stateless_tag(ack.to_tag) or not self._proxying.on_ack(ack, flow):
+            self.stray += 1
+
+    def _on_response(self, response: Response) -> None:
+        self.responses += 1
+        try:
+            check_response(response)
+        except SipError:
+            self.malformed += 1
+            return
+        if not self._transactions.receive_response(response):
+            self.stray += 1
+
+    def _on_malformed(self, error: MalformedMessage, flow: Flow, headers: tuple[str, ...] = ()) -> None:
+        self.malformed += 1
+        message = error.message
+        # RFC 3261 §16.3, §18.1.2: a response is never answered, and an ACK neither.
+        if not isinstance(message, Request) or message.method == "ACK" or not build.can_reply(message):
+            self._context.rejected(None, flow, error)
+            return
+        build.stamp_via(message, flow.host, flow.port)
+        answer = SipError(error.status, error.reason, headers)
+        self._context.refuse_statelessly(message, flow, answer, kind="malformed")

@@ -1,0 +1,63 @@
+"""Answers that wait until the row that says so is on disk (DESIGN: what is acknowledged is on disk)."""
+
+from __future__ import annotations
+
+from sipserver.server.timers import TimerQueue
+from sipserver.server.transactions import ServerTransaction
+from sipserver.storage.writer import Writer
+
+PATIENCE = 0.2
+"""Seconds that the answer of a call waits for its row at most: calls go on when the store does not."""
+
+
+class _Batch:
+    """The answers of one batch; released by the commit or by the timer, whichever is first."""
+
+    __slots__ = ("answers", "gate")
+
+    def __init__(self, gate: CommitGate) -> None:
+        self.gate = gate
+        self.answers: list[tuple[ServerTransaction, int, bytes]] = []
+
+    def on_commit(self, committed: bool) -> None:
+        self._release()
+
+    def on_timer(self, timer: str) -> None:
+        if self.answers:
+            self.gate.released_late += len(self.answers)
+            self._release()
+
+    def _release(self) -> None:
+        answers, self.answers = self.answers, []
+        for transaction, status, data in answers:
+            transaction.respond(status, data)
+
+
+class CommitGate:
+    """Holds answers back until the rows put before them are committed, 200 ms at most."""
+
+    def __init__(self, writer: Writer, timer_queue: TimerQueue) -> None:
+        self._writer = writer
+        self._timers = timer_queue
+        self._batch: _Batch | None = None
+        self.released_late = 0
+        """Answers that did not wait any longer for their row."""
+
+    def hold(self, transaction: ServerTransaction, status: int, data: bytes) -> None:
+        """Answer once everything that was put into the writer so far is committed."""
+        if self._writer.failing:
+            # The rows are kept and written when the store is back; the callers need not wait for that.
+            self.released_late += 1
+            transaction.respond(status, data)
+            return
+        if self._batch is None:
+            self._batch = _Batch(self)
+        self._batch.answers.append((transaction, status, data))
+
+    def flush(self) -> None:
+        """Hand over what was put; called at the end of each batch of messages."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self._writer.on_commit(batch.on_commit)
+            self._timers.add(PATIENCE, batch, "patience")
+        self._writer.flush()

@@ -1,0 +1,267 @@
+"""The proxy's side of the server: runs ``proxy.route`` and ``proxy.fork`` and carries out what they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from sipserver.accounts.credentials import CredentialCache
+from sipserver.location.base import Location
+from sipserver.proxy import fork
+from sipserver.proxy.dialog import DialogTable
+from sipserver.proxy.forward import next_hop, stateless
+from sipserver.proxy.record_route import Minter, other_side
+from sipserver.proxy.route import ANSWER, CallPlaced, NeedTargets, Plan, Settings, Target, admit
+from sipserver.registrar.binding import Binding
+from sipserver.server.context import Context
+from sipserver.server.flows import FlowFinder
+from sipserver.server.gate import CommitGate
+from sipserver.server.timers import TimerQueue
+from sipserver.server.transactions import ServerTransaction
+from sipserver.server.watch import CallWatch
+from sipserver.sip import build
+from sipserver.sip.digest import Authenticator
+from sipserver.sip.effects import Effect, NeedCredentials
+from sipserver.sip.errors import SipError
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Request, Response
+from sipserver.sip.transaction import keys
+from sipserver.storage.database import StoreError
+
+RETRY_LATER = ("Retry-After: 5",)
+
+
+class Proxying:
+    """Requests that are no REGISTER: admitted, forwarded, answered."""
+
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        authenticators: Sequence[Authenticator],
+        minter: Minter,
+        credentials: CredentialCache,
+        location: Location,
+        watch: CallWatch,
+        gate: CommitGate,
+        finder: FlowFinder,
+        dialogs: DialogTable,
+        timers: TimerQueue,
+    ) -> None:
+        self.context = context
+        self.settings = settings
+        self.watch = watch
+        self.gate = gate
+        self.dialogs = dialogs
+        self.timers = timers
+        self.finder = finder
+        self.minter = minter
+        self.forwarded = 0
+        """Requests that went on to at least one target."""
+        self._authenticators = authenticators
+        self._credentials = credentials
+        self._location = location
+
+    def on_request(self, request: Request, flow: Flow, key: keys.Key) -> None:
+        """A request without a transaction, neither ACK nor CANCEL nor REGISTER."""
+        call_key = ""
+        try:
+            plan, call_key = self._admit(request, flow)
+        except _Refused as refused:
+            self._refuse(request, flow, key, refused)
+            return
+        transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
+        if plan.kind == ANSWER:
+            tag = self.context.tokens.hex16()
+            transaction.respond(200, build.reply(request, 200, to_tag=tag, headers=plan.headers))
+            return
+        self.forwarded += 1
+        relay = Relay(self, transaction, request, plan, flow, call_key or self.context.tokens.hex16())
+        transaction.user = relay
+        relay.begin()
+
+    def on_ack(self, ack: Request, flow: Flow) -> bool:
+        """The ACK of a 2xx, forwarded without a transaction (RFC 3261 §16.11); False where it has nowhere to go."""
+        try:
+            plan, _ = self._admit(ack, flow)
+            uri = next_hop(plan, plan.groups[0][0])
+        except (_Refused, SipError):
+            return False
+        assert plan.dialog is not None, "an ACK is only admitted inside a dialog"
+        key, side = plan.dialog
+        self.watch.confirmed(key, ack)
+        self.finder.find(
+            uri, None, (key, other_side(side)), reliable=False, found=partial(self._send_statelessly, ack, plan)
+        )
+        return True
+
+    def on_cancel(self, cancel: Request, flow: Flow, key: keys.Key) -> None:
+        """RFC 3261 §9.2, §16.10: it cancels what this server is proxying, or nothing."""
+        invite = self.context.transactions.find_server(keys.invite_key_for_cancel(cancel))
+        # Who did not send the INVITE may not take it back.
+        if invite is None or invite.flow.host != flow.host:
+            error = SipError(481, "Call/Transaction Does Not Exist")
+            self.context.refuse_statelessly(cancel, flow, error, kind="cancel")
+            return
+        transaction = self.context.transactions.serve(key, cancel, self.context.reply_flow(cancel, flow))
+        transaction.respond(200, build.reply(cancel, 200, to_tag=self.context.stateless_tag(cancel)))
+        if invite.user is not None:
+            invite.user.on_server_cancel(cancel)
+
+    def _admit(self, request: Request, flow: Flow) -> tuple[Plan, str]:
+        """The plan for this request, and the key of the call where it begins one."""
+        call_key = ""
+        authenticator = self._authenticators[flow.listener]
+        steps = admit(request, flow, self.settings, authenticator, self.minter, self.context.wall_clock())
+        answer: Any = None
+        try:
+            while True:
+                effect = steps.send(answer)
+                answer = None
+                if isinstance(effect, NeedCredentials):
+                    answer = self._credentials.get(effect.username, effect.realm, effect.algorithm)
+                elif isinstance(effect, NeedTargets):
+                    answer = self._targets(effect.aor)
+                elif isinstance(effect, CallPlaced):
+                    call_key = self._placed(request, flow, effect)
+        except StopIteration as stop:
+            return stop.value, call_key
+        except SipError as error:
+            raise _Refused(error, call_key) from None
+        except StoreError:
+            raise _Refused(SipError(503, "Store Unavailable", RETRY_LATER), call_key) from None
+
+    def _placed(self, request: Request, flow: Flow, effect: CallPlaced) -> str:
+        if self.watch.full:
+            raise SipError(503, "Too Many Calls", RETRY_LATER)
+        key = self.context.tokens.hex16()
+        return key if self.watch.placed(key, request, flow, effect.caller, effect.callee) else ""
+
+    def _targets(self, aor: str) -> tuple[Target, ...] | None:
+        """Where this address is now. Who is no subscriber (any more) is nowhere, whatever is registered."""
+        if not self._credentials.exists(aor):
+            return None
+        return tuple([_target(binding) for binding in self._location.get(aor, self.context.wall_clock())])
+
+    def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
+        error = refused.error
+        if not refused.call_key:
+            self.context.refuse_statelessly(request, flow, error, kind=refused.kind)
+            return
+        # A call that was let in has a transaction, so that its refusal arrives (RFC 3261 §17.2.1).
+        self.watch.refused(refused.call_key, error.status, error.reason)
+        self.context.rejected(request, flow, error, kind=refused.kind)
+        transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
+        tag = self.context.tokens.hex16()
+        transaction.respond(error.status, build.reply(request, error.status, error.reason, tag, error.headers))
+
+    def _send_statelessly(self, ack: Request, plan: Plan, flow: Flow | None) -> None:
+        if flow is not None:
+            self.context.transports.send(flow, stateless(ack, plan, flow, self.context.tokens.hex16()).data)
+
+
+class _Refused(Exception):
+    """A request that is not admitted."""
+
+    def __init__(self, error: SipError, call_key: str) -> None:
+        super().__init__(error.status, error.reason)
+        self.error = error
+        self.call_key = call_key
+        self.kind = "challenged" if error.status == 407 else "refused"
+
+
+class Relay:
+    """One request under way: the response context, and what its effects do."""
+
+    __slots__ = ("_context", "_key", "_proxying", "_transaction")
+
+    def __init__(
+        self, proxying: Proxying, transaction: ServerTransaction, request: Request, plan: Plan, flow: Flow, key: str
+    ) -> None:
+        self._proxying = proxying
+        self._transaction = transaction
+        self._key = key if plan.dialog is None else plan.dialog[0]
+        self._context = fork.ResponseContext(
+            request, plan, flow, proxying.settings, proxying.minter, key, proxying.context.tokens.hex16
+        )
+
+    def begin(self) -> None:
+        """Start the response context."""
+        self._run(self._context.start())
+
+    def on_response(self, branch: int, response: Response) -> None:
+        """From a client transaction."""
+        self._run(self._context.on_response(branch, response))
+
+    def on_failed(self, branch: int, cause: str) -> None:
+        """From a client transaction."""
+        self._run(self._context.on_failed(branch, cause))
+
+    def on_branch_timer(self, branch: int, timer: str) -> None:
+        """A timer that the context set for this branch is due."""
+        self._run(self._context.on_timer(branch, timer))
+
+    def on_server_cancel(self, cancel: Request) -> None:
+        """The caller takes the request back."""
+        self._run(self._context.on_cancel(cancel))
+
+    def on_server_failed(self, cause: str) -> None:
+        """The answer never arrived; where none was given yet, nobody waits for one any more."""
+        if not self._context.done:
+            self._run(self._context.on_cancel(None))
+
+    def _run(self, effects: Sequence[Effect]) -> None:
+        proxying = self._proxying
+        for effect in effects:
+            if isinstance(effect, fork.Reply):
+                if effect.durable:
+                    proxying.gate.hold(self._transaction, effect.status, effect.data)
+                else:
+                    self._transaction.respond(effect.status, effect.data)
+            elif isinstance(effect, fork.CallEvent):
+                proxying.watch.event(self._key, effect)
+                if effect.kind == fork.ENDED:
+                    proxying.dialogs.forget(self._key)
+            elif isinstance(effect, fork.SetBranchTimer):
+                proxying.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
+            elif isinstance(effect, fork.NeedFlow):
+                found = partial(self._on_flow, effect.branch)
+                proxying.finder.find(effect.uri, effect.target, effect.dialog, reliable=effect.reliable, found=found)
+            elif isinstance(effect, fork.Forward):
+                proxying.context.transactions.request(effect.request, effect.flow, self, effect.branch)
+            elif isinstance(effect, fork.CancelBranch):
+                proxying.context.transactions.request(effect.request, effect.flow, None)
+            elif isinstance(effect, fork.Learn):
+                proxying.dialogs.learn(effect.key, effect.side, effect.flow, effect.hop)
+            elif isinstance(effect, fork.Done):
+                self._transaction.user = None
+
+    def _on_flow(self, branch: int, flow: Flow | None) -> None:
+        if flow is not None:
+            self._run(self._context.on_flow(branch, flow))
+        else:
+            # Nobody is there: the same for the caller as an endpoint that is not registered.
+            self._run(self._context.on_no_flow(branch, 480, "Temporarily Unavailable"))
+
+
+class _BranchTimer:
+    """Brings a timer back to its branch."""
+
+    __slots__ = ("_branch", "_relay")
+
+    def __init__(self, relay: Relay, branch: int) -> None:
+        self._relay = relay
+        self._branch = branch
+
+    def on_timer(self, timer: str) -> None:
+        """The timer is due."""
+        self._relay.on_branch_timer(self._branch, timer)
+
+
+def _target(binding: Binding) -> Target:
+    """A binding as the proxy sees it."""
+    return Target(
+        binding.contact, binding.q, binding.path, binding.user_agent, binding.transport, binding.host, binding.port,
+        binding.connection, binding.instance,
+    )  # fmt: skip

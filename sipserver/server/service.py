@@ -1,0 +1,255 @@
+"""A running server: its stores, its machines and its sockets, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from sipserver.accounts.credentials import CredentialCache, Keyring
+from sipserver.accounts.parties import STATEMENTS as PARTY_STATEMENTS
+from sipserver.accounts.parties import Parties
+from sipserver.accounts.schema import FILE as ACCOUNTS_FILE
+from sipserver.accounts.schema import open_accounts, open_keyring
+from sipserver.calls import recovery
+from sipserver.calls import schema as calls_schema
+from sipserver.calls.recorder import STATEMENTS as CALL_STATEMENTS
+from sipserver.calls.recorder import Recorder
+from sipserver.location.sqlite import SqliteLocation
+from sipserver.proxy.dialog import DialogTable
+from sipserver.proxy.record_route import Minter
+from sipserver.server import settings
+from sipserver.server.clock import Clock
+from sipserver.server.config import Config
+from sipserver.server.context import Context
+from sipserver.server.driver import Driver
+from sipserver.server.flows import FlowFinder
+from sipserver.server.gate import CommitGate
+from sipserver.server.measures import publish
+from sipserver.server.proxying import Proxying
+from sipserver.server.registrations import Registrations
+from sipserver.server.timers import TimerQueue
+from sipserver.server.tokens import Tokens
+from sipserver.server.transactions import TransactionLayer
+from sipserver.server.watch import CallWatch
+from sipserver.storage.database import StoreError
+from sipserver.storage.migrations import open_store
+from sipserver.storage.writer import Writer
+from sipserver.telemetry.log import Log
+from sipserver.telemetry.metrics import Metrics
+from sipserver.transport.base import ListenAddress, Transports
+from sipserver.transport.resolver import Resolver, ResolverSettings
+
+CALLS_FILE = "calls.db"
+LOCATION_FILE = "location.db"
+CALLS_MODE = 0o640
+"""Analysts of the server's group may read what happened; who people are is for the server alone."""
+
+LogMaker = Callable[[Callable[[str], str | None]], Log]
+
+
+class Service:
+    """Everything that lives as long as the server. Raises StoreError where a store cannot be opened."""
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, clock: Clock, make_log: LogMaker) -> None:
+        self.config = config
+        self._loop = loop
+        self._clock = clock
+        self._ticks = 0
+        data_dir = config.data_dir
+        check_folder(data_dir)
+        keyring = self._open_accounts(data_dir)
+        self.log = make_log(self.parties.party)
+        self.recovered = self._recover(data_dir / CALLS_FILE)
+        self.calls_writer = self._writer(data_dir / CALLS_FILE, CALL_STATEMENTS, keep_failed=True, mode=CALLS_MODE)
+        self.location = SqliteLocation(data_dir / LOCATION_FILE, **self._location_options())
+        tokens = Tokens()
+        self.recorder = Recorder(
+            self.calls_writer,
+            node=config.node,
+            call_id_key=keyring.derive("call-id"),
+            random=tokens.bytes10,
+            network=settings.network_prefix(config),
+            max_open_calls=config.limits.calls,
+        )
+        self.transports = Transports()
+        self.timers = TimerQueue(loop.time, loop.call_at, self._batch_end)
+        self.transactions = TransactionLayer(
+            self.transports, self.timers, settings.timers(config), config.limits.transactions
+        )
+        self.context = Context(
+            self.transports, self.transactions, self.recorder, self.log, settings.limits(config), clock, tokens,
+            config.server.agent,
+        )  # fmt: skip
+        self.gate = CommitGate(self.calls_writer, self.timers)
+        self.metrics = Metrics()
+        self._wire(keyring)
+        publish(self)
+
+    def _wire(self, keyring: Keyring) -> None:
+        """The registrar's and the proxy's side, and the driver over both."""
+        config, clock = self.config, self._clock
+        authenticators = settings.authenticators(config, keyring.derive("nonce"), clock())
+        self.registrations = Registrations(
+            self.context, settings.registrar(config), authenticators, self.credentials, self.location, self.parties
+        )
+        self.watch = CallWatch(self.recorder, self.parties, self.credentials.exists, self.log, clock)
+        self.dialogs = DialogTable()
+        # The resolver calls back through the driver's batch end, which exists only below.
+        self.driver = Driver(self.context, self.registrations, self._batch_end)
+        self.resolver = Resolver(self.driver, ResolverSettings())
+        self.proxying = Proxying(
+            self.context,
+            settings.proxy(config, self.transports.is_us),
+            authenticators,
+            Minter(keyring.derive("record-route")),
+            self.credentials,
+            self.location,
+            self.watch,
+            self.gate,
+            FlowFinder(self.transports, self.resolver, self.dialogs),
+            self.dialogs,
+            self.timers,
+        )
+        self.driver.use_proxy(self.proxying)
+        self.transactions.on_ack = self.driver.on_ack
+
+    async def start(self) -> None:
+        """Open the sockets. Raises ListenError or OSError."""
+        listeners = [ListenAddress.parse(each.address) for each in self.config.listeners]
+        await self.transports.start(listeners, self.driver, settings.transports(self.config))
+        address = self.config.metrics_address
+        if address is not None:
+            self.metrics.serve(*address)
+
+    def ready(self) -> None:
+        """Tell the operator that requests are answered."""
+        self.recorder.started(self._now_ms())
+        if self.recovered:
+            self.log.warning("calls.recovered", calls=self.recovered, end_cause=recovery.SERVER_RESTART)
+        self.log.info(
+            "server.ready", listen=self.transports.listening, domains=list(self.config.server.domains),
+            data_dir=str(self.config.data_dir), bindings=self.location.count,
+        )  # fmt: skip
+        self._batch_end()
+
+    def tick(self) -> None:
+        """Once a second: what time brings, and what other processes changed."""
+        step = self._clock.correct()
+        if step:
+            self.log.warning("clock.stepped", seconds=round(step, 3))
+        if self.credentials.refresh():
+            self.log.debug("accounts.changed")
+        self.parties.refresh()
+        self.registrations.tick()
+        self._ticks += 1
+        if self._ticks % 5 == 0:
+            self.recorder.alive(self._now_ms())
+        self._batch_end()
+
+    def reload(self, config: Config) -> None:
+        """SIGHUP: what can change while the server runs (registrar, proxy, limits on messages, domains)."""
+        self.config = config
+        self.registrations.settings = settings.registrar(config)
+        self.proxying.settings = settings.proxy(config, self.transports.is_us)
+        self.driver.limits = settings.limits(config)
+        self.log.set_level(config.log.level)
+        self.log.info("config.reloaded", domains=list(config.server.domains))
+        self.log.flush()
+
+    async def stop(self) -> int:
+        """Finish what is in flight, close the stores; the exit code."""
+        self.log.info("server.stopping", calls=self.recorder.open)
+        self.driver.stopping = True
+        deadline = self._loop.time() + self.config.server.shutdown_wait
+        while self._busy() and self._loop.time() < deadline:
+            self._batch_end()
+            await asyncio.sleep(0.02)
+        self.recorder.stopped(self._now_ms())
+        self._batch_end()
+        await self.resolver.close()
+        await self.transports.close()
+        self.timers.close()
+        lost = await asyncio.to_thread(self._close_stores)
+        self.metrics.close()
+        if lost:
+            self.log.error("server.stopped", rows_lost=lost)
+            return 1
+        self.log.info("server.stopped")
+        return 0
+
+    def _busy(self) -> bool:
+        return bool(self.calls_writer.pending or self.location.pending)
+
+    def _close_stores(self) -> int:
+        lost = self.calls_writer.close() + self.parties_writer.close()
+        self.location.close()
+        self.credentials.close()
+        self.parties.close()
+        return lost
+
+    def _batch_end(self) -> None:
+        self.gate.flush()
+        self.location.flush()
+        self.log.flush()
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _open_accounts(self, data_dir: Path) -> Keyring:
+        connection = open_accounts(data_dir)
+        try:
+            keyring = open_keyring(data_dir, connection, os.environ)
+        finally:
+            connection.close()
+        path = data_dir / ACCOUNTS_FILE
+        self.parties_writer = self._writer(path, PARTY_STATEMENTS, keep_failed=True)
+        self.credentials = CredentialCache(path, keyring)
+        self.parties = Parties(path, self.parties_writer)
+        return keyring
+
+    def _recover(self, path: Path) -> int:
+        """Bring ``calls.db`` up to date and close what the last run left open."""
+        connection = open_store(path, calls_schema.MIGRATIONS, mode=CALLS_MODE)
+        try:
+            return recovery.recover(connection, self._now_ms())
+        finally:
+            connection.close()
+
+    def _writer(self, path: Path, statements: tuple[str, ...], *, keep_failed: bool, mode: int = 0o600) -> Writer:
+        storage = self.config.storage
+        return Writer(
+            path,
+            statements,
+            call_soon=self._loop.call_soon_threadsafe,
+            keep_failed=keep_failed,
+            max_rows=storage.queue_rows,
+            interval=storage.commit_interval_ms / 1000,
+            on_state=partial(self._on_store_state, path.name),
+            on_poison=partial(self._on_poison, path.name),
+            synchronous=storage.synchronous,
+            mode=mode,
+        )
+
+    def _on_store_state(self, store: str, working: bool, sentence: str) -> None:
+        if working:
+            self.log.info("store.recovered", store=store, reason=sentence)
+        else:
+            self.log.error("store.failing", store=store, reason=sentence)
+        self.log.flush()
+
+    def _on_poison(self, store: str, statement: int, _row: tuple[object, ...], sentence: str) -> None:
+        self.log.error("store.row_refused", store=store, statement=statement, reason=sentence)
+        self.log.flush()
+
+
+def check_folder(path: Path) -> None:
+    """The folder of the stores exists and can be written. Raises StoreError with a sentence."""
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise StoreError(f"{path} cannot be written: give this user the right to, or choose another data_dir")

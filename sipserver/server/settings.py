@@ -1,0 +1,98 @@
+"""From the configuration to what each part wants to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sipserver.calls.network import NetworkPrefix
+from sipserver.proxy.route import Settings as ProxySettings
+from sipserver.registrar.process import Settings as RegistrarSettings
+from sipserver.server.config import Config
+from sipserver.sip.digest import Authenticator
+from sipserver.sip.message import Limits
+from sipserver.sip.timers import Timers
+from sipserver.transport.base import Settings as TransportSettings
+
+
+def limits(config: Config) -> Limits:
+    """Bounds on messages."""
+    given = config.limits
+    return Limits(given.message, given.body, given.headers, given.line, given.uri)
+
+
+def timers(config: Config) -> Timers:
+    """The base values of RFC 3261 table 4."""
+    given = config.timers
+    return Timers(given.t1, given.t2, given.t4, given.c, given.d)
+
+
+def transports(config: Config) -> TransportSettings:
+    """Bounds and time-outs of sockets."""
+    tcp = config.tcp
+    return TransportSettings(
+        limits=limits(config),
+        udp_receive_buffer=config.udp.receive_buffer,
+        tcp_connections=tcp.connections,
+        tcp_connections_per_source=tcp.connections_per_source,
+        tcp_idle=tcp.idle,
+        tcp_silent=tcp.silent,
+        tcp_partial=tcp.partial,
+        tcp_write_bound=tcp.write_buffer,
+        connect_timeout=tcp.connect,
+    )
+
+
+def proxy(config: Config, is_us: Callable[[str, int | None], bool]) -> ProxySettings:
+    """What the operator decided about the proxy."""
+    given = config.proxy
+    return ProxySettings(
+        domains=frozenset(config.server.domains),
+        is_us=is_us,
+        max_forwards_default=given.max_forwards,
+        max_breadth=given.max_breadth,
+        inbound=given.inbound,
+        peers=config.peers,
+        outbound=given.outbound,
+        timer_c=config.timers.c,
+        max_targets=given.max_targets,
+        size_limit=given.datagram,
+        linger=64 * config.timers.t1,
+    )
+
+
+def registrar(config: Config) -> RegistrarSettings:
+    """What the operator decided about registrations."""
+    given = config.registrar
+    return RegistrarSettings(
+        domains=frozenset(config.server.domains),
+        min_expires=given.min_expires,
+        max_expires=given.max_expires,
+        default_expires=given.default_expires,
+        max_contacts=given.max_contacts,
+    )
+
+
+def authenticators(config: Config, secret: bytes, not_before: float) -> list[Authenticator]:
+    """One for each listener; those that are configured alike share theirs, and so its memory of used nonces."""
+    made: dict[tuple[tuple[str, ...], bool], Authenticator] = {}
+    found = []
+    given = config.authentication
+    for listener in config.listeners:
+        kind = tuple(listener.algorithms or ()), bool(listener.qop)
+        if kind not in made:
+            made[kind] = Authenticator(
+                secret, algorithms=kind[0], offer_qop=kind[1], nonce_lifetime=given.nonce_lifetime,
+                max_nonces=given.replay_entries, not_before=not_before,
+            )  # fmt: skip
+        found.append(made[kind])
+    return found
+
+
+def network_prefix(config: Config) -> NetworkPrefix:
+    """How client addresses are kept in records."""
+    given = config.calls
+    if given.network == "exact":
+        return NetworkPrefix(32, 128)
+    if given.network == "none":
+        return NetworkPrefix(0, 0)
+    return NetworkPrefix(given.prefix4, given.prefix6)

@@ -1,0 +1,93 @@
+"""Timers for thousands of transactions: one deque per duration, one wake-up of the loop.
+
+SIP uses few different durations, so a new timer is an append, and the heads of a dozen deques
+tell when to wake next. Nothing is cancelled: whoever is called back looks at its state (see
+``sip.effects``) and a timer it no longer wants costs one call when it is due.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timed(Protocol):
+    """Whoever sets timers."""
+
+    def on_timer(self, timer: str) -> None:
+        """A timer of this name is due."""
+
+
+class _Handle(Protocol):
+    def cancel(self) -> None: ...
+
+
+Entry = tuple[float, Timed, str]
+
+MAX_FIRED_AT_ONCE = 500
+"""Timers served in one go, so that a crowd of them does not hold up messages."""
+
+
+class TimerQueue:
+    """Calls ``owner.on_timer(timer)`` after a while, in order of time for each duration."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        call_at: Callable[[float, Callable[[], None]], _Handle],
+        after_run: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock = clock
+        self._call_at = call_at
+        self._after_run = after_run
+        self._queues: dict[float, deque[Entry]] = {}
+        self._wake_at = float("inf")
+        self._handle: _Handle | None = None
+        self.fired = 0
+        """Timers served since the start."""
+
+    def add(self, after: float, owner: Timed, timer: str) -> None:
+        """Have ``owner`` called after so many seconds."""
+        deadline = self._clock() + after
+        queue = self._queues.get(after)
+        if queue is None:
+            queue = self._queues[after] = deque()
+        queue.append((deadline, owner, timer))
+        if deadline < self._wake_at:
+            self._arm(deadline)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def run_due(self) -> None:
+        """Serve what is due, then sleep until the next."""
+        self._wake_at = float("inf")
+        now = self._clock()
+        left = MAX_FIRED_AT_ONCE
+        for queue in list(self._queues.values()):
+            while queue and queue[0][0] <= now and left:
+                _, owner, timer = queue.popleft()
+                left -= 1
+                owner.on_timer(timer)
+        self.fired += MAX_FIRED_AT_ONCE - left
+        self._after_run()
+        heads = [queue[0][0] for queue in self._queues.values() if queue]
+        if heads:
+            self._arm(min(heads))
+        if len(self._queues) > 64:
+            self._queues = {after: queue for after, queue in self._queues.items() if queue}
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._queues.clear()
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def _arm(self, deadline: float) -> None:
+        if deadline >= self._wake_at:
+            return
+        if self._handle is not None:
+            self._handle.cancel()
+        self._wake_at = deadline
+        self._handle = self._call_at(deadline, self.run_due)

@@ -1,0 +1,196 @@
+"""From what the proxy saw to what the record says: SIP messages become the plain events of ``calls``.
+
+Each call is also told to the operators here: ``call.placed``, ``call.ringing``, ``call.answered``,
+``call.ended`` and ``call.failed``, all with the call's id in the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sipserver.accounts.parties import Parties
+from sipserver.calls import observe
+from sipserver.calls.events import (
+    CALLEE,
+    CALLER,
+    SERVER,
+    Answered,
+    BranchFailed,
+    Cancelled,
+    Changed,
+    Confirmed,
+    Ended,
+    Event,
+    Failed,
+    Placed,
+    Rang,
+    Tried,
+)
+from sipserver.calls.machine import Call
+from sipserver.calls.recorder import Recorder
+from sipserver.proxy import fork
+from sipserver.proxy.fork import CallEvent
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Message, Request
+from sipserver.storage.database import StoreError
+from sipserver.telemetry.log import Log
+
+STRANGERS_PER_SECOND = 20
+"""Refused calls of strangers that get a row each second; a flood of more is only counted, in ``errors``."""
+
+
+class CallWatch:
+    """Feeds the recorder. All its methods are called by the proxy's side of the server, in order of time."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        parties: Parties,
+        is_subscriber: Callable[[str], bool],
+        log: Log,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._recorder = recorder
+        self._parties = parties
+        self._is_subscriber = is_subscriber
+        self._log = log
+        self._clock = wall_clock
+        self._makers: dict[str, Callable[[CallEvent, int], Event | None]] = {
+            fork.TRIED: self._tried,
+            fork.RANG: self._rang,
+            fork.ANSWERED: self._answered,
+            fork.BRANCH_FAILED: self._branch_failed,
+            fork.FAILED: self._failed,
+            fork.CANCELLED: self._cancelled,
+            fork.CHANGED: self._changed,
+            fork.ENDED: self._ended,
+        }
+        self._second = 0
+        self._strangers = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether another call could not be written down, and so has to wait."""
+        return self._recorder.full
+
+    def placed(self, key: str, request: Request, flow: Flow, caller: str | None, callee: str | None) -> bool:
+        """A call begins; False where it is none of those that are written down."""
+        at = int(self._clock() * 1000)
+        if caller is None and callee is None and self._too_many_strangers(at):
+            return False
+        call = self._recorder.place(
+            Placed(
+                at=at,
+                key=key,
+                call_id=request.call_id,
+                caller=self._party(caller),
+                callee=self._party(callee),
+                agent=observe.agent(request),
+                transport=flow.transport,
+                network=self._recorder.network(flow.host),
+                offer=observe.media(request),
+            )
+        )
+        self._log.info(
+            "call.placed", call=call.id, call_id=request.call_id, caller=caller, callee=callee, source=flow.label
+        )
+        return True
+
+    def event(self, key: str, event: CallEvent) -> None:
+        """Something happened to the call of this key."""
+        if self._recorder.find(key) is None:
+            return
+        made = self._makers[event.kind](event, int(self._clock() * 1000))
+        if made is not None:
+            self._record(key, made)
+
+    def confirmed(self, key: str, ack: Request) -> None:
+        """The ACK of a 2xx passes."""
+        call = self._recorder.find(key)
+        if call is not None:
+            self._recorder.handle(key, Confirmed(int(self._clock() * 1000), answer=observe.media(ack)))
+
+    def refused(self, key: str, status: int, reason: str) -> None:
+        """This server refuses the call itself."""
+        self._record(key, Failed(int(self._clock() * 1000), status, SERVER, reason))
+
+    def _record(self, key: str, event: Event) -> None:
+        call = self._recorder.handle(key, event)
+        if call is not None:
+            self._tell(call, event)
+
+    def _tell(self, call: Call, event: Event) -> None:
+        """The log line of an event, where it has one."""
+        match event:
+            case Answered():
+                self._log.info("call.answered", call=call.id, status=event.status, agent=event.agent)
+            case Rang():
+                self._log.info("call.ringing", call=call.id, agent=event.agent)
+            case Ended():
+                self._log.info(
+                    "call.ended", call=call.id, by=event.side, cause=event.cause, outcome=call.outcome,
+                    talk_ms=call.talk_ms,
+                )  # fmt: skip
+            case Failed():
+                self._log.info(
+                    "call.failed", call=call.id, status=event.status, by=event.by, reason=event.reason,
+                    outcome=call.outcome,
+                )  # fmt: skip
+
+    def _tried(self, event: CallEvent, at: int) -> Event:
+        flow = event.flow
+        assert flow is not None, "a branch that was tried has a flow"
+        return Tried(at, event.branch, flow.transport, self._recorder.network(flow.host))
+
+    def _rang(self, event: CallEvent, at: int) -> Event:
+        return Rang(at, event.branch, *self._agent_and_media(event.message))
+
+    def _answered(self, event: CallEvent, at: int) -> Event:
+        agent, media = self._agent_and_media(event.message)
+        return Answered(at, event.branch, event.status, agent, media)
+
+    def _branch_failed(self, event: CallEvent, at: int) -> Event:
+        message = event.message
+        agent = observe.agent(message) if message is not None else None
+        return BranchFailed(at, event.branch, event.status, event.cause, agent)
+
+    def _failed(self, event: CallEvent, at: int) -> Event:
+        message = event.message
+        reason = observe.reason(message) if message is not None else None
+        return Failed(at, event.status, SERVER if message is None else CALLEE, reason)
+
+    def _cancelled(self, event: CallEvent, at: int) -> Event:
+        return Cancelled(at, observe.reason(event.message) if event.message is not None else None)
+
+    def _changed(self, event: CallEvent, at: int) -> Event:
+        offer = observe.media(event.request) if event.request is not None else None
+        answer = observe.media(event.message) if event.message is not None else None
+        return Changed(at, event.side or CALLER, offer, answer)
+
+    def _ended(self, event: CallEvent, at: int) -> Event:
+        request = event.request
+        return Ended(at, event.side or SERVER, reason=observe.reason(request) if request is not None else None)
+
+    @staticmethod
+    def _agent_and_media(message: Message | None) -> tuple[str | None, observe.Description | None]:
+        if message is None:
+            return None, None
+        return observe.agent(message), observe.media(message)
+
+    def _party(self, address: str | None) -> str | None:
+        """The party of an address: made at first need, but never for an address of ours that nobody has."""
+        if address is None:
+            return None
+        try:
+            party = self._parties.party(address)
+            if party is None and self._is_subscriber(address):
+                party = self._parties.ensure(address)
+        except StoreError:
+            return None
+        return party
+
+    def _too_many_strangers(self, at: int) -> bool:
+        if at // 1000 != self._second:
+            self._second, self._strangers = at // 1000, 0
+        self._strangers += 1
+        return self._strangers > STRANGERS_PER_SECOND

@@ -1,0 +1,354 @@
+"""A message: the bytes it came in, an index of its header lines, and values parsed when asked for.
+
+Text is Latin-1 decoded, one character a byte, so that whatever a peer sent leaves again byte for
+byte; ``text()`` gives what people read. A header line stays as it came, folds included; nothing
+is rebuilt. Accessors raise SipError(400, ...) for a value that is there and broken, and remember
+a value once parsed. Treat a message as read-only but for ``replace_line``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sipserver.sip import names
+from sipserver.sip.errors import MalformedMessage, SipError
+from sipserver.sip.uri import Uri
+from sipserver.sip.values import Address, Via, split_commas
+
+VERSION = "SIP/2.0"
+
+_METHOD = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
+_FOLD = re.compile(r"\r\n[ \t]+")
+_CSEQ = re.compile(r"([0-9]{1,10})[ \t]+([A-Za-z0-9.!%*_+`'~-]+)\Z")
+# RFC 4475 §3.1.1.13: the space before an empty reason phrase may be missing.
+_STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6][0-9][0-9])(?: (.*))?\Z", re.IGNORECASE | re.DOTALL)
+# With the colon, so that a line which has none is never taken for a header.
+_KNOWN = {f"{written}:": name for written, name in names.KNOWN.items()}
+
+
+@dataclass(slots=True)
+class Limits:
+    """Bounds on what is accepted from the network, in bytes unless said otherwise."""
+
+    message: int = 65_535
+    """A whole message; more is answered 513."""
+    body: int = 60_000
+    """A body; more is answered 413."""
+    headers: int = 128
+    """Number of header lines; more is answered 400."""
+    line: int = 8_192
+    """One header line with its folds, or a start line; more is answered 400."""
+    uri: int = 1_024
+    """A Request-URI; more is answered 414."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def text(value: str) -> str:
+    """The value as people read it: its bytes as UTF-8, what is not UTF-8 as U+FFFD (RFC 3261 §7)."""
+    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
+
+
+class Message:
+    """What requests and responses share."""
+
+    __slots__ = ("_call_id", "_cseq", "_from", "_to", "_vias", "body", "lines", "names", "start_line")
+
+    def __init__(self, start_line: str, lines: list[str], header_names: list[str], body: bytes) -> None:
+        self.start_line = start_line
+        self.lines = lines
+        """The header lines as received, without their CRLF; a folded one keeps its inner CRLF."""
+        self.names = header_names
+        """The canonical name of each line (see ``sip.names``)."""
+        self.body = body
+        self._call_id: str | None = None
+        self._cseq: tuple[int, str] | None = None
+        self._from: Address | None = None
+        self._to: Address | None = None
+        self._vias: list[Via] | None = None
+
+    def header(self, name: str) -> str | None:
+        """The unfolded value of the first header of this name, or None."""
+        try:
+            return self.value_at(self.names.index(name))
+        except ValueError:
+            return None
+
+    def headers(self, name: str) -> list[str]:
+        """The unfolded values of every header of this name, a line each."""
+        return [self.value_at(i) for i, each in enumerate(self.names) if each == name]
+
+    def values(self, name: str) -> list[str]:
+        """Every element of a header that is a comma list, over all its lines (RFC 3261 §7.3.1)."""
+        found: list[str] = []
+        for i, each in enumerate(self.names):
+            if each == name:
+                value = self.value_at(i)
+                if "," in value:
+                    found.extend(split_commas(value))
+                elif value:
+                    found.append(value)
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a header."""
+        return name in self.names
+
+    def value_at(self, position: int) -> str:
+        """The unfolded value of the header line at this position."""
+        value = self.lines[position].partition(":")[2]
+        if "\r\n" in value:
+            value = _FOLD.sub(" ", value)
+        return value.strip(" \t")
+
+    def replace_line(self, position: int, line: str) -> None:
+        """Put another line of the same header in its place and forget what was parsed of it."""
+        self.lines[position] = line
+        if self.names[position] == names.VIA:
+            self._vias = None
+
+    def option_tags(self, name: str) -> list[str]:
+        """The lower-cased option tags of Require, Proxy-Require or Supported."""
+        return [tag.lower() for tag in self.values(name) if tag]
+
+    def _single(self, name: str, label: str) -> str:
+        count = self.names.count(name)
+        if count != 1:
+            raise SipError(400, f"Several {label}" if count else f"Missing {label}")
+        return self.value_at(self.names.index(name))
+
+    @property
+    def call_id(self) -> str:
+        """The Call-ID (RFC 3261 §20.8): compared byte by byte."""
+        if self._call_id is None:
+            value = self._single(names.CALL_ID, "Call-ID")
+            if not value or " " in value or "\t" in value:
+                raise SipError(400, "Bad Call-ID")
+            self._call_id = value
+        return self._call_id
+
+    @property
+    def cseq(self) -> tuple[int, str]:
+        """Sequence number and method (RFC 3261 §20.16)."""
+        if self._cseq is None:
+            match = _CSEQ.match(self._single(names.CSEQ, "CSeq"))
+            # RFC 3261 §8.1.1.5: below 2**31.
+            if match is None or int(match[1]) >= 2**31:
+                raise SipError(400, "Bad CSeq")
+            self._cseq = int(match[1]), match[2]
+        return self._cseq
+
+    @property
+    def from_(self) -> Address:
+        """The From header (RFC 3261 §20.20)."""
+        if self._from is None:
+            self._from = _address(self._single(names.FROM, "From"), "From")
+        return self._from
+
+    @property
+    def to(self) -> Address:
+        """The To header (RFC 3261 §20.39)."""
+        if self._to is None:
+            self._to = _address(self._single(names.TO, "To"), "To")
+        return self._to
+
+    @property
+    def from_tag(self) -> str | None:
+        """The tag of From."""
+        return self.from_.tag
+
+    @property
+    def to_tag(self) -> str | None:
+        """The tag of To; None outside of a dialog."""
+        return self.to.tag
+
+    @property
+    def vias(self) -> list[Via]:
+        """Every Via, topmost first (RFC 3261 §20.42)."""
+        if self._vias is None:
+            found = self.names
+            value = self.value_at(found.index(names.VIA)) if found.count(names.VIA) == 1 else ""
+            if value and "," not in value:
+                self._vias = [Via.parse(value)]
+            else:
+                self._vias = [Via.parse(each) for each in self.values(names.VIA)]
+        return self._vias
+
+    def use_vias(self, vias: list[Via]) -> None:
+        """Let these be what ``vias`` says: for a message that is refused because its own cannot be read."""
+        self._vias = vias
+
+    @property
+    def top_via(self) -> Via:
+        """The topmost Via."""
+        vias = self.vias
+        if not vias:
+            raise SipError(400, "Missing Via")
+        return vias[0]
+
+    def addresses(self, name: str) -> list[Address]:
+        """The elements of Contact, Route, Record-Route, Path …, parsed; ``*`` is for the caller to see first."""
+        return [_address(value, names.DISPLAY.get(name, name)) for value in self.values(name)]
+
+    def number(self, name: str) -> int | None:
+        """The value of a header that is a decimal number below 2**32, None where it is missing."""
+        value = self.header(name)
+        if value is None:
+            return None
+        # str.isdigit alone takes superscripts too.
+        if value.isdigit() and value.isascii() and len(value) <= 10:
+            number = int(value)
+            if number < 2**32:
+                return number
+        raise SipError(400, f"Bad {names.DISPLAY.get(name, name)}")
+
+    def to_bytes(self) -> bytes:
+        """The message as it goes on the wire."""
+        head = "\r\n".join((self.start_line, *self.lines))
+        return head.encode("latin-1") + b"\r\n\r\n" + self.body
+
+
+class Request(Message):
+    """A request; ``method`` is as written, since methods are case-sensitive (RFC 3261 §7.1)."""
+
+    __slots__ = ("_uri", "method", "uri_text")
+
+    def __init__(
+        self, method: str, uri_text: str, lines: list[str], header_names: list[str], body: bytes = b""
+    ) -> None:
+        super().__init__(f"{method} {uri_text} {VERSION}", lines, header_names, body)
+        self.method = method
+        self.uri_text = uri_text
+        """The Request-URI as written."""
+        self._uri: Uri | None = None
+
+    @property
+    def uri(self) -> Uri:
+        """The Request-URI, parsed."""
+        if self._uri is None:
+            self._uri = Uri.parse(self.uri_text)
+        return self._uri
+
+
+class Response(Message):
+    """A response."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(self, status: int, reason: str, lines: list[str], header_names: list[str], body: bytes = b"") -> None:
+        super().__init__(f"{VERSION} {status} {reason}", lines, header_names, body)
+        self.status = status
+        self.reason = reason
+
+
+def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request | Response:
+    """The message in a datagram, or in one frame of a stream; only its lines are looked at.
+
+    Raises MalformedMessage with the answer it deserves and as much of the message as could be
+    indexed. What the headers say is checked when they are read (``sip.validate``).
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        end, body = len(data.removesuffix(b"\r\n")), b""
+    else:
+        body = data[end + 4 :]
+    head = data[:end].decode("latin-1")
+    lines = head.split("\r\n")
+    ends = len(lines) - 1
+    # A lone CR or LF would be a line end to some and data to others: what follows it could be smuggled past us.
+    fault = None
+    if head.count("\n") != ends or head.count("\r") != ends:
+        fault = MalformedMessage(400, "Bare CR or LF")
+        if "\r" in lines[0] or "\n" in lines[0]:
+            raise fault
+        lines = [line for line in lines if "\r" not in line and "\n" not in line]
+    if "\r\n " in head or "\r\n\t" in head:
+        lines = _joined_folds(lines)
+    if len(head) > limits.line and max(map(len, lines)) > limits.line:
+        fault = fault or MalformedMessage(400, "Header line too long")
+    if len(lines) - 1 > limits.headers:
+        fault = fault or MalformedMessage(400, "Too many headers")
+        del lines[limits.headers + 1 :]
+    start_line = lines.pop(0)
+    header_names = [_KNOWN.get(line[: line.find(":") + 1], "") for line in lines]
+    if "" in header_names:
+        fault = _name_the_rest(lines, header_names) or fault
+    message = _start(start_line, lines, header_names, body, limits, fault)
+    if len(data) > limits.message:
+        raise MalformedMessage(513, "Message Too Large", message)
+    if len(body) > limits.body:
+        raise MalformedMessage(413, "Request Entity Too Large", message)
+    return message
+
+
+def _start(
+    line: str, lines: list[str], header_names: list[str], body: bytes, limits: Limits, fault: MalformedMessage | None
+) -> Request | Response:
+    """The request or response that this start line begins (RFC 3261 §7.1, §7.2)."""
+    message: Request | Response
+    if line[:4].upper() == "SIP/":
+        match = _STATUS_LINE.match(line)
+        if match is None:
+            raise MalformedMessage(400, "Bad status line")
+        message = Response(int(match[1]), match[2] or "", lines, header_names, body)
+        if fault is not None:
+            raise MalformedMessage(fault.status, fault.reason, message)
+        return message
+    parts = line.split(" ")
+    method = parts[0]
+    if len(parts) < 3 or not _METHOD.match(method):
+        # Only what names a SIP version in some way is worth an answer.
+        if not _METHOD.match(method) or "SIP/" not in line:
+            raise MalformedMessage(400, "Bad request line")
+        raise MalformedMessage(400, "Bad request line", Request(method, "sip:invalid", lines, header_names, body))
+    version, uri_text = parts[-1], line[len(method) + 1 : -len(parts[-1]) - 1]
+    message = Request(method, uri_text, lines, header_names, body)
+    if version.upper() != VERSION:
+        if version[:4].upper() != "SIP/":
+            raise MalformedMessage(400, "Bad request line", message)
+        # RFC 3261 §21.5.6, and RFC 4475 §3.1.2.16: another version is told so.
+        raise MalformedMessage(505, "Version Not Supported", message)
+    if len(uri_text) > limits.uri:
+        raise MalformedMessage(414, "Request-URI Too Long", message)
+    if fault is not None:
+        raise MalformedMessage(fault.status, fault.reason, message)
+    # RFC 3261 §7.1: no white space in a Request-URI, and RFC 4475 §3.1.2.8: none around it.
+    if len(parts) > 3 or not uri_text:
+        raise MalformedMessage(400, "Bad Request-URI", message)
+    return message
+
+
+def _joined_folds(lines: list[str]) -> list[str]:
+    """Lines that begin with white space belong to the one before (RFC 3261 §7.3.1)."""
+    headers: list[list[str]] = []
+    for line in lines[1:]:
+        if headers and line[:1] in (" ", "\t"):
+            headers[-1].append(line)
+        else:
+            headers.append([line])
+    return [lines[0], *("\r\n".join(parts) for parts in headers)]
+
+
+def _name_the_rest(lines: list[str], header_names: list[str]) -> MalformedMessage | None:
+    """Name the headers that are not in ``names.KNOWN``; lines that are no header are taken out and reported."""
+    fault = None
+    for i in range(len(lines) - 1, -1, -1):
+        if header_names[i]:
+            continue
+        written, colon, _ = lines[i].partition(":")
+        name = names.canonical_name(written) if colon else None
+        if name is None:
+            del lines[i], header_names[i]
+            fault = MalformedMessage(400, "Bad header line")
+        else:
+            header_names[i] = name
+    return fault
+
+
+def _address(value: str, label: str) -> Address:
+    try:
+        return Address.parse(value)
+    except SipError as error:
+        raise SipError(error.status, f"Bad {label}") from None

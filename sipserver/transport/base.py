@@ -1,0 +1,199 @@
+"""The transports as the rest of the server sees them: listeners, flows, and sending on a flow."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sipserver.sip.flow import Flow
+from sipserver.transport.connecting import Connector
+from sipserver.transport.contract import (
+    DEFAULT_PORT,
+    ListenAddress,
+    ListenError,
+    Receiver,
+    Settings,
+    canonical_ip,
+    is_ip,
+    is_unicast,
+)
+from sipserver.transport.netlink import LocalAddresses
+from sipserver.transport.tcp import TcpConnections, TcpListener
+from sipserver.transport.udp import UdpListener
+
+__all__ = ["ListenAddress", "ListenError", "Receiver", "Settings", "Transports"]
+
+Listener = TypeVar("Listener", UdpListener, TcpListener)
+
+
+class Transports:
+    """Every socket of the server. Everything but ``start`` and ``close`` is synchronous."""
+
+    def __init__(self) -> None:
+        self.udp: list[UdpListener] = []
+        """Every UDP listener, with its counts."""
+        self.tcp: TcpConnections | None = None
+        """TCP listeners and connections, with their counts; None until started."""
+        self.connector: Connector | None = None
+        """What opens connections, with its counts; None until started."""
+        self.local = LocalAddresses(self._on_addresses_changed)
+        """The machine's addresses; kept up to date where a listener is bound to all of them."""
+        self.send_errors = 0
+        """Messages for a listener that does not exist."""
+        self._udp_by_index: dict[int, UdpListener] = {}
+        self._names: list[tuple[str, int]] = []
+        self._ours: frozenset[tuple[str, int]] = frozenset()
+        self._wildcards: list[tuple[str, int]] = []
+
+    async def start(self, listeners: Sequence[ListenAddress], receiver: Receiver, settings: Settings) -> None:
+        """Open every listener, in this order, or none. Raises ListenError with a sentence for the operator."""
+        loop = asyncio.get_running_loop()
+        self.tcp = TcpConnections(loop, receiver, settings)
+        self.connector = Connector(loop, self.tcp, receiver, settings)
+        try:
+            for index, address in enumerate(listeners):
+                host = await _numeric(loop, address)
+                if address.transport == "UDP":
+                    udp = UdpListener(index, receiver, settings, self.local.source_for)
+                    udp.open(loop, host, address.port)
+                    self.udp.append(udp)
+                    self._udp_by_index[index] = udp
+                    port = udp.port
+                else:
+                    port = (await self.tcp.listen(index, host, address.port)).port
+                if not is_ip(address.host):
+                    self._names.append((address.host, port))
+            self._wildcards = [(each.host, each.port) for each in self._listeners() if each.wildcard]
+            if self._wildcards:
+                await self.local.start()
+            self._collect_ours()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close every socket; what waits to be sent on a connection gets a moment, and nobody is called back."""
+        if self.connector is not None:
+            await self.connector.close()
+        if self.tcp is not None:
+            await self.tcp.close()
+        for listener in self.udp:
+            listener.close()
+        self.udp.clear()
+        self._udp_by_index.clear()
+        await self.local.close()
+
+    def send(self, flow: Flow, data: bytes) -> bool:
+        """Put the bytes on the flow; False where they are known not to arrive.
+
+        A datagram that finds too many others waiting is dropped and counted, as the network might drop it.
+        """
+        if flow.connection:
+            return self.tcp is not None and self.tcp.send(flow, data)
+        listener = self._udp_by_index.get(flow.listener)
+        if listener is None:
+            self.send_errors += 1
+            return False
+        return listener.send(flow, data)
+
+    def flow_for(
+        self, transport: str, host: str, port: int, connection: int = 0, *, listener: int | None = None,
+        local_host: str = "",
+    ) -> Flow | None:  # fmt: skip
+        """A flow that exists, to an IP address: for UDP always, where a listener of that IP version exists.
+
+        A connection is found by its number, or else by its remote address. ``listener`` and
+        ``local_host`` (both as in the flow a request came on) say where a reply has to leave from.
+        None where there is no such flow: then ``connect`` may make one.
+        """
+        host = canonical_ip(host) if ":" in host else host
+        if transport == "UDP":
+            udp = self._choose(self.udp, host, listener)
+            return udp.flow_to(host, port, local_host) if udp is not None else None
+        if transport != "TCP" or self.tcp is None:
+            return None
+        found = (self.tcp.find(connection) if connection else None) or self.tcp.find_remote(host, port)
+        return found.flow if found is not None else None
+
+    def connect(
+        self, host: str, port: int, callback: Callable[[Flow | None], None], *, listener: int | None = None
+    ) -> None:
+        """Call back with a TCP flow to an IP address, or with None where there is none to be had.
+
+        The call comes before this returns where the answer is known: the connection exists, was
+        refused a moment ago, or too many are being opened. Else it comes from the loop, followed by
+        the receiver's ``on_batch_end``. Without a TCP listener of that IP version the answer is None,
+        since nobody could connect to where our Via says that we are (RFC 3261 §18.1.1).
+        """
+        host = canonical_ip(host) if ":" in host else host
+        tcp = self._choose(self.tcp.listeners, host, listener) if self.tcp is not None else None
+        if tcp is None or self.connector is None or not is_unicast(host) or not 0 < port < 65536:
+            callback(None)
+            return
+        self.connector.connect(host, port, tcp, callback)
+
+    def is_us(self, host: str, port: int | None) -> bool:
+        """Whether this host, an IP address or the name of a listener in lower case, and port are a listener's."""
+        port = port or DEFAULT_PORT
+        if (host, port) in self._ours:
+            return True
+        if ":" in host and (canonical_ip(host), port) in self._ours:
+            return True
+        for wildcard, listening in self._wildcards:
+            if port == listening and (":" in wildcard) == (":" in host) and is_ip(host):
+                return self.local.is_local(canonical_ip(host))
+        return False
+
+    @property
+    def listening(self) -> list[str]:
+        """``udp:127.0.0.1:5060`` for each listener, in order, with the ports that the system chose."""
+        found = sorted(self._listeners(), key=lambda each: each.index)
+        return [str(ListenAddress(each.transport, each.host, each.port)) for each in found]
+
+    def _listeners(self) -> list[UdpListener | TcpListener]:
+        return [*self.udp, *(self.tcp.listeners if self.tcp is not None else ())]
+
+    def _choose(self, listeners: Sequence[Listener], host: str, preferred: int | None) -> Listener | None:
+        """The listener to reach this address from: the preferred, the one the routes lead through, or any."""
+        fitting = [each for each in listeners if (":" in each.host) == (":" in host)]
+        if len(fitting) < 2:
+            return fitting[0] if fitting else None
+        if preferred is not None:
+            for each in fitting:
+                if each.index == preferred:
+                    return each
+        source = self.local.source_for(host)
+        for each in fitting:
+            if each.wildcard or each.host == source:
+                return each
+        return fitting[0]
+
+    def _on_addresses_changed(self) -> None:
+        for listener in self.udp:
+            if listener.wildcard:
+                listener.forget_flows()
+        self._collect_ours()
+
+    def _collect_ours(self) -> None:
+        """Every host and port that is ours, so that asking is one look-up."""
+        ours = set(self._names)
+        for each in self._listeners():
+            if each.wildcard:
+                ours |= {(host, each.port) for host in self.local.addresses if (":" in host) == (":" in each.host)}
+            else:
+                ours.add((each.host, each.port))
+        self._ours = frozenset(ours)
+
+
+async def _numeric(loop: asyncio.AbstractEventLoop, address: ListenAddress) -> str:
+    """The IP address to listen on; of a name's addresses the first IPv4 one, or else the first."""
+    if is_ip(address.host):
+        return canonical_ip(address.host)
+    try:
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {address}: the name has no address.") from error
+    found.sort(key=lambda each: each[0] != socket.AF_INET)
+    return canonical_ip(str(found[0][4][0]))

@@ -1,0 +1,155 @@
+"""What the transports and their user agree on: who receives, where to listen, and within which bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Protocol
+
+from sipserver.sip.errors import MalformedMessage
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Limits
+
+DEFAULT_PORT = 5060
+
+_LATER = ("tls", "ws", "wss")
+
+
+class Receiver(Protocol):
+    """Who is handed what arrives; the transports call it on the event loop, one call at a time."""
+
+    def on_message(self, data: bytes, flow: Flow) -> None:
+        """A whole message: a datagram, or one frame of a stream."""
+
+    def on_malformed(self, error: MalformedMessage, flow: Flow) -> None:
+        """A stream that cannot go on; it ends after this call, so an answer is sent from within it."""
+
+    def on_closed(self, flow: Flow) -> None:
+        """A connection is gone; called once for each that carried, or could have carried, a message."""
+
+    def on_batch_end(self) -> None:
+        """Everything that had arrived was handed over: the time to flush rows, log lines and timers."""
+
+
+class ListenError(Exception):
+    """A listener could not be opened; the text is a sentence for the operator."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """Bounds and time-outs of the transports; times in seconds, sizes in bytes."""
+
+    limits: Limits = field(default_factory=Limits)
+    """What a message may measure."""
+    udp_receive_buffer: int = 4 * 1024 * 1024
+    """Kernel buffer for datagrams that wait to be read, for each listener."""
+    udp_send_queue: int = 1_000
+    """Datagrams that wait for room in the kernel's send buffer; more are dropped and counted."""
+    udp_flows: int = 20_000
+    """Remote addresses remembered for each listener; each costs a few hundred bytes."""
+    tcp_connections: int = 10_000
+    """Connections at most; lowered to what the process may open."""
+    tcp_connections_per_source: int = 100
+    """Connections from one IPv4 address, or one IPv6 /64."""
+    tcp_idle: float = 3605.0
+    """A connection that carried nothing for this long is closed; longer than a registration lasts."""
+    tcp_silent: float = 10.0
+    """An accepted connection has to carry its first whole message within this time."""
+    tcp_partial: float = 10.0
+    """A message has to be complete this long after its first byte."""
+    tcp_blocked: float = 10.0
+    """A peer that lets what we send pile up for this long is cut off."""
+    tcp_write_bound: int = 1024 * 1024
+    """A peer for which more than this piles up is cut off at once."""
+    tcp_linger: float = 2.0
+    """After a fault in a stream: how long the answer has to reach the peer before the connection is dropped."""
+    sweep_interval: float = 1.0
+    """How often the time-outs of connections are looked at; also how exact they are."""
+    connects: int = 64
+    """Connections being opened at the same time; more are refused."""
+    connect_waiters: int = 1_000
+    """Requests that wait for connections being opened."""
+    connect_timeout: float = 3.0
+    """How long opening a connection may take."""
+    connect_retry_after: float = 10.0
+    """A destination that could not be connected to is not tried again for this long."""
+
+
+@dataclass(slots=True, frozen=True)
+class ListenAddress:
+    """Where to listen: transport, host and port as configured."""
+
+    transport: str
+    """``UDP`` or ``TCP``."""
+    host: str
+    """An IP address without brackets (``0.0.0.0`` and ``::`` for all), or a host name."""
+    port: int
+    """0 lets the system choose."""
+
+    @classmethod
+    def parse(cls, text: str) -> ListenAddress:
+        """``udp:127.0.0.1:5060``, ``tcp:[::1]:5060``; the port may be missing. Raises ValueError with a sentence."""
+        scheme, _, rest = text.strip().partition(":")
+        scheme = scheme.lower()
+        if scheme in _LATER:
+            raise ValueError(f"'{text}': {scheme} is not available in this version; use udp or tcp")
+        if scheme not in {"udp", "tcp"}:
+            raise ValueError(f"'{text}' is no address to listen on; write udp:HOST:PORT or tcp:HOST:PORT")
+        host, port = _split_host(rest, text)
+        if not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"'{text}': the port has to be a number from 0 to 65535")
+        return cls(scheme.upper(), host, int(port))
+
+    def __str__(self) -> str:
+        return f"{self.transport.lower()}:{hostport(self.host, self.port)}"
+
+
+def _split_host(rest: str, text: str) -> tuple[str, str]:
+    """Host and port of ``HOST``, ``HOST:PORT`` and ``[IPV6]:PORT``."""
+    if rest.startswith("["):
+        host, bracket, after = rest[1:].partition("]")
+        if not bracket or (after and not after.startswith(":")) or not is_ip(host) or ":" not in host:
+            raise ValueError(f"'{text}': an IPv6 address is written in brackets, as in [::1]:5060")
+        return canonical_ip(host), after[1:] if after else str(DEFAULT_PORT)
+    host, colon, port = rest.partition(":")
+    if ":" in port:
+        raise ValueError(f"'{text}': an IPv6 address is written in brackets, as in [::1]:5060")
+    if not host or not all(each.isalnum() or each in ".-_" for each in host):
+        raise ValueError(f"'{text}': there is no host to listen on; 0.0.0.0 is every IPv4 address, [::] every IPv6 one")
+    return host.lower(), port if colon else str(DEFAULT_PORT)
+
+
+def hostport(host: str, port: int) -> str:
+    """``host:port``, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_ip(host: str) -> bool:
+    """Whether this is an IP address in figures."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether an IP address to listen on means every address of the machine."""
+    return is_ip(host) and ip_address(host).is_unspecified
+
+
+def canonical_ip(host: str) -> str:
+    """An IP address as the kernel writes it, without a scope; anything else as it is."""
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        return host
+
+
+def is_unicast(host: str) -> bool:
+    """Whether this is the IP address of one machine: neither multicast, nor broadcast, nor unspecified."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return not (address.is_multicast or address.is_unspecified or host == "255.255.255.255")

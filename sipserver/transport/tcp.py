@@ -1,0 +1,393 @@
+"""TCP: connections accepted and opened, both ways of one flow, each watched by one periodic sweep.
+
+A connection ends when its peer closes it, when its stream cannot go on, or when the sweep finds
+that it is idle, silent, stuck in the middle of a message, or does not read what it is sent. There
+is no timer for each connection: the sweep looks at all of them, by default each second.
+
+    OPEN ── fault in the stream ──► ENDING ── peer closes, or linger is over ──► gone
+      └── peer closes, or a time-out ─────────────────────────────────────────► gone
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import ClassVar, cast
+
+from sipserver.sip.errors import MalformedMessage
+from sipserver.sip.flow import Flow
+from sipserver.sip.framing import PING, PONG, StreamFramer
+from sipserver.transport.contract import ListenError, Receiver, Settings, canonical_ip, hostport, is_wildcard
+
+HIGH_WATER = 64 * 1024
+"""Bytes that wait to be sent above which a peer counts as not reading."""
+BACKLOG = 1024
+"""Connections that wait in the kernel to be accepted."""
+SPARE_FILES = 256
+"""Descriptors kept for stores, logs and listeners."""
+
+
+@dataclass(slots=True, eq=False)
+class TcpListener:
+    """A socket that accepts connections."""
+
+    transport: ClassVar[str] = "TCP"
+
+    index: int
+    """Position of the listener in the configuration."""
+    host: str
+    port: int
+    server: asyncio.Server | None = None
+
+    @property
+    def wildcard(self) -> bool:
+        """Bound to every address of the machine."""
+        return is_wildcard(self.host)
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """IPv4 or IPv6."""
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    def sent_by(self, local_host: str) -> str:
+        """Where peers on this connection's network reach the listener."""
+        return hostport(local_host if self.wildcard else self.host, self.port)
+
+
+class Connection(asyncio.Protocol):
+    """One connection: bytes in, messages to the receiver, and its own time stamps for the sweep."""
+
+    __slots__ = (
+        "_listener", "_transport", "accepted", "blocked_since", "ending_since", "flow", "framer", "heard_at", "made_at",
+        "owner", "partial_since", "proven", "refused", "source",
+    )  # fmt: skip
+
+    def __init__(self, owner: TcpConnections, listener: TcpListener, *, accepted: bool) -> None:
+        self.owner = owner
+        self.accepted = accepted
+        """Opened by the peer."""
+        self.refused = False
+        """Closed at once, since a cap was reached."""
+        self.proven = False
+        """Has carried a whole message."""
+        self.source = ""
+        """What the cap for each source counts."""
+        self.flow = Flow("TCP", "", 0, "", reliable=True)
+        self.framer = StreamFramer(owner.settings.limits)
+        self.made_at = self.heard_at = owner.now
+        self.partial_since = 0.0
+        """When the message that is not complete began; 0 where there is none."""
+        self.blocked_since = 0.0
+        """Since when the peer has not read what it was sent; 0 where it reads."""
+        self.ending_since = 0.0
+        """When the stream was found not to go on; 0 while it goes on."""
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accept the connection, or close it at once where a cap is reached."""
+        stream = cast(asyncio.Transport, transport)
+        self._transport = stream
+        peer, local = stream.get_extra_info("peername"), stream.get_extra_info("sockname")
+        if not peer or not local or not self.owner.admit(self, canonical_ip(peer[0])):
+            self.refused = True
+            stream.abort()
+            return
+        local_host = canonical_ip(local[0])
+        self.flow = Flow(
+            "TCP", canonical_ip(peer[0]), peer[1], self._listener.sent_by(local_host), True,
+            connection=self.owner.next_number(), listener=self._listener.index, local_host=local_host,
+        )  # fmt: skip
+        stream.set_write_buffer_limits(high=HIGH_WATER)
+        sock = stream.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.owner.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand over the messages that this read completes."""
+        if self.ending_since or self.refused or self.owner.closing:
+            return
+        owner = self.owner
+        try:
+            self._hand_over(data)
+        except MalformedMessage as fault:
+            owner.malformed += 1
+            owner.receiver.on_malformed(fault, self.flow)
+            self._end()
+        finally:
+            owner.receiver.on_batch_end()
+
+    def _hand_over(self, data: bytes) -> None:
+        owner, framer, flow = self.owner, self.framer, self.flow
+        self.heard_at = owner.now
+        frames = framer.feed(data)
+        if frames:
+            flow.seen_at = owner.now
+            for frame in frames:
+                if frame is PING:
+                    self.send(PONG)
+                    continue
+                self.proven = True
+                owner.received += 1
+                owner.receiver.on_message(frame, flow)
+            if framer.fault is not None:
+                raise framer.fault
+        if not framer.pending:
+            self.partial_since = 0.0
+        elif frames or not self.partial_since:
+            self.partial_since = owner.now
+
+    def send(self, data: bytes) -> bool:
+        """Send; False where the connection is closing, or is cut off because its peer does not read."""
+        transport = self._transport
+        if transport is None or self.ending_since or transport.is_closing():
+            return False
+        if self.blocked_since and transport.get_write_buffer_size() + len(data) > self.owner.settings.tcp_write_bound:
+            self.owner.cut_off += 1
+            transport.abort()
+            return False
+        transport.write(data)
+        return True
+
+    def pause_writing(self) -> None:
+        """The peer does not read: from now on it is watched."""
+        self.blocked_since = self.owner.now
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        self.blocked_since = 0.0
+
+    def eof_received(self) -> bool:
+        """The peer has finished; what waits to be sent still goes out, then the connection closes."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the receiver, unless it never heard of this connection or the server is closing."""
+        self._transport = None
+        if self.refused:
+            return
+        self.owner.remove(self)
+        if self.owner.closing:
+            return
+        try:
+            self.owner.receiver.on_closed(self.flow)
+        finally:
+            self.owner.receiver.on_batch_end()
+
+    def overdue(self, now: float) -> bool:
+        """Whether the sweep has to drop this connection."""
+        settings = self.owner.settings
+        if self.ending_since:
+            return now - self.ending_since > settings.tcp_linger
+        if self.blocked_since and now - self.blocked_since > settings.tcp_blocked:
+            self.owner.cut_off += 1
+            return True
+        silent = self.accepted and not self.proven and now - self.made_at > settings.tcp_silent
+        partial = self.partial_since and now - self.partial_since > settings.tcp_partial
+        if silent or partial or now - self.heard_at > settings.tcp_idle:
+            self.owner.timed_out += 1
+            return True
+        return False
+
+    def close(self) -> None:
+        """Send what waits to be sent, then close."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection now, with what waits to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _end(self) -> None:
+        """Send what is there to send, then wait for the peer to close.
+
+        Closing at once would make the kernel reset the connection when more of the peer's bytes are
+        on their way, and the peer would lose the answer that names its fault.
+        """
+        self.ending_since = self.owner.now
+        self.owner.retire(self)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+
+class TcpConnections:
+    """Every TCP listener and connection of the process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, receiver: Receiver, settings: Settings) -> None:
+        self.receiver = receiver
+        self.settings = settings
+        self.listeners: list[TcpListener] = []
+        self.now = loop.time()
+        """The time of the last sweep: close enough for time-outs, and costs no call."""
+        self.received = 0
+        """Messages read."""
+        self.sent = 0
+        """Messages written."""
+        self.send_errors = 0
+        """Messages for a connection that was gone, or was cut off."""
+        self.malformed = 0
+        """Streams that could not go on."""
+        self.accepted = 0
+        """Connections accepted since the start."""
+        self.refused_connections = 0
+        """Connections closed at once, since a cap was reached."""
+        self.timed_out = 0
+        """Connections closed for being idle, silent or stuck in a message."""
+        self.cut_off = 0
+        """Connections dropped because their peer did not read."""
+        self._loop = loop
+        self._last_number = 0
+        self._by_number: dict[int, Connection] = {}
+        self._by_remote: dict[tuple[str, int], Connection] = {}
+        self._by_source: dict[str, int] = {}
+        self._open: set[Connection] = set()
+        """Every connection that is not gone, those that are ending too."""
+        self._all_gone = asyncio.Event()
+        self.closing = False
+        """Nothing more is handed to the receiver."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._cap = settings.tcp_connections
+        if files != resource.RLIM_INFINITY:
+            self._cap = min(self._cap, max(files - SPARE_FILES, 64))
+        self._sweep_handle = loop.call_later(settings.sweep_interval, self._sweep)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return len(self._open)
+
+    async def listen(self, index: int, host: str, port: int) -> TcpListener:
+        """Accept connections on an IP address. Raises ListenError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock: socket.socket | None = None
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((host, port))
+            port = sock.getsockname()[1]
+            listener = TcpListener(index, host, port)
+            listener.server = await self._loop.create_server(
+                lambda: Connection(self, listener, accepted=True), sock=sock, backlog=BACKLOG
+            )
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            raise ListenError(f"Cannot listen on tcp:{hostport(host, port)}: {error.strerror}.") from error
+        self.listeners.append(listener)
+        return listener
+
+    async def open(self, host: str, port: int, listener: TcpListener) -> Connection | None:
+        """A new connection to an IP address, from the listener's address; None where it cannot be had."""
+        if len(self._open) >= self._cap:
+            self.refused_connections += 1
+            return None
+        local = None if listener.wildcard else (listener.host, 0)
+        connection = Connection(self, listener, accepted=False)
+        # An address in figures: nothing is looked up.
+        await self._loop.create_connection(lambda: connection, host, port, local_addr=local, family=listener.family)
+        return None if connection.refused or connection.flow.connection not in self._by_number else connection
+
+    def find(self, number: int) -> Connection | None:
+        """The connection of this number, while it lives."""
+        return self._by_number.get(number)
+
+    def find_remote(self, host: str, port: int) -> Connection | None:
+        """A connection with this remote address, while it lives."""
+        return self._by_remote.get((host, port))
+
+    def send(self, flow: Flow, data: bytes) -> bool:
+        """Send on the flow's connection; False where it is gone."""
+        connection = self._by_number.get(flow.connection)
+        if connection is None or not connection.send(data):
+            self.send_errors += 1
+            return False
+        self.sent += 1
+        return True
+
+    async def close(self) -> None:
+        """Stop accepting, send what waits to be sent, and drop every connection without telling the receiver."""
+        self.closing = True
+        self._sweep_handle.cancel()
+        for listener in self.listeners:
+            if listener.server is not None:
+                listener.server.close()
+        for connection in list(self._open):
+            connection.close()
+        try:
+            async with asyncio.timeout(self.settings.tcp_linger):
+                await self._until_all_gone()
+        except TimeoutError:
+            for connection in list(self._open):
+                connection.abort()
+            await self._until_all_gone()
+
+    async def _until_all_gone(self) -> None:
+        while self._open:
+            self._all_gone.clear()
+            await self._all_gone.wait()
+
+    def admit(self, connection: Connection, host: str) -> bool:
+        """Whether one more connection with this address is within the caps."""
+        source = _source_of(host)
+        if connection.accepted:
+            of_source = self._by_source.get(source, 0)
+            if len(self._open) >= self._cap or of_source >= self.settings.tcp_connections_per_source:
+                self.refused_connections += 1
+                return False
+            self.accepted += 1
+        connection.source = source
+        return True
+
+    def next_number(self) -> int:
+        """A number that no connection of this process had."""
+        self._last_number += 1
+        return self._last_number
+
+    def add(self, connection: Connection) -> None:
+        """A connection is open."""
+        flow = connection.flow
+        self._open.add(connection)
+        self._by_number[flow.connection] = connection
+        self._by_remote[flow.host, flow.port] = connection
+        if connection.accepted:
+            self._by_source[connection.source] = self._by_source.get(connection.source, 0) + 1
+
+    def retire(self, connection: Connection) -> None:
+        """Nothing more is sent on this connection."""
+        flow = connection.flow
+        self._by_number.pop(flow.connection, None)
+        if self._by_remote.get((flow.host, flow.port)) is connection:
+            del self._by_remote[flow.host, flow.port]
+
+    def remove(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.retire(connection)
+        self._open.discard(connection)
+        if not self._open:
+            self._all_gone.set()
+        if connection.accepted:
+            left = self._by_source.get(connection.source, 0) - 1
+            if left > 0:
+                self._by_source[connection.source] = left
+            else:
+                self._by_source.pop(connection.source, None)
+
+    def _sweep(self) -> None:
+        """Drop what is overdue."""
+        self.now = now = self._loop.time()
+        for connection in [each for each in self._open if each.overdue(now)]:
+            connection.abort()
+        self._sweep_handle = self._loop.call_later(self.settings.sweep_interval, self._sweep)
+
+
+def _source_of(host: str) -> str:
+    """What the cap for each source counts: an IPv4 address, or the /64 that an IPv6 host may pick from freely."""
+    return str(IPv6Address(host).packed[:8]) if ":" in host else host

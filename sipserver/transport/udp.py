@@ -1,0 +1,305 @@
+"""UDP: one socket for each listener, drained at each wake-up, written to directly.
+
+A reply leaves from the address and port its request came to (RFC 3581 §4). A socket that is bound
+to one address does so by itself; on a wildcard address the kernel tells with each datagram which
+local address it was for (IP_PKTINFO), and is told the same when the reply is sent.
+
+One Flow serves all datagrams of a remote address, so an arriving datagram costs a dictionary
+look-up and no object. Flows are kept in two generations: when the young one is full it becomes the
+old one, and what is still in use moves back as it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sipserver.sip.flow import Flow
+from sipserver.transport.contract import ListenError, Receiver, Settings, hostport, is_unicast, is_wildcard
+
+BATCH = 64
+"""Datagrams read at one wake-up at most, so that timers and connections get their turn."""
+LARGEST = 65_535
+"""RFC 3261 §18.1.1: datagrams up to the largest there are."""
+SHORTEST = 16
+"""No SIP message is shorter; keep-alives are."""
+
+_SO_RCVBUFFORCE = 33
+_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
+_IN_PKTINFO = struct.Struct("=I4s4s")
+_IN6_PKTINFO = struct.Struct("=16sI")
+_ANCILLARY_SPACE = socket.CMSG_SPACE(_IN6_PKTINFO.size)
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+Ancillary = list[tuple[int, int, bytes]]
+
+
+@dataclass(slots=True, eq=False)
+class UdpFlow(Flow):
+    """A flow with what the socket needs to send on it."""
+
+    address: Address = ("", 0)
+    """The remote address as the socket takes it."""
+    ancillary: Ancillary | None = None
+    """Which local address to send from; None where the socket is bound to one."""
+
+
+class UdpListener:
+    """One UDP socket and the flows through it."""
+
+    transport = "UDP"
+
+    def __init__(self, index: int, receiver: Receiver, settings: Settings, source_for: Callable[[str], str]) -> None:
+        self.index = index
+        """Position of the listener in the configuration."""
+        self.host = ""
+        self.port = 0
+        self.family = socket.AF_INET
+        self.wildcard = False
+        """Bound to every address of the machine."""
+        self.received = 0
+        """Messages read."""
+        self.sent = 0
+        """Datagrams given to the kernel."""
+        self.ignored = 0
+        """Keep-alives and datagrams too short to be a message."""
+        self.dropped = 0
+        """Datagrams not sent because too many were waiting for the kernel."""
+        self.send_errors = 0
+        """Datagrams that the kernel refused to send."""
+        self._receiver = receiver
+        self._settings = settings
+        self._source_for = source_for
+        self._young: dict[object, UdpFlow] = {}
+        self._old: dict[object, UdpFlow] = {}
+        self._queue: deque[tuple[UdpFlow, bytes]] = deque()
+
+    def open(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> None:
+        """Bind to an IP address and start reading. Raises ListenError."""
+        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.wildcard = is_wildcard(host)
+        self._loop = loop
+        try:
+            self._socket = self._bound_socket(host, port)
+        except OSError as error:
+            raise ListenError(f"Cannot listen on udp:{hostport(host, port)}: {error.strerror}.") from error
+        self.host, self.port = host, self._socket.getsockname()[1]
+        loop.add_reader(self._socket, self._drain_wildcard if self.wildcard else self._drain)
+
+    def _bound_socket(self, host: str, port: int) -> socket.socket:
+        sock = socket.socket(self.family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            if self.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                # Beyond net.core.rmem_max where we may; within it where not.
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, self._settings.udp_receive_buffer)
+            except OSError:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._settings.udp_receive_buffer)
+            if self.wildcard and self.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            elif self.wildcard:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            sock.bind((host, port))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def close(self) -> None:
+        """Stop reading, forget what waits, and close the socket."""
+        self._loop.remove_reader(self._socket)
+        if self._queue:
+            self._queue.clear()
+            self._loop.remove_writer(self._socket)
+        self._socket.close()
+        self.forget_flows()
+
+    def flow_to(self, host: str, port: int, local_host: str = "") -> UdpFlow | None:
+        """The flow to a remote IP address, from the given local address where the listener has several.
+
+        None where it is no address of a single machine, or no route leads there.
+        """
+        if self.wildcard:
+            local_host = local_host or self._source_for(host)
+            key: object = (host, port, local_host)
+        else:
+            local_host, key = "", (host, port) if self.family == socket.AF_INET else (host, port, 0, 0)
+        flow = self._young.get(key) or self._find(key)
+        if flow is None:
+            # A name must not get through: the socket would look it up, and everything would wait.
+            if not is_unicast(host) or not 0 < port < 65536 or (self.wildcard and not local_host):
+                return None
+            address: Address = (host, port) if self.family == socket.AF_INET else (host, port, 0, 0)
+            flow = self._new_flow(key, address, local_host, 0)
+        return flow
+
+    def send(self, flow: Flow, data: bytes) -> bool:
+        """Send a datagram; False where the kernel says that it cannot be delivered."""
+        if not isinstance(flow, UdpFlow):
+            known = self.flow_to(flow.host, flow.port, flow.local_host)
+            if known is None:
+                self.send_errors += 1
+                return False
+            flow = known
+        if self._queue:
+            self._enqueue(flow, data)
+            return True
+        try:
+            self._put(flow, data)
+        except BlockingIOError:
+            self._enqueue(flow, data)
+            return True
+        except OSError:
+            self.send_errors += 1
+            return False
+        self.sent += 1
+        return True
+
+    def forget_flows(self) -> None:
+        """The addresses of this machine, or its routes, have changed."""
+        self._young, self._old = {}, {}
+
+    def _put(self, flow: UdpFlow, data: bytes) -> None:
+        if flow.ancillary is None:
+            self._socket.sendto(data, flow.address)
+        else:
+            self._socket.sendmsg((data,), flow.ancillary, 0, flow.address)
+
+    def _enqueue(self, flow: UdpFlow, data: bytes) -> None:
+        # What is dropped here is lost as any datagram may be: its sender repeats it.
+        if len(self._queue) >= self._settings.udp_send_queue:
+            self.dropped += 1
+            return
+        if not self._queue:
+            self._loop.add_writer(self._socket, self._send_queued)
+        self._queue.append((flow, data))
+
+    def _send_queued(self) -> None:
+        queue = self._queue
+        while queue:
+            flow, data = queue[0]
+            try:
+                self._put(flow, data)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.send_errors += 1
+            else:
+                self.sent += 1
+            queue.popleft()
+        self._loop.remove_writer(self._socket)
+
+    def _drain(self) -> None:
+        """Hand over what arrived on a socket that is bound to one address."""
+        receive, on_message = self._socket.recvfrom, self._receiver.on_message
+        now = self._loop.time()
+        try:
+            for _ in range(BATCH):
+                try:
+                    data, address = receive(LARGEST)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    # An ICMP error about something sent earlier; the transaction's timer finds out by itself.
+                    continue
+                if len(data) < SHORTEST or data[0] <= 32:
+                    data = self._without_keepalive(data)
+                    if not data:
+                        continue
+                flow = self._young.get(address) or self._find(address) or self._new_flow(address, address, "", 0)
+                flow.seen_at = now
+                self.received += 1
+                on_message(data, flow)
+        finally:
+            self._receiver.on_batch_end()
+
+    def _drain_wildcard(self) -> None:
+        """The same for a socket that is bound to every address, which learns with each datagram where it was sent."""
+        receive, on_message = self._socket.recvmsg, self._receiver.on_message
+        now = self._loop.time()
+        try:
+            for _ in range(BATCH):
+                try:
+                    data, ancillary, _flags, address = receive(LARGEST, _ANCILLARY_SPACE)
+                except BlockingIOError:
+                    break
+                except OSError:
+                    continue
+                if len(data) < SHORTEST or data[0] <= 32:
+                    data = self._without_keepalive(data)
+                    if not data:
+                        continue
+                key = (address, ancillary[0][2]) if ancillary else address
+                flow = self._young.get(key) or self._find(key)
+                if flow is None:
+                    local_host, interface = self._local_address(ancillary)
+                    flow = self._new_flow(key, address, local_host or self._source_for(address[0]), interface)
+                flow.seen_at = now
+                self.received += 1
+                on_message(data, flow)
+        finally:
+            self._receiver.on_batch_end()
+
+    def _without_keepalive(self, data: bytes) -> bytes:
+        """The message after leading CRLFs; nothing where the datagram only keeps a NAT binding alive.
+
+        RFC 5626 defines no answer to CRLFs over UDP, and STUN (a first byte below 4) is not spoken here.
+        """
+        data = data.lstrip(b"\r\n")
+        if len(data) < SHORTEST or data[0] < 32:
+            self.ignored += 1
+            return b""
+        return data
+
+    def _local_address(self, ancillary: Ancillary) -> tuple[str, int]:
+        """The local address, and for IPv6 the interface, that the kernel reported with a datagram."""
+        for _level, _kind, value in ancillary:
+            if self.family == socket.AF_INET and len(value) >= _IN_PKTINFO.size:
+                return socket.inet_ntop(socket.AF_INET, _IN_PKTINFO.unpack_from(value)[1]), 0
+            if self.family == socket.AF_INET6 and len(value) >= _IN6_PKTINFO.size:
+                packed, interface = _IN6_PKTINFO.unpack_from(value)
+                if packed[0] == 0xFF:
+                    break  # sent to a multicast group, from which nothing can be sent
+                return socket.inet_ntop(socket.AF_INET6, packed), interface
+        return "", 0
+
+    def _find(self, key: object) -> UdpFlow | None:
+        """A flow of the old generation, which becomes young again."""
+        flow = self._old.pop(key, None)
+        if flow is not None:
+            self._remember(key, flow)
+        return flow
+
+    def _remember(self, key: object, flow: UdpFlow) -> None:
+        if len(self._young) >= self._settings.udp_flows // 2:
+            self._old, self._young = self._young, {}
+        self._young[key] = flow
+
+    def _new_flow(self, key: object, address: Address, local_host: str, interface: int) -> UdpFlow:
+        flow = UdpFlow(
+            "UDP", address[0].partition("%")[0], address[1], hostport(local_host or self.host, self.port), False,
+            listener=self.index, local_host=local_host, address=address,
+            ancillary=self._ancillary_for(address, local_host, interface),
+        )  # fmt: skip
+        self._remember(key, flow)
+        return flow
+
+    def _ancillary_for(self, address: Address, local_host: str, interface: int) -> Ancillary | None:
+        """What tells the kernel which local address to send from."""
+        if not local_host:
+            return None
+        with contextlib.suppress(OSError):
+            packed = socket.inet_pton(self.family, local_host)
+            if self.family == socket.AF_INET:
+                return [(socket.IPPROTO_IP, _IP_PKTINFO, _IN_PKTINFO.pack(0, packed, b""))]
+            # Only a link-local address means nothing without its interface; all others go where the routes say.
+            scope = interface if len(address) == 4 and address[3] else 0
+            return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _IN6_PKTINFO.pack(packed, scope))]
+        return None

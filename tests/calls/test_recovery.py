@@ -1,0 +1,125 @@
+"""Closing what the last run left open: only what the call itself did is evidence."""
+
+from __future__ import annotations
+
+import pytest
+from support.calls import Store, T
+from support.sdp import AUDIO, VIDEO, description
+
+from sipserver.calls import recovery
+from sipserver.calls.events import CALLER, Answered, Cancelled, Changed, Confirmed, Ended, Event, Placed, Rang, Tried
+from sipserver.calls.recorder import Recorder
+from sipserver.calls.recovery import recover
+
+BOTH = description(AUDIO, VIDEO)
+HELD = description(AUDIO, f"{VIDEO}\na=inactive")
+NOW = T + 3_600_000
+
+
+def cut_short(store: Store, recorder: Recorder, *events: Event, key: str = "k") -> None:
+    """A call that a killed server left behind; it was last alive 100 seconds after the call was placed."""
+    recorder.started(T - 1_000)
+    recorder.place(Placed(T, key, "call", "p_a", "p_b", offer=BOTH))
+    for event in events:
+        recorder.handle(key, event)
+    recorder.alive(T + 100_000)
+    store.commit()
+
+
+def test_nothing_to_recover(store: Store) -> None:
+    assert recover(store.connection, NOW) == 0
+
+
+def test_answered_call_ends_at_its_last_sign_of_life(store: Store, recorder: Recorder) -> None:
+    cut_short(
+        store, recorder, Tried(T, 0), Rang(T + 100, 0), Answered(T + 2_100, 0, answer=BOTH), Confirmed(T + 2_200),
+        Changed(T + 32_100, CALLER),
+    )  # fmt: skip
+    assert recover(store.connection, NOW) == 1
+    row = store.one("calls")
+    assert (row["outcome"], row["ended_by"], row["end_cause"]) == ("answered", "server", "server_restart")
+    assert row["ended_at"] == "2026-11-23T21:02:50.042Z"
+    assert row["end_uncertainty_ms"] == NOW - (T + 32_100)
+    assert row["watched_until"] == "2026-11-23T21:03:57.942Z"
+    assert (row["ring_ms"], row["talk_ms"], row["video_ms"], row["sip_status"]) == (2_000, 30_000, 30_000, 200)
+    assert {media["to_at"] for media in store.all("call_media")} == {row["ended_at"]}
+
+
+def test_recovered_end_is_on_the_timeline(store: Store, recorder: Recorder) -> None:
+    cut_short(store, recorder, Tried(T, 0), Answered(T + 2_100, 0))
+    recover(store.connection, NOW)
+    last = store.all("call_events")[-1]
+    assert (last["number"], last["kind"], last["side"], last["detail"]) == (3, "ended", "server", "server_restart")
+
+
+@pytest.mark.parametrize(
+    ("events", "outcome", "ring_ms"),
+    [
+        ([], "failed", None),
+        ([Tried(T, 0), Rang(T + 100, 0)], "failed", 0),
+        ([Tried(T, 0), Rang(T + 100, 0), Cancelled(T + 900)], "cancelled", 800),
+    ],
+)
+def test_call_that_was_not_answered(
+    store: Store, recorder: Recorder, events: list[Event], outcome: str, ring_ms: int | None
+) -> None:
+    cut_short(store, recorder, *events)
+    assert recover(store.connection, NOW) == 1
+    row = store.one("calls")
+    assert (row["outcome"], row["ring_ms"], row["talk_ms"], row["video_ms"]) == (outcome, ring_ms, None, None)
+    assert row["end_cause"] == "server_restart"
+
+
+def test_closed_calls_are_left_alone(store: Store, recorder: Recorder) -> None:
+    cut_short(store, recorder, Answered(T + 2_100, 0), Ended(T + 3_100, CALLER))
+    before = store.all("calls")
+    assert recover(store.connection, NOW) == 0
+    assert store.all("calls") == before
+
+
+def test_recovering_twice_closes_once(store: Store, recorder: Recorder) -> None:
+    cut_short(store, recorder, Answered(T + 2_100, 0))
+    assert recover(store.connection, NOW) == 1
+    before = store.all("calls")
+    assert recover(store.connection, NOW + 5_000) == 0
+    assert store.all("calls") == before
+
+
+def test_video_before_a_hold_is_counted(store: Store, recorder: Recorder) -> None:
+    cut_short(
+        store, recorder, Answered(T + 2_000, 0, answer=BOTH), Changed(T + 12_000, CALLER, HELD, HELD),
+        Changed(T + 20_000, CALLER),
+    )  # fmt: skip
+    recover(store.connection, NOW)
+    assert store.one("calls")["video_ms"] == 10_000
+
+
+def test_unknown_media_stay_unknown(store: Store, recorder: Recorder) -> None:
+    cut_short(store, recorder, Answered(T + 2_000, 0))
+    recover(store.connection, NOW)
+    assert store.one("calls")["video_ms"] is None
+
+
+def test_clock_that_was_set_back_makes_no_negative_uncertainty(store: Store, recorder: Recorder) -> None:
+    cut_short(store, recorder, Answered(T + 2_000, 0))
+    recover(store.connection, T - 50_000)
+    assert store.one("calls")["end_uncertainty_ms"] == 0
+
+
+def test_without_a_heartbeat_the_evidence_is_what_was_watched(store: Store, recorder: Recorder) -> None:
+    recorder.place(Placed(T, "k", "call"))
+    store.commit()
+    recover(store.connection, NOW)
+    row = store.one("calls")
+    assert row["watched_until"] == row["ended_at"] == row["started_at"]
+
+
+def test_more_calls_than_fit_into_one_transaction(
+    store: Store, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        recorder.place(Placed(T + number, f"k{number}", "call"))
+    store.commit()
+    monkeypatch.setattr(recovery, "BATCH", 2)
+    assert recover(store.connection, NOW) == 5
+    assert all(row["ended_at"] for row in store.all("calls"))

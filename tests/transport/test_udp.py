@@ -1,0 +1,247 @@
+"""Datagrams on real sockets."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from sipserver.sip.flow import Flow
+from sipserver.transport.base import ListenError, Settings, Transports
+from sipserver.transport.udp import UdpFlow, UdpListener
+from support.transport import Recorder, datagram_peer, message, need_ipv6, port_of, serving
+
+
+def echoing(transports: Transports, receiver: Recorder) -> None:
+    """Answer each message with itself."""
+    receiver.answer = lambda data, flow: transports.send(flow, data) and None
+
+
+async def test_a_datagram_is_received_and_answered() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
+        echoing(transports, receiver)
+        port = port_of(transports)
+        peer.send(message(), "127.0.0.1", port)
+        assert await peer.next() == (message(), "127.0.0.1", port)
+        (flow,) = [flow for _, flow in receiver.messages]
+        assert (flow.transport, flow.host, flow.port, flow.reliable) == ("UDP", "127.0.0.1", peer.port, False)
+        assert flow.sent_by == f"127.0.0.1:{port}"
+        assert flow.label == f"UDP 127.0.0.1:{peer.port}"
+        assert flow.seen_at > 0
+        assert (transports.udp[0].received, transports.udp[0].sent) == (1, 1)
+
+
+async def test_a_datagram_over_ipv6_is_received_and_answered() -> None:
+    need_ipv6()
+    async with serving("udp:[::1]:0") as (transports, receiver), datagram_peer("::1") as peer:
+        echoing(transports, receiver)
+        port = port_of(transports)
+        peer.send(message(), "::1", port)
+        assert await peer.next() == (message(), "::1", port)
+        assert receiver.messages[0][1].sent_by == f"[::1]:{port}"
+
+
+async def test_a_wildcard_listener_answers_from_the_address_that_was_asked() -> None:
+    async with serving("udp:0.0.0.0:0") as (transports, receiver), datagram_peer() as peer:
+        echoing(transports, receiver)
+        port = port_of(transports)
+        for host in ("127.0.0.2", "127.0.0.1"):
+            peer.send(message(), host, port)
+            assert await peer.next() == (message(), host, port)
+            flow = receiver.messages[-1][1]
+            assert (flow.local_host, flow.sent_by) == (host, f"{host}:{port}")
+
+
+async def test_a_wildcard_ipv6_listener_answers_and_leaves_ipv4_alone() -> None:
+    need_ipv6()
+    async with serving("udp:[::]:0") as (transports, receiver), datagram_peer("::1") as peer:
+        echoing(transports, receiver)
+        port = port_of(transports)
+        peer.send(message(), "::1", port)
+        assert await peer.next() == (message(), "::1", port)
+        assert receiver.messages[-1][1].sent_by == f"[::1]:{port}"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", port))
+
+
+async def test_another_port_of_the_same_peer_is_reached_from_the_same_local_address() -> None:
+    async with serving("udp:0.0.0.0:0") as (transports, receiver), datagram_peer() as peer, datagram_peer() as other:
+        port = port_of(transports)
+        peer.send(message(), "127.0.0.2", port)
+        await receiver.until(lambda: bool(receiver.messages))
+        came_on = receiver.messages[0][1]
+        flow = transports.flow_for(
+            "UDP", came_on.host, other.port, listener=came_on.listener, local_host=came_on.local_host
+        )
+        assert flow is not None
+        assert transports.send(flow, message(2))
+        assert await other.next() == (message(2), "127.0.0.2", port)
+
+
+async def test_a_wildcard_listener_sends_first_from_the_address_of_the_route() -> None:
+    async with serving("udp:0.0.0.0:0") as (transports, _), datagram_peer() as peer:
+        flow = transports.flow_for("UDP", "127.0.0.1", peer.port)
+        assert flow is not None
+        assert flow.sent_by == f"127.0.0.1:{port_of(transports)}"
+        assert transports.send(flow, message())
+        assert (await peer.next())[1] == "127.0.0.1"
+
+
+async def test_one_flow_serves_all_datagrams_of_a_peer() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
+        for number in range(3):
+            peer.send(message(number), "127.0.0.1", port_of(transports))
+        await receiver.until(lambda: len(receiver.messages) == 3)
+        assert len({id(flow) for _, flow in receiver.messages}) == 1
+        assert transports.flow_for("UDP", "127.0.0.1", peer.port) is receiver.messages[0][1]
+
+
+async def test_remembered_flows_are_bounded_and_those_in_use_stay() -> None:
+    async with serving("udp:127.0.0.1:0", settings=Settings(udp_flows=20)) as (transports, _):
+        listener = transports.udp[0]
+        kept = listener.flow_to("127.0.0.1", 1)
+        for port in range(2, 1000):
+            listener.flow_to("127.0.0.1", port)
+            assert listener.flow_to("127.0.0.1", 1) is kept
+        assert len(listener._young) + len(listener._old) <= 20
+
+
+async def test_keepalives_and_scraps_are_ignored() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
+        stun = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + b"x" * 12
+        for scrap in (b"", b"\r\n", b"\r\n\r\n", b"\0\0\0\0", b"hello", stun, b"\r\n" * 40):
+            peer.send(scrap, "127.0.0.1", port_of(transports))
+        peer.send(b"\r\n" + message(), "127.0.0.1", port_of(transports))
+        await receiver.until(lambda: bool(receiver.messages))
+        assert receiver.data == [message()]
+        assert (transports.udp[0].ignored, transports.udp[0].received) == (7, 1)
+
+
+async def test_many_datagrams_are_read_in_batches() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
+        for number in range(200):
+            peer.send(message(number), "127.0.0.1", port_of(transports))
+        await receiver.until(lambda: len(receiver.messages) == 200)
+        assert receiver.data == [message(number) for number in range(200)]
+        assert receiver.batches < 200
+
+
+async def test_a_fault_of_the_receiver_ends_one_batch_only() -> None:
+    receiver = Recorder()
+
+    def fail(data: bytes, flow: Flow) -> None:
+        raise LookupError("a fault of our own")
+
+    async with serving("udp:127.0.0.1:0", receiver=receiver) as (transports, _), datagram_peer() as peer:
+        told: list[object] = []
+        transports.udp[0]._loop.set_exception_handler(lambda loop, context: told.append(context))
+        receiver.answer = fail
+        peer.send(message(), "127.0.0.1", port_of(transports))
+        await receiver.until(lambda: receiver.batches > 0)
+        receiver.answer = lambda data, flow: None
+        peer.send(message(2), "127.0.0.1", port_of(transports))
+        await receiver.until(lambda: len(receiver.messages) == 2)
+        assert len(told) == 1
+
+
+async def test_nothing_goes_to_names_groups_or_port_zero() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, _):
+        for host, port in (("example.test", 5060), ("224.0.0.1", 5060), ("0.0.0.0", 5060), ("127.0.0.1", 0)):
+            assert transports.flow_for("UDP", host, port) is None
+        assert transports.flow_for("UDP", "127.0.0.1", 65536) is None
+        assert not transports.send(Flow("UDP", "example.test", 5060, "", False), message())
+        assert transports.udp[0].send_errors == 1
+
+
+async def test_a_flow_of_another_maker_is_sent_on() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, _), datagram_peer() as peer:
+        assert transports.send(Flow("UDP", "127.0.0.1", peer.port, "", False), message())
+        assert (await peer.next())[0] == message()
+
+
+async def test_what_the_kernel_refuses_to_send_is_false() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, _):
+        flow = transports.flow_for("UDP", "127.0.0.1", 9)
+        assert flow is not None
+        assert not transports.send(flow, b"x" * 70_000)
+        assert transports.udp[0].send_errors == 1
+
+
+class StubbornSocket:
+    """A socket whose send buffer is full until told otherwise."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self.real = real
+        self.outcome: OSError | None = BlockingIOError()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+    def sendto(self, data: bytes, address: tuple[str, int]) -> int:
+        if self.outcome is not None:
+            raise self.outcome
+        return self.real.sendto(data, address)
+
+
+def fill(listener: UdpListener) -> StubbornSocket:
+    stubborn = StubbornSocket(listener._socket)
+    listener._socket = stubborn  # type: ignore[assignment]
+    return stubborn
+
+
+async def test_datagrams_wait_for_the_kernel_in_order_and_within_a_bound() -> None:
+    async with (
+        serving("udp:127.0.0.1:0", settings=Settings(udp_send_queue=3)) as (transports, _),
+        datagram_peer() as peer,
+    ):
+        listener = transports.udp[0]
+        stubborn = fill(listener)
+        flow = transports.flow_for("UDP", "127.0.0.1", peer.port)
+        assert flow is not None
+        for number in range(5):
+            assert transports.send(flow, message(number))
+        assert (listener.sent, listener.dropped) == (0, 2)
+        stubborn.outcome = None
+        assert [(await peer.next())[0] for _ in range(3)] == [message(number) for number in range(3)]
+        assert listener.sent == 3
+        assert transports.send(flow, message(9))
+        assert (await peer.next())[0] == message(9)
+
+
+async def test_a_queued_datagram_that_cannot_be_sent_is_counted() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
+        listener = transports.udp[0]
+        stubborn = fill(listener)
+        flow = transports.flow_for("UDP", "127.0.0.1", peer.port)
+        assert flow is not None
+        transports.send(flow, message())
+        stubborn.outcome = OSError(errno.ENETUNREACH, "unreachable")
+        # The loop serves the writer before, or in the same turn as, what arrives after it.
+        peer.send(message(), "127.0.0.1", port_of(transports))
+        peer.send(message(), "127.0.0.1", port_of(transports))
+        await receiver.until(lambda: len(receiver.messages) == 2 and listener.send_errors == 1)
+        assert not listener._queue
+
+
+async def test_what_waits_is_forgotten_at_close() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, _):
+        listener = transports.udp[0]
+        fill(listener)
+        flow = transports.flow_for("UDP", "127.0.0.1", 9)
+        assert isinstance(flow, UdpFlow)
+        assert transports.send(flow, message())
+    assert not listener._queue
+
+
+async def test_the_receive_buffer_is_enlarged() -> None:
+    async with serving("udp:127.0.0.1:0", settings=Settings(udp_receive_buffer=300_000)) as (transports, _):
+        assert transports.udp[0]._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > 212_992
+
+
+async def test_a_port_in_use_is_a_sentence() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, _):
+        port = port_of(transports)
+        with pytest.raises(ListenError, match=rf"Cannot listen on udp:127\.0\.0\.1:{port}: Address already in use\."):
+            async with serving(f"udp:127.0.0.1:{port}"):
+                raise AssertionError("it listens twice")
