@@ -16,7 +16,7 @@ from sipserver.accounts.credentials import Keyring
 from sipserver.calls import schema as calls
 from sipserver.cli.output import Form, form_options, show_rows
 from sipserver.cli.stores import CALLS_FILE, LOCATION_FILE, config_option, configured, data_dir_option
-from sipserver.location import sqlite as location
+from sipserver.location import schema as location
 from sipserver.server.config import Config, split_host_port
 from sipserver.storage.database import StoreError
 from sipserver.storage.migrations import Migrations, open_store

@@ -19,8 +19,8 @@ Row = Mapping[str, Any]
 Form = Literal["table", "json", "csv"]
 Command = Callable[..., Any]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the beginning of a formula, full-width forms included."""
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the start of a formula, full-width forms included. Tabs and line ends are escaped."""
 
 
 def form_options(command: Command) -> Command:
@@ -95,11 +95,7 @@ def _visible(text: str) -> Iterable[str]:
 def _cell(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    if isinstance(value, bool):
-        return plain(value)
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "" if value is None else str(value)
-    # A lone surrogate has no place in UTF-8.
-    text = text.encode("utf-8", "replace").decode()
+    text = plain(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

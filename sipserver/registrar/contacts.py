@@ -6,7 +6,9 @@ What is stored for longer than the request lives is bounded here, and free of co
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sipserver.registrar.binding import Binding
 from sipserver.sip import names
@@ -45,53 +47,51 @@ class Settings:
     """How many bindings one address may have."""
 
 
-def is_wildcard(request: Request) -> bool:
-    """Whether the request removes every binding of its address (RFC 3261 §10.2.2). Raises SipError(400)."""
-    values = request.values(names.CONTACT)
+def is_wildcard(request: Request, values: Sequence[str]) -> bool:
+    """Whether these Contact values remove every binding of the address (RFC 3261 §10.2.2). Raises SipError(400)."""
     if not any(value.startswith("*") for value in values):
         return False
     # RFC 3261 §10.3 step 6: the star stands alone, and the request is about removal and nothing else.
-    expires = request.header(names.EXPIRES)
     if len(values) > 1 or values[0] != "*":
         raise SipError(400, "Contact * must stand alone")
+    expires = request.header(names.EXPIRES)
     if expires is None or not expires.isascii() or not expires.isdigit() or expires.strip("0"):
         raise SipError(400, "Contact * needs Expires: 0")
     return True
 
 
-def read_contacts(request: Request, aor: str, flow: Flow, settings: Settings, now: float) -> list[Binding]:
-    """The bindings that this request asks for, in its order; one to be removed expires at ``now``.
+def read_contacts(
+    request: Request, values: Sequence[str], aor: str, flow: Flow, settings: Settings, now: float
+) -> list[Binding]:
+    """The bindings that these Contact values ask for, in their order; one to be removed expires at ``now``.
 
     Raises SipError: 400 for what cannot be stored, 403 for more contacts than one request can need, 423.
     """
-    values = request.values(names.CONTACT)
     if not values:
         raise SipError(400, "Bad Contact")
     # A device that moves replaces each of its contacts: as many to remove as to add.
     if len(values) > 2 * settings.max_contacts:
         raise SipError(403, "Too many contacts")
-    addresses = request.addresses(names.CONTACT)
     path = _read_path(request)
     call_id, cseq = request.call_id, request.cseq[0]
     agent = _agent(request)
     header_expires = request.header(names.EXPIRES)
     default = settings.default_expires if header_expires is None else parse_delta(header_expires)
-    shared = len(call_id) + sum(map(len, path))
     _check_text(call_id)
+    shared = len(call_id) + sum(map(len, path))
     found = []
-    for address in addresses:
-        _check_contact(address)
+    for value in values:
+        address = _read_contact(value)
         params = contact_params(address)
         instance, reg_id = _device(address)
         if len(address.uri_text) + len(params) + shared > MAX_STORED:
             raise SipError(400, "Contact too long")
-        found.append(
-            Binding(
-                aor, address.uri_text, _thousandths(address),
-                now + _interval(address, default, settings), call_id, cseq, instance, reg_id, path, agent, params,
-                flow.transport, flow.host, flow.port, flow.connection, now,
-            )  # fmt: skip
-        )
+        expires_at = now + _interval(address, default, settings)
+        binding = Binding(
+            aor, address.uri_text, _thousandths(address), expires_at, call_id, cseq, instance, reg_id, path, agent,
+            params, flow.transport, flow.host, flow.port, flow.connection, now,
+        )  # fmt: skip
+        found.append(binding)
     # RFC 5626 §6: who registers a flow registers nothing else with it.
     if len(found) > 1 and any(each.reg_id is not None for each in found):
         if sum(each.expires_at > now for each in found) > 1:
@@ -99,8 +99,8 @@ def read_contacts(request: Request, aor: str, flow: Flow, settings: Settings, no
     return found
 
 
-def same_contact(wanted: Binding, other: Binding) -> bool:
-    """Whether the one takes the place of the other.
+def same_contact(wanted: Binding, other: Binding, parsed: dict[str, Uri]) -> bool:
+    """Whether the one takes the place of the other. ``parsed`` remembers URIs from call to call.
 
     The same device does (RFC 5626 §6), also one that names no reg-id: it has several contacts only
     because it was restarted (RFC 5627 §5.1). So does an equivalent URI (RFC 3261 §10.3 step 7), unless it belongs to
@@ -113,7 +113,14 @@ def same_contact(wanted: Binding, other: Binding) -> bool:
             return False
     if wanted.contact == other.contact:
         return True
-    return Uri.parse(wanted.contact).equivalent(Uri.parse(other.contact))
+    return _uri(wanted.contact, parsed).equivalent(_uri(other.contact, parsed))
+
+
+def _uri(contact: str, parsed: dict[str, Uri]) -> Uri:
+    uri = parsed.get(contact)
+    if uri is None:
+        uri = parsed[contact] = Uri.parse(contact)
+    return uri
 
 
 def contact_params(address: Address) -> str:
@@ -136,14 +143,16 @@ def contact_params(address: Address) -> str:
     return kept
 
 
-def _check_contact(address: Address) -> None:
-    """Only SIP contacts can be called: others would be stored for nothing."""
+def _read_contact(value: str) -> Address:
     try:
-        uri = address.uri
+        address = Address.parse(value)
+        is_sip = address.uri.is_sip
     except SipError:
         raise SipError(400, "Bad Contact") from None
-    if not uri.is_sip:
+    # Others cannot be called from here: they would be stored for nothing.
+    if not is_sip:
         raise SipError(400, "Contact is no SIP URI")
+    return address
 
 
 def _check_text(value: str) -> None:
@@ -184,16 +193,19 @@ def _device(address: Address) -> tuple[str | None, int | None]:
 
 def _agent(request: Request) -> str | None:
     value = request.header(names.USER_AGENT)
-    return text(value)[:MAX_AGENT] if value else None
+    return _agent_text(value[: 4 * MAX_AGENT]) if value else None
+
+
+# Thousands of endpoints say the same of themselves: their bindings share one copy.
+@lru_cache(maxsize=1024)
+def _agent_text(value: str) -> str:
+    return text(value)[:MAX_AGENT]
 
 
 def _read_path(request: Request) -> tuple[str, ...]:
-    """The path vector, in the order it is written. Raises SipError."""
+    """The path vector of RFC 3327 §5.3, in the order it is written. Raises SipError(400)."""
     if not request.has(names.PATH):
         return ()
-    # RFC 3327 §5.3: a path that the endpoint does not know of was put there by somebody it may not want.
-    if "path" not in request.option_tags(names.SUPPORTED):
-        raise SipError(420, "Bad Extension", ("Unsupported: path",))
     found = []
     for address in request.addresses(names.PATH):
         try:

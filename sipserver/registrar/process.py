@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from sipserver.registrar.binding import Binding, Change, apply_changes
+from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change, apply_changes
 from sipserver.registrar.contacts import Settings, is_wildcard, read_contacts, same_contact
 from sipserver.sip import names
 from sipserver.sip.digest import Authenticator
@@ -30,6 +30,7 @@ from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.grammar import bracketed
 from sipserver.sip.message import Request
+from sipserver.sip.uri import Uri
 
 __all__ = ["NeedBindings", "Registered", "Settings", "UpdateBindings", "register"]
 
@@ -89,11 +90,12 @@ def register(
     if not request.has(names.CONTACT):
         current: tuple[Binding, ...] = yield NeedBindings(aor, update=False)
         return Registered(aor, answer_headers(request, current, now), (), current)
-    if is_wildcard(request):
+    values = request.values(names.CONTACT)
+    if is_wildcard(request, values):
         current = yield NeedBindings(aor, update=True)
         changes = plan_removal_of_all(request, current)
     else:
-        wanted = read_contacts(request, aor, flow, settings, now)
+        wanted = read_contacts(request, values, aor, flow, settings, now)
         current = yield NeedBindings(aor, update=True)
         changes = plan_changes(wanted, current, now)
     after = current
@@ -132,11 +134,13 @@ def check_domain(request: Request, flow: Flow, settings: Settings) -> tuple[str,
 
 def check_extensions(request: Request) -> None:
     """RFC 3261 §10.3 step 2, §8.2.2.3: refuse what has to be understood and is not. Raises SipError(420)."""
-    if not request.has(names.REQUIRE):
-        return
-    unknown = [tag for tag in request.option_tags(names.REQUIRE) if tag not in SUPPORTED]
-    if unknown:
-        raise SipError(420, "Bad Extension", (f"Unsupported: {', '.join(unknown)}",))
+    if request.has(names.REQUIRE):
+        unknown = [tag for tag in request.option_tags(names.REQUIRE) if tag not in SUPPORTED]
+        if unknown:
+            raise SipError(420, "Bad Extension", (f"Unsupported: {', '.join(unknown)}",))
+    # RFC 3327 §5.3: a path that the endpoint knows nothing of was put there by somebody it may not want.
+    if request.has(names.PATH) and "path" not in request.option_tags(names.SUPPORTED):
+        raise SipError(420, "Bad Extension", ("Unsupported: path",))
 
 
 def authorize(identity: str, aor: str) -> None:
@@ -157,11 +161,12 @@ def plan_changes(wanted: Sequence[Binding], current: Sequence[Binding], now: flo
     """RFC 3261 §10.3 step 7: the changes of every contact together, or SipError for one of them and none at all."""
     changes = []
     replaced: set[Binding] = set()
+    parsed: dict[str, Uri] = {}
     for position, new in enumerate(wanted):
         # Which of the two would count is a guess; the RFC's own rule has the second fail for its CSeq.
-        if position and any(same_contact(new, other) for other in wanted[:position]):
+        if position and any(same_contact(new, other, parsed) for other in wanted[:position]):
             raise SipError(400, "Same Contact twice")
-        before = [binding for binding in current if same_contact(new, binding)]
+        before = [binding for binding in current if same_contact(new, binding, parsed)]
         for binding in before:
             _check_order(new.call_id, new.cseq, binding)
         before = [binding for binding in before if binding not in replaced]
@@ -190,7 +195,8 @@ def check_bounds(after: Sequence[Binding], changes: Sequence[Change], settings: 
     """
     if len(after) < 2:
         return
-    growth = sum(change.kind == "added" for change in changes) - sum(change.kind == "removed" for change in changes)
+    kinds = [change.kind for change in changes]
+    growth = kinds.count(ADDED) - kinds.count(REMOVED)
     if growth > 0 and len(after) > settings.max_contacts:
         raise SipError(403, "Too many contacts")
     if sum(len(each.contact) + len(each.params) for each in after) > MAX_ANSWER:

@@ -66,29 +66,47 @@ class Context:
             return flow
         return self.transports.flow_for("UDP", flow.host, port, listener=flow.listener) or flow
 
-    def refuse_statelessly(self, request: Request, flow: Flow, error: SipError, *, kind: str) -> None:
-        """Answer a request without keeping anything of it, and note the refusal."""
+    def answer_statelessly(self, request: Request, flow: Flow, error: SipError) -> None:
+        """Answer a request without keeping anything of it."""
         if request.method != "ACK":
-            data = build.reply(request, error.status, error.reason, self.stateless_tag(request), error.headers)
+            tag, headers = self.stateless_tag(request), (*error.headers, *self.server_header)
+            data = build.reply(request, error.status, error.reason, tag, headers)
             self.transports.send(self.reply_flow(request, flow), data)
+
+    def refuse_statelessly(self, request: Request, flow: Flow, error: SipError, *, kind: str) -> None:
+        """The same, and note the refusal."""
+        self.answer_statelessly(request, flow, error)
         self.rejected(request, flow, error, kind=kind)
 
-    def rejected(self, message: Message | None, flow: Flow, error: SipError, *, kind: str = "malformed") -> None:
+    def rejected(
+        self, message: Message | None, flow: Flow, error: SipError, *, kind: str = "malformed", party: str | None = None
+    ) -> None:
         """Note a message that was refused or could not be read: a row in ``errors`` and a line in the log."""
         now = self.wall_clock()
         method = message.method if isinstance(message, Request) else None
         agent = observe.agent(message) if message is not None else None
         self.recorder.error(
-            at=int(now * 1000), kind=kind, method=method, status=error.status, agent=agent, party=None,
+            at=int(now * 1000), kind=kind, method=method, status=error.status, agent=agent, party=party,
             detail=error.reason, source=flow.host,
         )  # fmt: skip
-        if int(now) != self._log_second:
-            self._log_second, self._log_lines = int(now), 0
-        self._log_lines += 1
-        if self._log_lines > LOG_LINES_PER_SECOND:
-            self.log_suppressed += 1
+        if not self.may_log(now):
             return
         self.log.warning(
             "message.rejected", kind=kind, status=error.status, reason=error.reason, method=method,
             source=flow.label, agent=agent, suppressed=self.log_suppressed or None,
         )  # fmt: skip
+
+    def may_log(self, now: float) -> bool:
+        """Whether one more line about a refusal may be written in this second."""
+        if int(now) != self._log_second:
+            self._log_second, self._log_lines = int(now), 0
+        self._log_lines += 1
+        if self._log_lines > LOG_LINES_PER_SECOND:
+            self.log_suppressed += 1
+            return False
+        return True
+
+    @staticmethod
+    def agent_of(message: Message) -> str | None:
+        """What the sender says it is."""
+        return observe.agent(message)

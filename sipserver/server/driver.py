@@ -50,13 +50,14 @@ class Driver:
         """One datagram, or one frame of a stream."""
         try:
             message = parse(data, self.limits)
-            if isinstance(message, Response):
-                self._on_response(message)
-                return
-            check_request(message, datagram=not flow.reliable)
         except MalformedMessage as error:
             self._on_malformed(error, flow)
             return
+        if isinstance(message, Response):
+            self._on_response(message)
+            return
+        try:
+            check_request(message)
         except SipError as error:
             self._on_malformed(MalformedMessage(error.status, error.reason, message), flow, error.headers)
             return

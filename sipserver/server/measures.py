@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,37 +50,38 @@ def _stores(service: Service) -> None:
     writers = {
         "calls": service.calls_writer, "accounts": service.parties_writer, "location": service.location.writer,
     }  # fmt: skip
-    for name, help_text, attribute in (
-        ("rows_written", "Rows committed", "rows_written"),
-        ("commits", "Transactions committed", "commits"),
-        ("commits_failed", "Transactions that the store refused", "failed_commits"),
-        ("rows_refused", "Rows not taken because the queue was full", "refused"),
-        ("rows_set_aside", "Rows that cannot be written at all", "poisoned"),
-    ):
-        service.metrics.register(
-            f"store_{name}",
-            help_text,
-            lambda key=attribute: {store: getattr(writer, key) for store, writer in writers.items()},
-            label="store",
-        )
-    service.metrics.register(
-        "store_rows_waiting", "Rows not yet committed",
-        lambda: {store: writer.pending for store, writer in writers.items()}, "gauge", "store",
-    )  # fmt: skip
-    service.metrics.register(
-        "store_failing", "1 while the store refuses rows",
-        lambda: {store: int(writer.failing) for store, writer in writers.items()}, "gauge", "store",
-    )  # fmt: skip
+
+    def of_each(attribute: str) -> Callable[[], dict[str, int]]:
+        return lambda: {store: int(getattr(writer, attribute)) for store, writer in writers.items()}
+
+    add = service.metrics.register
+    add("store_rows_written", "Rows committed", of_each("rows_written"), label="store")
+    add("store_commits", "Transactions committed", of_each("commits"), label="store")
+    add("store_commits_failed", "Transactions that the store refused", of_each("failed_commits"), label="store")
+    add("store_rows_refused", "Rows not taken because the queue was full", of_each("refused"), label="store")
+    add("store_rows_set_aside", "Rows that cannot be written at all", of_each("poisoned"), label="store")
+    add("store_rows_waiting", "Rows not yet committed", of_each("pending"), "gauge", "store")
+    add("store_failing", "1 while the store refuses rows", of_each("failing"), "gauge", "store")
 
 
 def _sockets(service: Service) -> None:
     add = service.metrics.register
     transports = service.transports
-    for name in ("received", "sent", "dropped", "send_errors"):
-        add(
-            f"udp_{name}", f"Datagrams {name.replace('_', ' ')}",
-            lambda key=name: sum(getattr(each, key) for each in transports.udp),
-        )  # fmt: skip
-    for name in ("received", "sent", "malformed", "refused_connections"):
-        add(f"tcp_{name}", f"TCP {name.replace('_', ' ')}", lambda key=name: getattr(transports.tcp, key, 0))
-    add("tcp_connections", "TCP connections", lambda: getattr(transports.tcp, "connections", 0), "gauge")
+
+    def of_udp(attribute: str) -> Callable[[], int]:
+        return lambda: sum(getattr(listener, attribute) for listener in transports.udp)
+
+    def of_tcp(attribute: str) -> Callable[[], int]:
+        return lambda: int(getattr(transports.tcp, attribute, 0))
+
+    add("udp_received", "Datagrams received", of_udp("received"))
+    add("udp_sent", "Datagrams sent", of_udp("sent"))
+    add("udp_dropped", "Datagrams dropped for want of room in the send queue", of_udp("dropped"))
+    add("udp_send_errors", "Datagrams that could not be sent", of_udp("send_errors"))
+    add("tcp_received", "Messages received over TCP", of_tcp("received"))
+    add("tcp_sent", "Messages sent over TCP", of_tcp("sent"))
+    add("tcp_malformed", "Streams that could not go on", of_tcp("malformed"))
+    add("tcp_timed_out", "Connections closed by a time-out", of_tcp("timed_out"))
+    add("tcp_cut_off", "Connections cut off because the peer did not read", of_tcp("cut_off"))
+    add("tcp_refused_connections", "Connections refused at a bound", of_tcp("refused_connections"))
+    add("tcp_connections", "Connections", of_tcp("connections"), "gauge")

@@ -21,7 +21,7 @@ from sipserver.server.timers import TimerQueue
 from sipserver.server.transactions import ServerTransaction
 from sipserver.server.watch import CallWatch
 from sipserver.sip import build
-from sipserver.sip.digest import Authenticator
+from sipserver.sip.digest import MISSING, STALE, AuthenticationRequired, Authenticator
 from sipserver.sip.effects import Effect, NeedCredentials
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -74,7 +74,7 @@ class Proxying:
         transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         if plan.kind == ANSWER:
             tag = self.context.tokens.hex16()
-            transaction.respond(200, build.reply(request, 200, to_tag=tag, headers=plan.headers))
+            transaction.respond(200, build.reply(request, 200, to_tag=tag, headers=(*plan.headers, *self.context.server_header)))
             return
         self.forwarded += 1
         relay = Relay(self, transaction, request, plan, flow, call_key or self.context.tokens.hex16())
@@ -92,7 +92,7 @@ class Proxying:
         key, side = plan.dialog
         self.watch.confirmed(key, ack)
         self.finder.find(
-            uri, None, (key, other_side(side)), reliable=False, found=partial(self._send_statelessly, ack, plan)
+            uri, None, (key, other_side(side)), reliable=False, found=partial(self._send_statelessly, ack, plan, flow)
         )
         return True
 
@@ -146,6 +146,10 @@ class Proxying:
 
     def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
         error = refused.error
+        if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
+            # Every call begins like this: to be asked who one is is no refusal.
+            self.context.answer_statelessly(request, flow, error)
+            return
         if not refused.call_key:
             self.context.refuse_statelessly(request, flow, error, kind=refused.kind)
             return
@@ -153,12 +157,13 @@ class Proxying:
         self.watch.refused(refused.call_key, error.status, error.reason)
         self.context.rejected(request, flow, error, kind=refused.kind)
         transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
-        tag = self.context.tokens.hex16()
-        transaction.respond(error.status, build.reply(request, error.status, error.reason, tag, error.headers))
+        tag, headers = self.context.tokens.hex16(), (*error.headers, *self.context.server_header)
+        transaction.respond(error.status, build.reply(request, error.status, error.reason, tag, headers))
 
-    def _send_statelessly(self, ack: Request, plan: Plan, flow: Flow | None) -> None:
+    def _send_statelessly(self, ack: Request, plan: Plan, flow_in: Flow, flow: Flow | None) -> None:
         if flow is not None:
-            self.context.transports.send(flow, stateless(ack, plan, flow, self.context.tokens.hex16()).data)
+            request = stateless(ack, plan, flow_in, flow, self.context.tokens.hex16())
+            self.context.transports.send(flow, request.data)
 
 
 class _Refused(Exception):
@@ -168,7 +173,8 @@ class _Refused(Exception):
         super().__init__(error.status, error.reason)
         self.error = error
         self.call_key = call_key
-        self.kind = "challenged" if error.status == 407 else "refused"
+        self.kind = "credentials" if isinstance(error, AuthenticationRequired) else "refused"
+        """As it stands in ``errors``."""
 
 
 class Relay:

@@ -64,7 +64,7 @@ class Service:
         self.log = make_log(self.parties.party)
         self.recovered = self._recover(data_dir / CALLS_FILE)
         self.calls_writer = self._writer(data_dir / CALLS_FILE, CALL_STATEMENTS, keep_failed=True, mode=CALLS_MODE)
-        self.location = SqliteLocation(data_dir / LOCATION_FILE, **self._location_options())
+        self.location = self._open_location(data_dir / LOCATION_FILE)
         tokens = Tokens()
         self.recorder = Recorder(
             self.calls_writer,
@@ -144,6 +144,7 @@ class Service:
             self.log.debug("accounts.changed")
         self.parties.refresh()
         self.registrations.tick()
+        self.location.poll_removals()
         self._ticks += 1
         if self._ticks % 5 == 0:
             self.recorder.alive(self._now_ms())
@@ -184,8 +185,7 @@ class Service:
         return bool(self.calls_writer.pending or self.location.pending)
 
     def _close_stores(self) -> int:
-        lost = self.calls_writer.close() + self.parties_writer.close()
-        self.location.close()
+        lost = self.calls_writer.close() + self.parties_writer.close() + self.location.close()
         self.credentials.close()
         self.parties.close()
         return lost
@@ -209,6 +209,20 @@ class Service:
         self.credentials = CredentialCache(path, keyring)
         self.parties = Parties(path, self.parties_writer)
         return keyring
+
+    def _open_location(self, path: Path) -> SqliteLocation:
+        storage = self.config.storage
+        return SqliteLocation(
+            path,
+            now=self._clock(),
+            call_soon=self._loop.call_soon_threadsafe,
+            max_rows=storage.queue_rows,
+            interval=storage.commit_interval_ms / 1000,
+            synchronous=storage.synchronous,
+            on_state=partial(self._on_store_state, path.name),
+            on_poison=partial(self._on_poison, path.name),
+            on_removed=lambda bindings: self.registrations.note_removed(bindings),
+        )
 
     def _recover(self, path: Path) -> int:
         """Bring ``calls.db`` up to date and close what the last run left open."""

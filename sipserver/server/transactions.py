@@ -98,6 +98,10 @@ class ClientTransaction:
         self.layer.run_client(self, self.machine.on_timer(timer))
 
 
+def _ignore(_ack: Request, _flow: Flow) -> None:
+    """Nobody wants ACKs yet."""
+
+
 class TransactionLayer:
     """Both tables of transactions, bounded."""
 
@@ -107,7 +111,6 @@ class TransactionLayer:
         timer_queue: TimerQueue,
         timers: Timers,
         max_servers: int,
-        on_ack: Callable[[Request, Flow], None] = lambda ack, flow: None,
     ) -> None:
         self._sender = sender
         self._queue = timer_queue
@@ -117,7 +120,7 @@ class TransactionLayer:
         self._over_connection: dict[int, set[ClientTransaction]] = {}
         self.max_servers = max_servers
         """Server transactions at most; a request beyond them is answered 503 without one."""
-        self.on_ack = on_ack
+        self.on_ack: Callable[[Request, Flow], None] = _ignore
         """Where an ACK goes that found an INVITE's transaction and does not belong to it: that of a 2xx."""
 
     @property

@@ -32,6 +32,7 @@ from sipserver.proxy import fork
 from sipserver.proxy.fork import CallEvent
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Message, Request
+from sipserver.sip.sdp import Description
 from sipserver.storage.database import StoreError
 from sipserver.telemetry.log import Log
 
@@ -106,8 +107,7 @@ class CallWatch:
 
     def confirmed(self, key: str, ack: Request) -> None:
         """The ACK of a 2xx passes."""
-        call = self._recorder.find(key)
-        if call is not None:
+        if self._recorder.find(key) is not None:
             self._recorder.handle(key, Confirmed(int(self._clock() * 1000), answer=observe.media(ack)))
 
     def refused(self, key: str, status: int, reason: str) -> None:
@@ -172,7 +172,7 @@ class CallWatch:
         return Ended(at, event.side or SERVER, reason=observe.reason(request) if request is not None else None)
 
     @staticmethod
-    def _agent_and_media(message: Message | None) -> tuple[str | None, observe.Description | None]:
+    def _agent_and_media(message: Message | None) -> tuple[str | None, Description | None]:
         if message is None:
             return None, None
         return observe.agent(message), observe.media(message)

@@ -96,8 +96,10 @@ def split_host_port(text: str) -> tuple[str, int | None]:
 @lru_cache(maxsize=4096)
 def split_sent_by(text: str) -> tuple[str, int | None]:
     """The sent-by of a Via: white space may stand around the colon, and IPv6 may lack its brackets."""
+    if len(text) > 2 * MAX_HOST:
+        raise SipError(400, "Bad host")
     if " " in text or "\t" in text:
-        text = re.sub(r"[ \t]*:[ \t]*", ":", text.strip(" \t"))
+        text = ":".join(part.strip(" \t") for part in text.split(":"))
     if text.count(":") > 1 and text[:1] != "[":
         # RFC 5118 §4.5: a bare IPv6 address in a Via is understood; any port on it would be a guess.
         return _ipv6(text), None

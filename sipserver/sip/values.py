@@ -86,7 +86,7 @@ def parse_params(text: str) -> dict[str, str | None]:
     Raises SipError for an empty parameter, one that is there twice (RFC 3261 §7.3.1), a name that is no
     token, and a value that is neither one word nor quoted.
     """
-    if '"' in text or " " in text or "\t" in text:
+    if '"' in text or " " in text or "\t" in text or "<" in text:
         return _parse_spaced_params(text)
     params: dict[str, str | None] = {}
     for part in text.split(";"):
@@ -107,13 +107,15 @@ def _parse_spaced_params(text: str) -> dict[str, str | None]:
             raise SipError(400, "Bad parameter")
         if value[:1] == '"':
             value = unquote(value)
-        elif '"' in value or " " in value or "\t" in value:
+        # A bracket without quotes could be taken for the address itself, by who reads it less carefully.
+        elif '"' in value or " " in value or "\t" in value or "<" in value:
             raise SipError(400, "Bad parameter")
         params[name] = value if equals else None
     return params
 
 
 def split_params(text: str) -> list[str]:
+    """What stands between the semicolons, as written; semicolons in quotes part nothing."""
     if '"' not in text:
         return text.split(";")
     parts, part = [], ""

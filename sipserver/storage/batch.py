@@ -24,8 +24,11 @@ MOST_ROWS = 64
 MOST_VALUES = 32_000
 """Below SQLite's bound on the parameters of one statement (32,766)."""
 
-# VALUES and a list of nothing but question marks.
-_VALUES = re.compile(r"\A\s*(?:INSERT|REPLACE)\b.*?\bVALUES\s*(\(\s*\?(?:\s*,\s*\?)*\s*\))", re.IGNORECASE | re.DOTALL)
+# VALUES and a list of question marks and plain numbers, at least one of them a question mark.
+_VALUES = re.compile(
+    r"\A\s*(?:INSERT|REPLACE)\b.*?\bVALUES\s*(\((?=[^)]*\?)\s*(?:\?|\d+)(?:\s*,\s*(?:\?|\d+))*\s*\))",
+    re.IGNORECASE | re.DOTALL,
+)
 _CHANGE = re.compile(r"\A\s*(?:UPDATE|DELETE)\b", re.IGNORECASE)
 # A parameter, or a quoted text that may hold a question mark of its own.
 _PARAMETER = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|\?\d*""")

@@ -89,6 +89,10 @@ class Log(structlog.BoundLoggerBase):
         """Write the rest; a reader that does not read is waited for a second."""
         self._logger.sink.close()
 
+    def set_level(self, level: str) -> None:
+        """Write lines of this level and above from now on."""
+        self._logger.threshold = LEVELS[level]
+
     @property
     def dropped(self) -> int:
         """Lines that were lost because nobody read them."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.calls import Store
-from support.calls import recorder as make_recorder
 
 from sipserver.calls.recorder import Recorder
+from support.calls import Store
+from support.calls import recorder as make_recorder
 
 
 @pytest.fixture

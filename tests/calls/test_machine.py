@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TypeVar
 
 import pytest
-from support.sdp import AUDIO, NO_VIDEO, VIDEO, description
 
 from sipserver.calls import machine
 from sipserver.calls.events import (
@@ -40,6 +39,7 @@ from sipserver.calls.rows import (
 )
 from sipserver.sip import sdp
 from sipserver.sip.sdp import Description
+from support.sdp import AUDIO, NO_VIDEO, VIDEO, description
 
 T = 1_000_000
 BOTH = description(AUDIO, VIDEO)
@@ -224,7 +224,8 @@ def test_device_that_says_unavailable_was_reached() -> None:
 
 
 def test_nobody_answers() -> None:
-    row = ended(Tried(T, 0), Rang(T + 9, 0), BranchFailed(T + 180_000, 0, 408, "timeout"), Failed(T + 180_000, 408, SERVER))
+    end = T + 180_000
+    row = ended(Tried(T, 0), Rang(T + 9, 0), BranchFailed(end, 0, 408, "timeout"), Failed(end, 408, SERVER))
     assert (row.outcome, row.end_cause, row.ended_by) == ("no_answer", "timeout", SERVER)
 
 
@@ -432,9 +433,8 @@ def test_change_before_the_answer_or_confirmation_changes_nothing() -> None:
 
 def test_timeline_of_a_call_is_bounded_but_its_end_is_there() -> None:
     call = answered()
-    for number in range(machine.MAX_EVENTS + 5):
-        rows = feed(call, Changed(T + 3_000 + number, CALLER))
-    assert rows == []
+    feed(call, *(Changed(T + 3_000 + number, CALLER) for number in range(machine.MAX_EVENTS)))
+    assert feed(call, Changed(T + 8_000, CALLER)) == []
     assert one(InsertEvent, feed(call, Ended(T + 9_000, CALLER))).number == machine.MAX_EVENTS + 1
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.sdp import AUDIO, NO_VIDEO, SLIDES, VIDEO, description
 
 from sipserver.calls.media import MediaBook, agree, covered, shows_video
 from sipserver.calls.rows import Agreed, CloseMedia, OpenMedia
 from sipserver.sip import sdp
+from support.sdp import AUDIO, NO_VIDEO, SLIDES, VIDEO, description
 
 SECURE = "m=audio 1 RTP/SAVP 0"
 

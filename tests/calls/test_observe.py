@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.sdp import AUDIO, body, description
-from support.sip import request, response
 
 from sipserver.calls import observe
 from sipserver.sip import sdp
 from sipserver.sip.message import Message, Request
+from support.sdp import AUDIO, body, description
+from support.sip import request, response
 
 SDP = body(AUDIO)
 
@@ -84,16 +84,16 @@ def test_no_description(lines: tuple[str, ...], content: bytes) -> None:
 
 @pytest.mark.parametrize("boundary", ["gc0p4", '"gc0p4"'])
 def test_description_as_a_part(boundary: str) -> None:
-    content = b"preamble\r\n--gc0p4\r\nContent-Type: text/plain\r\n\r\nhi\r\n--gc0p4\r\nCONTENT-TYPE : application/sdp\r\n"
-    content += b"Content-Disposition: session\r\n\r\n" + SDP + b"\r\n--gc0p4--\r\n"
-    assert observe.media(invite(f"Content-Type: multipart/mixed; boundary={boundary}", content=content)) == description(
-        AUDIO
-    )
+    content = b"preamble\r\n--gc0p4\r\nContent-Type: text/plain\r\n\r\nhi\r\n--gc0p4\r\nCONTENT-TYPE : application/sdp"
+    content += b"\r\nContent-Disposition: session\r\n\r\n" + SDP + b"\r\n--gc0p4--\r\n"
+    message = invite(f"Content-Type: multipart/mixed; boundary={boundary}", content=content)
+    assert observe.media(message) == description(AUDIO)
 
 
 def test_description_as_the_first_part_without_preamble() -> None:
     content = b"--b\r\nContent-Type: application/sdp\r\n\r\n" + SDP + b"\r\n--b--"
-    assert observe.media(invite("Content-Type: multipart/alternative;boundary=b", content=content)) == description(AUDIO)
+    message = invite("Content-Type: multipart/alternative;boundary=b", content=content)
+    assert observe.media(message) == description(AUDIO)
 
 
 def test_broken_description_is_unreadable() -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.calls import Store, T
 
 from sipserver.calls.events import CALLEE, CALLER, SERVER, Answered, Ended, Failed, Placed, Tried
 from sipserver.calls.query import list_calls, show_call
 from sipserver.calls.recorder import Recorder
+from support.calls import Store, T
 
 Find = Callable[..., list[str]]
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from support.calls import Numbers, Store, T
-from support.calls import recorder as make_recorder
-from support.sdp import AUDIO, NO_VIDEO, VIDEO, description
-
 from sipserver.calls import floods
 from sipserver.calls.events import (
     CALLEE,
@@ -30,6 +26,9 @@ from sipserver.calls.recorder import REFUSED, STATEMENTS, Recorder
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.migrations import open_store
 from sipserver.storage.writer import Writer
+from support.calls import Numbers, Store, T
+from support.calls import recorder as make_recorder
+from support.sdp import AUDIO, NO_VIDEO, VIDEO, description
 
 BOTH = description(AUDIO, VIDEO)
 
@@ -305,7 +304,12 @@ def test_the_real_writer_takes_its_rows(tmp_path: Path) -> None:
         recorder.stopped(T + 99_000)
         committed = threading.Event()
         outcome: list[bool] = []
-        writer.on_commit(lambda ok: (outcome.append(ok), committed.set())[0])
+
+        def note(ok: bool) -> None:
+            outcome.append(ok)
+            committed.set()
+
+        writer.on_commit(note)
         writer.flush()
         assert committed.wait(10)
         assert outcome == [True]

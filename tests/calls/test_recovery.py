@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from support.calls import Store, T
-from support.sdp import AUDIO, VIDEO, description
 
 from sipserver.calls import recovery
 from sipserver.calls.events import CALLER, Answered, Cancelled, Changed, Confirmed, Ended, Event, Placed, Rang, Tried
 from sipserver.calls.recorder import Recorder
 from sipserver.calls.recovery import recover
+from support.calls import Store, T
+from support.sdp import AUDIO, VIDEO, description
 
 BOTH = description(AUDIO, VIDEO)
 HELD = description(AUDIO, f"{VIDEO}\na=inactive")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from support.calls import Store
 
 CONTRACT = {
-    "calls": """id call_id caller callee started_at ringing_at answered_at confirmed_at ended_at setup_ms ring_ms talk_ms
-        outcome sip_status reason ended_by end_cause end_uncertainty_ms video content encrypted video_ms caller_country
-        caller_region caller_site caller_location_source callee_country callee_region callee_site callee_location_source
+    "calls": """id call_id caller callee started_at ringing_at answered_at confirmed_at ended_at setup_ms ring_ms
+        talk_ms outcome sip_status reason ended_by end_cause end_uncertainty_ms video content encrypted video_ms
+        caller_country
+        caller_region caller_site caller_location_source callee_country callee_region callee_site
+        callee_location_source
         caller_agent callee_agent caller_transport callee_transport devices node""",
     "call_branches": "call branch tried_at ringing_at answered_at ended_at status outcome agent",
     "call_media": "call kind codec direction bandwidth resolution level from_at to_at",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from support.proxy import flow, request
-from support.sip import response
-
 from sipserver.proxy.dialog import MAX_HOPS, DialogTable, answerer_hop, sender_hop
 from sipserver.proxy.record_route import CALLEE, CALLER
+from support.proxy import flow, request
+from support.sip import response
 
 ANSWER = """SIP/2.0 200 OK
 Via: SIP/2.0/UDP 192.0.2.10;branch=z9hG4bK1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.proxy import KEY, MINTER, flow, request
 
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side, record_route_lines
 from sipserver.sip.message import Request
+from support.proxy import KEY, MINTER, flow, request
 
 TOKEN = MINTER.token(KEY, "call-1", "from1")
 
@@ -84,7 +84,9 @@ def test_two_record_routes_where_the_transport_changes_outer_first() -> None:
 
 def test_two_record_routes_where_the_address_changes() -> None:
     lines = record_route_lines(flow(sent_by="[2001:db8::1]:5060"), flow(), "T")
-    assert [line[:35] for line in lines] == ["Record-Route: <sip:[2001:db8::1]:50", "Record-Route: <sip:192.0.2.10:5060;"]
+    assert [line.partition(";")[0] for line in lines] == [
+        "Record-Route: <sip:[2001:db8::1]:5060", "Record-Route: <sip:192.0.2.10:5060",
+    ]  # fmt: skip
 
 
 def test_sides_are_each_others_other() -> None:

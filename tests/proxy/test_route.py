@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
-from support.proxy import DOMAIN, KEY, MINTER, World, flow, request, signed, targets
 
 from sipserver.proxy.forward import forward
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter
@@ -13,22 +13,23 @@ from sipserver.proxy.route import ANSWER, FORWARD, CallPlaced, NeedTargets, Targ
 from sipserver.sip.effects import NeedCredentials
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Request
+from support.proxy import DOMAIN, KEY, MINTER, World, flow, request, signed, targets
 
 STRANGER = "<sip:eve@elsewhere.example>;tag=from1"
 TOKEN = MINTER.token(KEY, "call-1", "from1")
 MINTED = f"Route: <sip:192.0.2.10:5060;lr;vc={TOKEN}>"
 
 
-def refusal(message: Request, world: World | None = None, **changes: object) -> SipError:
+def refusal(message: Request, world: World | None = None, **changes: Any) -> SipError:
     """The answer to a request that is not let through."""
     with pytest.raises(SipError) as caught:
         (world or World(bob=targets(1))).admit(message, **changes)
     return caught.value
 
 
-def in_dialog(method: str, *extra: str, uri: str = "sip:bob@192.0.2.20", **more: str) -> Request:
+def in_dialog(method: str, *extra: str, uri: str = "sip:bob@192.0.2.20", **more: Any) -> Request:
     """A request of the caller inside the dialog."""
-    return request(method, uri, *extra, **{"to": "<sip:bob@example.test>;tag=to1", **more})  # type: ignore[arg-type]
+    return request(method, uri, *extra, **({"to": "<sip:bob@example.test>;tag=to1"} | more))
 
 
 # §16.3
@@ -389,8 +390,11 @@ def test_targets_are_grouped_by_falling_q() -> None:
 
 def test_uri_and_device_are_tried_once() -> None:
     found = [
-        Target("sip:a@h", instance="<urn:1>"), Target("sip:b@h", instance="<urn:1>"), Target("sip:a@h"), Target("sip:c@h"),
-    ]  # fmt: skip
+        Target("sip:a@h", instance="<urn:1>"),
+        Target("sip:b@h", instance="<urn:1>"),
+        Target("sip:a@h"),
+        Target("sip:c@h"),
+    ]
     plan = World(bob=found).admit(signed(request()))
     assert [target.uri_text for target in plan.groups[0]] == ["sip:a@h", "sip:c@h"]
 
@@ -407,6 +411,8 @@ def test_sips_reaches_sips_contacts_only() -> None:
     assert refusal(signed(request("INVITE", "sips:bob@example.test"))).status == 480
 
 
-@pytest.mark.parametrize(("method", "recorded"), [("INVITE", True), ("SUBSCRIBE", True), ("FOO", True), ("MESSAGE", False)])
+@pytest.mark.parametrize(
+    ("method", "recorded"), [("INVITE", True), ("SUBSCRIBE", True), ("FOO", True), ("MESSAGE", False)]
+)
 def test_server_stays_on_the_path_of_what_may_begin_a_dialog(method: str, recorded: bool) -> None:
     assert World(bob=targets(1)).admit(signed(request(method))).record_route is recorded

@@ -105,6 +105,11 @@ def test_sent_by_may_have_spaces_and_bare_ipv6(written: str, host: str, port: in
     assert grammar.split_sent_by(written) == (host, port)
 
 
+def test_sent_by_of_spaces_is_refused() -> None:
+    with pytest.raises(SipError):
+        grammar.split_sent_by("a" + " " * 8000 + ":5060")
+
+
 def test_ipv6_stands_in_brackets_before_a_port() -> None:
     assert grammar.bracketed("::1") == "[::1]"
     assert grammar.bracketed("192.0.2.1") == "192.0.2.1"

@@ -238,6 +238,8 @@ def test_address_is_taken_apart(value: str, display: str | None, uri_text: str, 
         "sip:a,b@example.com",
         "sip:a b@example.com",
         "sip:bob@example.com;",
+        "sip:bob@example.com;x=<sip:eve@example.com>",
+        "<sip:bob@example.com>;tag=1, <sip:eve@example.com>",
     ],
 )
 def test_broken_address_is_refused(value: str) -> None:

@@ -92,7 +92,9 @@ class World:
         self.targets = {f"{user}@{DOMAIN}": tuple(found) for user, found in targets.items()}
         self.asked: list[Effect] = []
 
-    def admit(self, message: Request, from_flow: Flow | None = None, *, minter: Minter = MINTER, **changes: Any) -> Plan:
+    def admit(
+        self, message: Request, from_flow: Flow | None = None, *, minter: Minter = MINTER, **changes: Any
+    ) -> Plan:
         """The plan for a request; raises what ``admit`` raises."""
         steps = admit(message, from_flow or flow(), settings(**changes), AUTHENTICATOR, minter, NOW)
         return self.run(steps)
@@ -104,8 +106,8 @@ class World:
             try:
                 effect = steps.send(answer)
             except StopIteration as stop:
-                assert isinstance(stop.value, Plan)
-                return stop.value
+                made: Plan = stop.value
+                return made
             self.asked.append(effect)
             answer = self._answer(effect)
 
@@ -140,7 +142,12 @@ def targets(number: int, q: int = 1000) -> list[Target]:
 
 
 def response(
-    sent: OutgoingRequest, status: int, *extra: str, tag: str | None = "to1", reason: str = "Whatever", body: bytes = b""
+    sent: OutgoingRequest,
+    status: int,
+    *extra: str,
+    tag: str | None = "to1",
+    reason: str = "Whatever",
+    body: bytes = b"",
 ) -> Response:
     """What a device answers to a forwarded request, routes echoed."""
     copied = [

@@ -31,8 +31,8 @@ class Recorder:
         self.malformed: list[tuple[MalformedMessage, Flow]] = []
         self.closed: list[Flow] = []
         self.batches = 0
-        self.answer: Callable[[bytes, Flow], None] = lambda data, flow: None
-        self.answer_malformed: Callable[[Flow], None] = lambda flow: None
+        self.answer: Callable[[bytes, Flow], object] = lambda data, flow: None
+        self.answer_malformed: Callable[[Flow], object] = lambda flow: None
         self._changed = asyncio.Event()
 
     def on_message(self, data: bytes, flow: Flow) -> None:
@@ -73,10 +73,14 @@ class DatagramPeer(asyncio.DatagramProtocol):
         self.received: asyncio.Queue[tuple[bytes, str, int]] = asyncio.Queue()
         self.port = 0
         self.transport: asyncio.DatagramTransport | None = None
+        self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
         self.port = transport.get_extra_info("sockname")[1]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.gone.set()
 
     def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
         self.received.put_nowait((data, str(addr[0]), int(addr[1])))
@@ -99,6 +103,7 @@ async def datagram_peer(host: str = "127.0.0.1") -> AsyncIterator[DatagramPeer]:
         yield peer
     finally:
         transport.close()
+        await peer.gone.wait()
 
 
 @asynccontextmanager

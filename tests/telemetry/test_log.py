@@ -80,6 +80,15 @@ def test_lines_below_the_level_are_not_written(descriptor: int, level: str, expe
     assert [json.loads(line)["level"] for line in logged(descriptor, use, level=level)] == expected
 
 
+def test_level_changes_while_the_log_is_in_use(descriptor: int) -> None:
+    def use(log: Log) -> None:
+        log.debug("before")
+        log.set_level("debug")
+        log.bind(a=1).debug("after")
+
+    assert [json.loads(line)["event"] for line in logged(descriptor, use)] == ["after"]
+
+
 def test_bound_values_stand_on_each_line(descriptor: int) -> None:
     line = one(descriptor, lambda log: log.bind(node="n1").info("x", a=1))
     assert (line["node"], line["a"]) == ("n1", 1)

@@ -35,7 +35,7 @@ def hasty(**changes: float) -> Settings:
 
 async def test_a_message_is_received_and_answered_on_its_connection() -> None:
     async with serving("tcp:127.0.0.1:0") as (transports, receiver):
-        receiver.answer = lambda data, flow: transports.send(flow, data) and None
+        receiver.answer = lambda data, flow: transports.send(flow, data)
         async with stream_peer(port_of(transports)) as (reader, writer):
             writer.write(message())
             assert await read(reader, len(message())) == message()

@@ -1,0 +1,153 @@
+"""Bindings in memory: a dictionary by address, and a set of bindings for each second in which some expire.
+
+A refresh moves a binding from one set to another, so its cost depends neither on how many bindings there are nor
+on how often each was refreshed, and nothing of the old one is left behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from sipserver.location.base import EXPIRED_AT_ONCE, MAX_LINE
+from sipserver.registrar.binding import Binding, Change, apply_changes
+from sipserver.sip.errors import SipError
+
+Resume = Callable[[], None]
+
+
+class MemoryLocation:
+    """A ``Location`` that forgets everything with the process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Bindings that are kept; some may have expired a moment ago."""
+        self._bindings: dict[str, tuple[Binding, ...]] = {}
+        self._due: dict[int, set[Binding]] = {}
+        """Bindings by the first whole second at which they have expired."""
+        self._swept = 0
+        """Every binding due by then has been taken out."""
+        self._held: dict[str, deque[Resume] | None] = {}
+        """The addresses that are held, with who waits for them."""
+
+    def get(self, aor: str, now: float) -> tuple[Binding, ...]:
+        """See ``Location.get``."""
+        found = self._bindings.get(aor, ())
+        for binding in found:
+            if binding.expires_at <= now:
+                return tuple([each for each in found if each.expires_at > now])
+        return found
+
+    def acquire(self, aor: str, resume: Resume) -> bool:
+        """See ``Location.acquire``."""
+        if aor not in self._held:
+            self._held[aor] = None
+            return True
+        line = self._held[aor]
+        if line is None:
+            line = self._held[aor] = deque()
+        if len(line) >= MAX_LINE:
+            raise SipError(503, "Too many registrations at once", ("Retry-After: 1",))
+        line.append(resume)
+        return False
+
+    def release(self, aor: str) -> None:
+        """See ``Location.release``."""
+        assert aor in self._held, "release without acquire"
+        line = self._held[aor]
+        if line:
+            line.popleft()()
+        else:
+            del self._held[aor]
+
+    def replace(self, aor: str, changes: Sequence[Change], done: Callable[[bool], None]) -> None:
+        """See ``Location.replace``."""
+        self._apply(aor, changes)
+        done(True)
+
+    def expire(self, now: float, limit: int = EXPIRED_AT_ONCE) -> list[Binding]:
+        """See ``Location.expire``."""
+        second = int(now)
+        # The clock was set back: what was registered since may be due in a second that was swept before.
+        self._swept = min(self._swept, second)
+        gone: list[Binding] = []
+        finished = True
+        for due in self._seconds_until(second):
+            if len(gone) >= limit:
+                finished = False
+                break
+            held = self._sweep(self._due[due], gone, limit)
+            if held or self._due[due]:
+                self._due[due].update(held)
+                finished = False
+            else:
+                del self._due[due]
+            if finished:
+                self._swept = due
+        if finished:
+            self._swept = second
+        return gone
+
+    def flush(self) -> None:
+        """See ``Location.flush``: there is nothing to hand over."""
+
+    def close(self) -> int:
+        """See ``Location.close``: there is nothing to finish."""
+        return 0
+
+    def _seconds_until(self, second: int) -> list[int]:
+        """The seconds with bindings to look at, in order: by counting, or by sorting after a long pause."""
+        due = self._due
+        if second - self._swept > len(due):
+            return sorted([each for each in due if each <= second])
+        return [each for each in range(self._swept, second + 1) if each in due]
+
+    def _sweep(self, bucket: set[Binding], gone: list[Binding], limit: int) -> list[Binding]:
+        """Move bindings from the bucket to ``gone`` up to the limit; those taken out whose address is held."""
+        held = []
+        while bucket and len(gone) < limit:
+            binding = bucket.pop()
+            if binding.aor in self._held:
+                held.append(binding)
+            else:
+                self._take_out(binding)
+                gone.append(binding)
+        return held
+
+    def _take_out(self, binding: Binding) -> None:
+        rest = tuple([each for each in self._bindings[binding.aor] if each is not binding])
+        if rest:
+            self._bindings[binding.aor] = rest
+        else:
+            del self._bindings[binding.aor]
+        self.count -= 1
+
+    def _apply(self, aor: str, changes: Iterable[Change]) -> None:
+        before = self._bindings.get(aor, ())
+        after = apply_changes(before, changes)
+        for change in changes:
+            if change.before is not None:
+                bucket = self._due.get(int(change.before.expires_at) + 1)
+                if bucket is not None:
+                    bucket.discard(change.before)
+            if change.after is not None:
+                self._schedule(change.after)
+        if after:
+            self._bindings[aor] = after
+        else:
+            self._bindings.pop(aor, None)
+        self.count += len(after) - len(before)
+
+    def _schedule(self, binding: Binding) -> None:
+        due = int(binding.expires_at) + 1
+        bucket = self._due.get(due)
+        if bucket is None:
+            self._due[due] = {binding}
+        else:
+            bucket.add(binding)
+
+    def _add(self, binding: Binding) -> None:
+        """Keep a binding that was loaded, after those of its address that were loaded before."""
+        self._bindings[binding.aor] = (*self._bindings.get(binding.aor, ()), binding)
+        self._schedule(binding)
+        self.count += 1

@@ -1,0 +1,86 @@
+"""``location.db``: where endpoints are now. It holds addresses, so what is deleted in it is overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sipserver.registrar.binding import Binding
+from sipserver.storage.migrations import Database, Migrations
+
+PRAGMAS: Mapping[str, int | str] = {"secure_delete": "ON"}
+"""For every connection that writes to this file."""
+
+MIGRATIONS = Migrations("location")
+
+PATH_SEPARATOR = "\n"
+"""Between the Path values of a binding; none of them holds a line break."""
+
+SELECT = """
+    SELECT aor, key, contact, q, expires_at, call_id, cseq, instance, reg_id, path, user_agent, params, transport, host,
+        port, registered_at
+    FROM bindings
+"""
+"""Rows as ``from_row`` takes them; a condition may follow."""
+
+UPSERT = """
+    INSERT OR REPLACE INTO bindings (aor, key, contact, q, expires_at, call_id, cseq, instance, reg_id, path,
+        user_agent, params, transport, host, port, registered_at)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+"""Takes rows as ``to_row`` makes them."""
+
+
+@MIGRATIONS()
+def bindings(database: Database) -> None:
+    """The bindings, and the requests of operators to remove some while the server runs."""
+    # A path keeps its order in one column: nobody asks for its parts. Times are UNIX seconds.
+    database.execute("""
+        CREATE TABLE bindings (
+            aor TEXT NOT NULL,
+            key TEXT NOT NULL,
+            contact TEXT NOT NULL,
+            q INTEGER NOT NULL,
+            expires_at REAL NOT NULL,
+            call_id TEXT NOT NULL,
+            cseq INTEGER NOT NULL,
+            instance TEXT,
+            reg_id INTEGER,
+            path TEXT NOT NULL,
+            user_agent TEXT,
+            params TEXT NOT NULL,
+            transport TEXT NOT NULL,
+            host TEXT NOT NULL,
+            port INTEGER NOT NULL,
+            registered_at REAL NOT NULL,
+            PRIMARY KEY (aor, key)
+        ) STRICT, WITHOUT ROWID
+    """)
+    database.execute("""
+        CREATE TABLE removals (
+            id INTEGER PRIMARY KEY,
+            aor TEXT NOT NULL,
+            key TEXT NOT NULL,
+            requested_at REAL NOT NULL
+        ) STRICT
+    """)
+
+
+def to_row(binding: Binding) -> tuple[Any, ...]:
+    """The binding as a row for UPSERT."""
+    return (
+        binding.aor, binding.key, binding.contact, binding.q, binding.expires_at, binding.call_id, binding.cseq,
+        binding.instance, binding.reg_id, PATH_SEPARATOR.join(binding.path), binding.user_agent, binding.params,
+        binding.transport, binding.host, binding.port, binding.registered_at,
+    )  # fmt: skip
+
+
+def from_row(row: tuple[Any, ...]) -> Binding:
+    """The binding in a row of SELECT; its connection did not outlive the process that wrote it."""
+    (aor, _, contact, q, expires_at, call_id, cseq, instance, reg_id, path, user_agent, params, transport, host, port,
+        registered_at) = row  # fmt: skip
+    route = tuple(path.split(PATH_SEPARATOR)) if path else ()
+    return Binding(
+        aor, contact, q, expires_at, call_id, cseq, instance, reg_id, route, user_agent, params, transport, host, port,
+        0, registered_at,
+    )  # fmt: skip

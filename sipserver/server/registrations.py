@@ -1,0 +1,227 @@
+"""The registrar's side of the server: runs ``registrar.process`` and carries out what it asks for.
+
+An address is held from its look-up to its commit (``location.base``), so that no update is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from sipserver.accounts.credentials import CredentialCache
+from sipserver.accounts.parties import Parties
+from sipserver.location.base import Location
+from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change
+from sipserver.registrar.process import NeedBindings, Registered, Settings, UpdateBindings, register
+from sipserver.server.context import Context
+from sipserver.server.transactions import ServerTransaction
+from sipserver.sip import build
+from sipserver.sip.digest import MISSING, STALE, AuthenticationRequired, Authenticator
+from sipserver.sip.effects import Effect, NeedCredentials
+from sipserver.sip.errors import SipError
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Request
+from sipserver.sip.transaction.keys import Key
+from sipserver.storage.database import StoreError
+
+RETRY_LATER = ("Retry-After: 5",)
+
+
+class Registrations:
+    """REGISTER requests, and bindings that end by themselves."""
+
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        authenticators: Sequence[Authenticator],
+        credentials: CredentialCache,
+        location: Location,
+        parties: Parties,
+    ) -> None:
+        self.context = context
+        self.settings = settings
+        self.credentials = credentials
+        self.location = location
+        self.accepted = 0
+        """REGISTERs answered 200."""
+        self.refused = 0
+        """REGISTERs refused, challenges not counted."""
+        self._authenticators = authenticators
+        self._parties = parties
+
+    def on_request(self, request: Request, flow: Flow, key: Key) -> None:
+        """A REGISTER without a transaction."""
+        now = self.context.wall_clock()
+        steps = register(request, flow, self.settings, self._authenticators[flow.listener], now)
+        _Run(self, request, flow, key, now, steps).advance(None)
+
+    def tick(self) -> None:
+        """Once a second: bindings that have expired."""
+        now = self.context.wall_clock()
+        for binding in self.location.expire(now):
+            self._note("expired", binding, now)
+
+    def note_removed(self, bindings: Sequence[Binding]) -> None:
+        """An operator removed these."""
+        now = self.context.wall_clock()
+        for binding in bindings:
+            self._note("removed", binding, now)
+
+    def note_changes(self, registered: Registered, now: float) -> None:
+        """What changed, for the record and the log; a refresh from the same place is neither."""
+        for change in registered.changes:
+            binding = change.after or change.before
+            assert binding is not None, "a change of nothing"
+            if change.kind == ADDED or _moved(change):
+                self._note("bound", binding, now)
+            elif change.kind == REMOVED:
+                self._note("unbound", binding, now)
+            else:
+                self.context.log.debug("registration.refreshed", address=binding.aor, contact=binding.contact)
+
+    def note_refusal(self, request: Request, flow: Flow, error: SipError, now: float) -> None:
+        """A refusal: a sign-in that failed, for the record and the log. A first challenge is none."""
+        cause = error.reason
+        username = None
+        if isinstance(error, AuthenticationRequired):
+            if error.cause in (MISSING, STALE):
+                return
+            cause, username = error.cause, error.username
+        self.refused += 1
+        address = _claimed(request)
+        self.context.recorder.sign_in(
+            at=int(now * 1000), party=self.party(address), outcome="refused", status=error.status,
+            agent=self.context.agent_of(request), transport=flow.transport, source=flow.host, detail=cause,
+        )  # fmt: skip
+        if self.context.may_log(now):
+            self.context.log.warning(
+                "registration.refused", address=address, username=username, status=error.status, reason=cause,
+                source=flow.label,
+            )  # fmt: skip
+
+    def party(self, address: str | None) -> str | None:
+        """The party of an address, where it has one."""
+        try:
+            return self._parties.party(address) if address is not None else None
+        except StoreError:
+            return None
+
+    def _note(self, outcome: str, binding: Binding, now: float) -> None:
+        self.context.recorder.sign_in(
+            at=int(now * 1000), party=self.party(binding.aor), outcome=outcome, agent=binding.user_agent,
+            transport=binding.transport, source=binding.host,
+        )  # fmt: skip
+        self.context.log.info(
+            f"registration.{outcome}", address=binding.aor, contact=binding.contact, transport=binding.transport,
+            agent=binding.user_agent,
+        )  # fmt: skip
+
+
+class _Run:
+    """One REGISTER on its way through ``registrar.process``."""
+
+    __slots__ = ("_aor", "_flow", "_key", "_now", "_registrations", "_request", "_steps", "_transaction")
+
+    def __init__(
+        self,
+        registrations: Registrations,
+        request: Request,
+        flow: Flow,
+        key: Key,
+        now: float,
+        steps: Generator[Effect, Any, Registered],
+    ) -> None:
+        self._registrations = registrations
+        self._request = request
+        self._flow = flow
+        self._key = key
+        self._now = now
+        self._steps = steps
+        self._aor = ""
+        """The address that is held."""
+        self._transaction: ServerTransaction | None = None
+
+    def advance(self, answer: Any) -> None:
+        """Go on with the answer to the last effect, until something has to be waited for."""
+        registrations = self._registrations
+        try:
+            while True:
+                effect = self._steps.send(answer)
+                if isinstance(effect, NeedCredentials):
+                    answer = registrations.credentials.get(effect.username, effect.realm, effect.algorithm)
+                elif isinstance(effect, NeedBindings):
+                    # Whoever gets here has proved who they are: from now on there is a transaction.
+                    self._serve()
+                    if effect.update:
+                        held = registrations.location.acquire(effect.aor, self.resume)
+                        self._aor = effect.aor
+                        if not held:
+                            return
+                    answer = registrations.location.get(effect.aor, self._now)
+                elif isinstance(effect, UpdateBindings):
+                    registrations.location.replace(effect.aor, effect.changes, self.advance)
+                    return
+        except StopIteration as stop:
+            self._finish(stop.value)
+        except SipError as error:
+            self._refuse(error)
+        except StoreError:
+            self._refuse(SipError(503, "Store Unavailable", RETRY_LATER))
+
+    def resume(self) -> None:
+        """The address is free, and held for this run."""
+        self.advance(self._registrations.location.get(self._aor, self._now))
+
+    def _serve(self) -> ServerTransaction:
+        if self._transaction is None:
+            context = self._registrations.context
+            flow = context.reply_flow(self._request, self._flow)
+            self._transaction = context.transactions.serve(self._key, self._request, flow)
+        return self._transaction
+
+    def _finish(self, registered: Registered) -> None:
+        registrations = self._registrations
+        context = registrations.context
+        registrations.accepted += 1
+        headers = (*registered.headers, *context.server_header)
+        data = build.reply(self._request, 200, None, context.tokens.hex16(), headers)
+        self._serve().respond(200, data)
+        registrations.note_changes(registered, self._now)
+        self._release()
+
+    def _refuse(self, error: SipError) -> None:
+        registrations = self._registrations
+        context = registrations.context
+        data = build.reply(
+            self._request, error.status, error.reason, context.stateless_tag(self._request),
+            (*error.headers, *context.server_header),
+        )  # fmt: skip
+        if self._transaction is not None:
+            self._transaction.respond(error.status, data)
+        else:
+            context.transports.send(context.reply_flow(self._request, self._flow), data)
+        registrations.note_refusal(self._request, self._flow, error, self._now)
+        self._release()
+
+    def _release(self) -> None:
+        aor, self._aor = self._aor, ""
+        if aor:
+            self._registrations.location.release(aor)
+
+
+def _moved(change: Change) -> bool:
+    """Whether a refresh came from another place or device software than before."""
+    before, after = change.before, change.after
+    if before is None or after is None:
+        return False
+    return (before.contact, before.host, before.transport, before.user_agent) != (
+        after.contact, after.host, after.transport, after.user_agent,
+    )  # fmt: skip
+
+
+def _claimed(request: Request) -> str | None:
+    try:
+        return request.to.uri.aor()
+    except SipError:
+        return None
