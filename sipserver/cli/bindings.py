@@ -16,6 +16,7 @@ from sipserver.cli.stores import LOCATION_FILE, store_options
 from sipserver.location.query import list_bindings, request_removal
 from sipserver.registrar.binding import Binding
 from sipserver.sip.errors import SipError
+from sipserver.sip.message import text
 
 COLUMNS = ("address", "contact", "transport", "from", "expires_in", "agent")
 
@@ -70,7 +71,7 @@ def remove(address: str, contact: str | None, data_dir: Path) -> None:
     if not removed:
         raise Refusal(f"{aor} has no such binding" if contact else f"{aor} has no binding")
     for binding in removed:
-        click.echo(f"{plain(binding.contact)} removed")
+        click.echo(f"{plain(text(binding.contact))} removed")
 
 
 def as_row(binding: Binding, now: float) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def as_row(binding: Binding, now: float) -> dict[str, Any]:
     host = f"[{binding.host}]" if ":" in binding.host else binding.host
     return {
         "address": binding.aor,
-        "contact": binding.contact,
+        "contact": text(binding.contact),
         "q": binding.q / 1000,
         "transport": binding.transport,
         "from": f"{host}:{binding.port}",
@@ -87,7 +88,7 @@ def as_row(binding: Binding, now: float) -> dict[str, Any]:
         "expires_at": _utc(binding.expires_at),
         "instance": binding.instance,
         "reg_id": binding.reg_id,
-        "path": list(binding.path),
+        "path": [text(each) for each in binding.path],
         "agent": binding.user_agent,
     }
 

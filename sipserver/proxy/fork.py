@@ -158,8 +158,7 @@ class CallEvent(Effect):
 
 @dataclass(slots=True)
 class Done(Effect):
-    """Nothing more will come: forget the context. Without a final Reply before it there is none to be sent
-    (RFC 4320 §4.2), and the server transaction ends unanswered."""
+    """Nothing more will come: forget the context."""
 
 
 class ResponseContext:
@@ -205,7 +204,7 @@ class ResponseContext:
 
     @property
     def final(self) -> int:
-        """The status of the first final response that was returned, 0 before; 408 where RFC 4320 keeps it back."""
+        """The status of the first final response that was returned, 0 before."""
         return self._final
 
     def start(self) -> Sequence[Effect]:
@@ -551,12 +550,11 @@ class ResponseContext:
         if dialog is not None and self._request.method == "BYE":
             # RFC 3261 §15.1.1: after no answer, or one that knows of no dialog, nobody has it any longer.
             ended = status in (408, 481) or best.cause is not None
-        if ended and dialog is not None:
-            out.append(CallEvent(ENDED, message=best.response, side=dialog[1], status=status, cause=best.cause))
+            if ended:
+                out.append(CallEvent(ENDED, message=best.response, side=dialog[1], status=status, cause=best.cause))
         self._final = status
-        # RFC 4320 §4.2: 408 to anything but INVITE would come too late by its very meaning, so none is sent.
-        if status == 408 and not self._invite:
-            return
+        # RFC 4320 §4.2: a 408 to anything but INVITE comes too late by its very meaning, and none may be sent. The
+        # server transaction is told all the same: it keeps the 408 to itself, and ends (sip.transaction.server).
         if status == 503:
             # §16.7 step 6: a 503 would tell the caller that this server can serve nobody.
             best = Final(500, cause=best.cause)

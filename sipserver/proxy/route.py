@@ -159,11 +159,9 @@ def admit(
 
     Raises SipError with the answer; for an ACK that means to drop it.
     """
-    plan = Plan(
-        request.uri_text, _hops_left(request, settings), _breadth(request, settings), loop_part(request, minter)
-    )
     check_uri_scheme(request.uri)
-    last_hop = check_max_forwards(request, settings)
+    hops, last_hop = count_hops(request, settings)
+    plan = Plan(request.uri_text, hops, _breadth(request, settings), loop_part(request, minter))
     check_loop(request, plan.loop)
     check_proxy_require(request, settings)
     uri, proof = preprocess_route(request, plan, settings, minter)
@@ -219,13 +217,19 @@ def check_uri_scheme(uri: Uri) -> None:
         raise SipError(416, "Unsupported URI Scheme")
 
 
-def check_max_forwards(request: Request, settings: Settings) -> bool:
-    """§16.3 step 3: whether this server is the last hop, which is for OPTIONS alone to ask."""
-    if request.number(names.MAX_FORWARDS) != 0:
-        return False
+def count_hops(request: Request, settings: Settings) -> tuple[int, bool]:
+    """The Max-Forwards to go on with (§16.6 step 3), and whether this server is the last hop (§16.3 step 3).
+
+    Only OPTIONS may end here that way, since that is how one asks who stands in between.
+    """
+    hops = request.number(names.MAX_FORWARDS)
+    if hops is None:
+        return settings.max_forwards_default, False
+    if hops > 0:
+        return hops - 1, False
     if request.method != "OPTIONS" or not names_us(request.uri, settings):
         raise SipError(483, "Too Many Hops")
-    return True
+    return 0, True
 
 
 def check_loop(request: Request, loop: str) -> None:
@@ -254,18 +258,12 @@ def check_proxy_require(request: Request, settings: Settings) -> None:
         raise SipError(420, "Bad Extension", (f"Unsupported: {', '.join(unknown)}",))
 
 
-def _hops_left(request: Request, settings: Settings) -> int:
-    """§16.6 step 3: one less, or the default where there is none."""
-    hops = request.number(names.MAX_FORWARDS)
-    return settings.max_forwards_default if hops is None else hops - 1
-
-
 def _breadth(request: Request, settings: Settings) -> int:
     """RFC 5393 §5.3.3: the incoming Max-Breadth, bounded by ours.
 
     A small value makes branches wait for each other (``fork``), so only none at all is too little.
     """
-    breadth = request.number(names.MAX_BREADTH)
+    breadth = request.number(names.MAX_BREADTH) if names.MAX_BREADTH in request.names else None
     if breadth is None:
         return settings.max_breadth
     if breadth == 0:

@@ -61,11 +61,17 @@ def is_wildcard(request: Request, values: Sequence[str]) -> bool:
 
 
 def read_contacts(
-    request: Request, values: Sequence[str], aor: str, flow: Flow, settings: Settings, now: float
+    request: Request,
+    values: Sequence[str],
+    current: Sequence[Binding],
+    aor: str,
+    flow: Flow,
+    settings: Settings,
+    now: float,
 ) -> list[Binding]:
     """The bindings that these Contact values ask for, in their order; one to be removed expires at ``now``.
 
-    Raises SipError: 400 for what cannot be stored, 403 for more contacts than one request can need, 423.
+    A URI that one of the ``current`` bindings has was looked at when that was made. Raises SipError: 400 for what cannot be stored, 403 for more contacts than one request can need, 423.
     """
     if not values:
         raise SipError(400, "Bad Contact")
@@ -81,7 +87,7 @@ def read_contacts(
     shared = len(call_id) + sum(map(len, path))
     found = []
     for value in values:
-        address = _read_contact(value)
+        address = _read_contact(value, current)
         params = contact_params(address)
         instance, reg_id = _device(address)
         if len(address.uri_text) + len(params) + shared > MAX_STORED:
@@ -143,9 +149,12 @@ def contact_params(address: Address) -> str:
     return kept
 
 
-def _read_contact(value: str) -> Address:
+def _read_contact(value: str, current: Sequence[Binding]) -> Address:
     try:
         address = Address.parse(value)
+        for binding in current:
+            if binding.contact == address.uri_text:
+                return address
         is_sip = address.uri.is_sip
     except SipError:
         raise SipError(400, "Bad Contact") from None

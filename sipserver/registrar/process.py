@@ -4,9 +4,10 @@
     check_extensions    step 2          is everything understood that has to be?
     authenticate        step 3          whose request is it?          NeedCredentials
     authorize           step 4          is the address theirs?
-    plan                steps 6 and 7   which bindings change?        NeedBindings
-    update                              are they on disk?             UpdateBindings
-    Registered          step 8          what the 200 says
+                        step 5          what is bound already?        NeedBindings
+    plan_changes        steps 6 and 7   which bindings change?
+                                        are they on disk?             UpdateBindings
+    answer_headers      step 8          what the 200 says
 
 It yields what it needs, is sent the answer, raises SipError for a refusal and returns what was decided. Nothing
 has changed unless it returns. From the answer to a ``NeedBindings`` with ``update`` until the generator ends,
@@ -87,16 +88,15 @@ def register(
     identity = yield from authenticator.authenticate(request, domain, now, proxy=False)
     authorize(identity, aor)
     # RFC 3261 §10.3 step 6: without a Contact it is a question.
-    if not request.has(names.CONTACT):
-        current: tuple[Binding, ...] = yield NeedBindings(aor, update=False)
+    update = request.has(names.CONTACT)
+    current: tuple[Binding, ...] = yield NeedBindings(aor, update)
+    if not update:
         return Registered(aor, answer_headers(request, current, now), (), current)
     values = request.values(names.CONTACT)
     if is_wildcard(request, values):
-        current = yield NeedBindings(aor, update=True)
         changes = plan_removal_of_all(request, current)
     else:
-        wanted = read_contacts(request, values, aor, flow, settings, now)
-        current = yield NeedBindings(aor, update=True)
+        wanted = read_contacts(request, values, current, aor, flow, settings, now)
         changes = plan_changes(wanted, current, now)
     after = current
     if changes:
@@ -159,23 +159,24 @@ def plan_removal_of_all(request: Request, current: Sequence[Binding]) -> list[Ch
 
 def plan_changes(wanted: Sequence[Binding], current: Sequence[Binding], now: float) -> list[Change]:
     """RFC 3261 §10.3 step 7: the changes of every contact together, or SipError for one of them and none at all."""
-    changes = []
-    replaced: set[Binding] = set()
+    changes: list[Change] = []
     parsed: dict[str, Uri] = {}
+    left = list(current)
     for position, new in enumerate(wanted):
         # Which of the two would count is a guess; the RFC's own rule has the second fail for its CSeq.
         if position and any(same_contact(new, other, parsed) for other in wanted[:position]):
             raise SipError(400, "Same Contact twice")
-        before = [binding for binding in current if same_contact(new, binding, parsed)]
-        for binding in before:
-            _check_order(new.call_id, new.cseq, binding)
-        before = [binding for binding in before if binding not in replaced]
-        replaced.update(before)
-        if new.expires_at > now:
-            # The contact of a device may also be equal to a stale one of another: both go, one comes.
-            changes.append(Change(before[0] if before else None, new))
-            before = before[1:]
-        changes += [Change(binding, None) for binding in before]
+        after = new if new.expires_at > now else None
+        for binding in current:
+            if same_contact(new, binding, parsed):
+                _check_order(new.call_id, new.cseq, binding)
+                # A contact may match two bindings, by its device and by its URI: both go, and it comes once.
+                if binding in left:
+                    left.remove(binding)
+                    changes.append(Change(binding, after))
+                    after = None
+        if after is not None:
+            changes.append(Change(None, after))
     return changes
 
 

@@ -9,6 +9,11 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
+try:
+    from uvloop import run as run_loop
+except ImportError:  # no wheel for this system: asyncio's own loop serves, at a higher cost
+    from asyncio import run as run_loop
+
 from sipserver.server.clock import Clock
 from sipserver.server.config import Config, ConfigError
 from sipserver.server.service import Service
@@ -21,11 +26,7 @@ Reload = Callable[[], Config]
 
 def run(config: Config, reload: Reload | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. ``reload`` reads the configuration again on SIGHUP."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(_serve(config, reload))
-    return uvloop.run(_serve(config, reload))
+    return run_loop(_serve(config, reload))
 
 
 async def _serve(config: Config, reload: Reload | None) -> int:
@@ -37,7 +38,7 @@ async def _serve(config: Config, reload: Reload | None) -> int:
             stack.callback(service.log.close)
             await service.start()
         except (StoreError, ListenError, OSError) as error:
-            print(f"sipserver: {error}", file=sys.stderr)
+            sys.stderr.write(f"sipserver: {error}\n")
             return 1
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,7 +74,7 @@ def _reload(service: Service, reload: Reload | None) -> None:
         config = reload() if reload is not None else service.config
     except ConfigError as error:
         for problem in error.problems:
-            service.log.error("config.rejected", reason=problem)
+            service.log.warning("config.rejected", reason=problem)
         return
     service.reload(config)
 

@@ -64,7 +64,9 @@ class Context:
         port = build.response_port(request.top_via)
         if port == flow.port:
             return flow
-        return self.transports.flow_for("UDP", flow.host, port, listener=flow.listener) or flow
+        return (
+            self.transports.flow_for("UDP", flow.host, port, listener=flow.listener, local_host=flow.local_host) or flow
+        )
 
     def answer_statelessly(self, request: Request, flow: Flow, error: SipError) -> None:
         """Answer a request without keeping anything of it."""

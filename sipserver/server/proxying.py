@@ -59,6 +59,8 @@ class Proxying:
         self.minter = minter
         self.forwarded = 0
         """Requests that went on to at least one target."""
+        self.unanswered = 0
+        """Answers that could not be sent, or were never acknowledged."""
         self._authenticators = authenticators
         self._credentials = credentials
         self._location = location
@@ -74,7 +76,8 @@ class Proxying:
         transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         if plan.kind == ANSWER:
             tag = self.context.tokens.hex16()
-            transaction.respond(200, build.reply(request, 200, to_tag=tag, headers=(*plan.headers, *self.context.server_header)))
+            headers = (*plan.headers, *self.context.server_header)
+            transaction.respond(200, build.reply(request, 200, to_tag=tag, headers=headers))
             return
         self.forwarded += 1
         relay = Relay(self, transaction, request, plan, flow, call_key or self.context.tokens.hex16())
@@ -140,9 +143,10 @@ class Proxying:
 
     def _targets(self, aor: str) -> tuple[Target, ...] | None:
         """Where this address is now. Who is no subscriber (any more) is nowhere, whatever is registered."""
-        if not self._credentials.exists(aor):
-            return None
-        return tuple([_target(binding) for binding in self._location.get(aor, self.context.wall_clock())])
+        # Both are looked up in any case: how long it takes tells a stranger nothing.
+        known = self._credentials.exists(aor)
+        bindings = self._location.get(aor, self.context.wall_clock())
+        return tuple([_target(binding) for binding in bindings]) if known else None
 
     def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
         error = refused.error
@@ -213,9 +217,8 @@ class Relay:
         self._run(self._context.on_cancel(cancel))
 
     def on_server_failed(self, cause: str) -> None:
-        """The answer never arrived; where none was given yet, nobody waits for one any more."""
-        if not self._context.done:
-            self._run(self._context.on_cancel(None))
+        """The answer did not arrive. RFC 3261 §16.9: no reason to give up what the other side is doing."""
+        self._proxying.unanswered += 1
 
     def _run(self, effects: Sequence[Effect]) -> None:
         proxying = self._proxying

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from sipserver.calls.recorder import Recorder
 from sipserver.location.sqlite import SqliteLocation
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.record_route import Minter
+from sipserver.registrar.binding import Binding
 from sipserver.server import settings
 from sipserver.server.clock import Clock
 from sipserver.server.config import Config
@@ -221,7 +222,7 @@ class Service:
             synchronous=storage.synchronous,
             on_state=partial(self._on_store_state, path.name),
             on_poison=partial(self._on_poison, path.name),
-            on_removed=lambda bindings: self.registrations.note_removed(bindings),
+            on_removed=self._on_removed,
         )
 
     def _recover(self, path: Path) -> int:
@@ -253,6 +254,9 @@ class Service:
         else:
             self.log.error("store.failing", store=store, reason=sentence)
         self.log.flush()
+
+    def _on_removed(self, bindings: Sequence[Binding]) -> None:
+        self.registrations.note_removed(bindings)
 
     def _on_poison(self, store: str, statement: int, _row: tuple[object, ...], sentence: str) -> None:
         self.log.error("store.row_refused", store=store, statement=statement, reason=sentence)

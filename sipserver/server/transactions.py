@@ -155,6 +155,8 @@ class TransactionLayer:
 
     def request(self, request: OutgoingRequest, flow: Flow, user: ClientUser | None, branch: int = 0) -> None:
         """Send a request with a client transaction of its own; ``user`` hears what becomes of it."""
+        if request.method == "CANCEL":
+            self._bound_cancelled(request.branch)
         key = keys.client_key(request.branch, request.method)
         kind = InviteClient if request.method == "INVITE" else Client
         transaction = ClientTransaction(self, key, flow, kind(request, flow.reliable, self._timers), user, branch)
@@ -162,6 +164,12 @@ class TransactionLayer:
         if flow.connection:
             self._over_connection.setdefault(flow.connection, set()).add(transaction)
         self.run_client(transaction, transaction.machine.start())
+
+    def _bound_cancelled(self, branch: str) -> None:
+        """RFC 3261 §9.1: an INVITE that was cancelled is waited for no longer than 64*T1."""
+        invite = self._clients.get(keys.client_key(branch, "INVITE"))
+        if invite is not None and isinstance(invite.machine, InviteClient):
+            self.run_client(invite, invite.machine.on_cancel())
 
     def receive_response(self, response: Response) -> bool:
         """Give a response to its transaction; False where there is none (RFC 6026 §7.3: it is dropped)."""

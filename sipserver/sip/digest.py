@@ -168,7 +168,8 @@ class Authenticator:
         self._algorithms = tuple(each for each in ALGORITHMS if each in wanted)
         qop = ', qop="auth"' if offer_qop else ""
         self._offers = [f", algorithm={each}{qop}" for each in self._algorithms]
-        label = f"sip digest nonce {self._algorithms} {offer_qop}".encode()
+        # By the order as given: what a caller tells apart must not share nonces, or each would be good twice.
+        label = f"sip digest nonce {wanted} {offer_qop}".encode()
         self._mac = hashlib.blake2b(key=hashlib.blake2b(secret + label).digest(), digest_size=_MAC_SIZE)
         self._nobody = {each: _HASHES[each](secret + b" nobody") for each in self._algorithms}
         self._lifetime = int(nonce_lifetime * 1000)

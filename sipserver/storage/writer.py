@@ -74,9 +74,8 @@ class Writer:
     ``on_poison`` come that way. ``on_state(working, sentence)`` tells of each change between working and failing,
     ``on_poison(statement, row, sentence)`` of each row that was set aside.
 
-    Two things to know when choosing statements. An INSERT with plain ``VALUES (?, …)``, an UPDATE and a DELETE are
-    far cheaper under load than others (see ``batch``). And a commit whose sync failed may turn out to have happened:
-    where failed rows are kept, an INSERT should say ``ON CONFLICT DO NOTHING``.
+    A commit whose sync failed may turn out to have happened: where failed rows are kept, an INSERT should say
+    ``ON CONFLICT DO NOTHING``, or its second attempt is taken for a bad row.
 
     Raises StoreError where the file cannot be opened. All methods belong to the loop's thread.
     """
@@ -108,14 +107,14 @@ class Writer:
         """Rows set aside because they cannot be written at all."""
         self.failing = False
         """Whether the store refused the last transaction."""
-        self._statements = tuple(BatchStatement(sql, number) for number, sql in enumerate(statements))
+        self._statements = tuple(map(BatchStatement, statements))
         self._call_soon = call_soon
         self._keep_failed = keep_failed
         self._max_rows = max_rows
         self._interval = interval
         self._on_state = on_state
         self._on_poison = on_poison
-        self._open = partial(
+        self._connect = partial(
             connect,
             self.path,
             mode=mode,
@@ -422,12 +421,6 @@ class Writer:
             raise StoreError(f"{self.path} is no longer there")
         self._connection = self._connect()
         return self._connection
-
-    def _connect(self) -> sqlite.Connection:
-        connection = self._open()
-        for statement in self._statements:
-            statement.prepare(connection)
-        return connection
 
     def _roll_back(self, error: Exception) -> None:
         """Leave no transaction open, and no connection that an I/O error may have left unsure of its file."""

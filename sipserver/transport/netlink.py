@@ -121,6 +121,8 @@ class LocalAddresses:
                 with contextlib.suppress(Exception):
                     self._netlink.close()
             if not own_loop.is_closed():
+                # What closing has put off happens in one more turn of the loop.
+                own_loop.run_until_complete(asyncio.sleep(0))
                 own_loop.close()
 
     def _follow(self, netlink: _Netlink, ready: asyncio.Event) -> None:

@@ -26,6 +26,8 @@ call_max_calls          4
 audio_player            aubridge,nowhere
 audio_source            ausine,440
 audio_alert             aubridge,nowhere
+ausrc_srate             48000
+ausrc_channels          2
 video_source            fakevideo,nothing
 video_display           fakevideo,nothing
 video_size              176x144

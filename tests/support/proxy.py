@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from itertools import count
 from typing import Any
 
-from sipserver.proxy.fork import Forward, NeedFlow, Reply, ResponseContext
+from sipserver.proxy.fork import CallEvent, Forward, NeedFlow, Reply, ResponseContext, SetBranchTimer
 from sipserver.proxy.record_route import Minter
 from sipserver.proxy.route import CallPlaced, NeedTargets, Plan, Settings, Target, admit
 from sipserver.sip import digest
@@ -206,3 +206,27 @@ class Driver:
     def statuses(self) -> list[int]:
         """What the sender was told so far."""
         return [effect.status for effect in self.log if isinstance(effect, Reply)]
+
+
+def kinds(effects: list[Effect]) -> list[str]:
+    """Effects by name; events and replies by what they say."""
+    named = []
+    for effect in effects:
+        if isinstance(effect, CallEvent):
+            named.append(effect.kind)
+        elif isinstance(effect, Reply):
+            named.append(str(effect.status))
+        elif isinstance(effect, SetBranchTimer):
+            named.append(f"timer {effect.timer}")
+        else:
+            named.append(type(effect).__name__)
+    return named
+
+
+def replied(effects: list[Effect]) -> Response:
+    """The response in the only Reply."""
+    (reply,) = [effect for effect in effects if isinstance(effect, Reply)]
+    message = parse(reply.data)
+    assert isinstance(message, Response)
+    assert message.status == reply.status
+    return message

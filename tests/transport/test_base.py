@@ -99,7 +99,7 @@ async def test_of_several_listeners_the_preferred_one_is_chosen_then_the_one_of_
         assert chosen(7) == 1
 
 
-async def test_a_listener_on_every_address_is_chosen_where_no_route_leads_through_the_others() -> None:
+async def test_where_no_route_leads_through_a_listener_the_first_is_chosen() -> None:
     async with serving("udp:127.0.0.2:0", "udp:127.0.0.3:0") as (transports, _):
         flow = transports.flow_for("UDP", "127.0.0.1", 5060)
         assert flow is not None
@@ -213,8 +213,7 @@ async def test_a_refused_connection_is_none_at_once_for_a_while() -> None:
         transports.connect("127.0.0.1", port, answers)
         assert answers.flows == []
         await answers.until(1)
-        batches = receiver.batches
-        await receiver.until(lambda: receiver.batches > batches or batches > 0)
+        await receiver.until(lambda: receiver.batches == 1)
         transports.connect("127.0.0.1", port, answers)
         assert answers.flows == [None, None]
         assert transports.connector is not None
