@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-
-try:
-    from uvloop import run as run_loop
-except ImportError:  # no wheel for this system: asyncio's own loop serves, at a higher cost
-    from asyncio import run as run_loop
 
 from sipserver.server.clock import Clock
 from sipserver.server.config import Config, ConfigError
@@ -26,7 +22,13 @@ Reload = Callable[[], Config]
 
 def run(config: Config, reload: Reload | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. ``reload`` reads the configuration again on SIGHUP."""
-    return run_loop(_serve(config, reload))
+    try:
+        loop_package = importlib.import_module("uvloop")
+    except ImportError:
+        # No wheel for this system: asyncio's own loop serves, at a higher cost.
+        return asyncio.run(_serve(config, reload))
+    code: int = loop_package.run(_serve(config, reload))
+    return code
 
 
 async def _serve(config: Config, reload: Reload | None) -> int:

@@ -43,7 +43,7 @@ def _calls_and_registrations(service: Service) -> None:
     add("registrations_accepted", "REGISTERs answered 200", lambda: registrations.accepted)
     add("registrations_refused", "REGISTERs refused after they could be read", lambda: registrations.refused)
     add("bindings", "Contacts of all addresses", lambda: service.location.count, "gauge")
-    add("answers_failed", "Answers that could not be sent or were never acknowledged", lambda: service.proxying.unanswered)
+    add("answers_failed", "Answers not sent or never acknowledged", lambda: service.proxying.unanswered)
     add("proxied", "Requests that went on to a target", lambda: service.proxying.forwarded)
 
 
