@@ -225,6 +225,7 @@ class Call:
             cancelled=self._cancelled_at is not None,
             tried=tried,
             reached=self._reached,
+            rang=self.ringing_at is not None,
         )
         if self._cancelled_at is not None:
             reason = self._cancel_reason or event.reason

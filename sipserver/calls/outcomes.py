@@ -1,8 +1,9 @@
-"""What became of a call or of one device, by the response that ended it. One table, no exceptions elsewhere.
+"""What became of a call or of one device, by the response that ended it. One table.
 
     status           outcome      because
     2xx              answered
     486, 600         busy         the callee is in another call
+    486 after 180    declined     a device that is busy does not ring first; many endpoints decline like this
     603, 607         declined     a person refused (607: and does not want such calls)
     608              declined     refused on the callee's behalf (RFC 8688)
     404, 410, 484,   not_found    there is no such address, or not any more
@@ -55,11 +56,11 @@ BY_STATUS = {
 }  # fmt: skip
 
 
-def call_outcome(status: int, *, by_server: bool, cancelled: bool, tried: bool, reached: bool) -> str:
+def call_outcome(status: int, *, by_server: bool, cancelled: bool, tried: bool, reached: bool, rang: bool) -> str:
     """What became of a call whose final response was this status, no 2xx.
 
     ``by_server``: the response was this server's own. ``tried``: at least one device was sent the INVITE;
-    ``reached``: at least one of them responded.
+    ``reached``: at least one of them responded; ``rang``: one of them rang.
     """
     if cancelled:
         return CANCELLED
@@ -67,7 +68,7 @@ def call_outcome(status: int, *, by_server: bool, cancelled: bool, tried: bool, 
         return OFFLINE
     if status == 480 and by_server:
         return OFFLINE
-    return BY_STATUS.get(status, FAILED)
+    return _by_status(status, rang)
 
 
 def branch_outcome(status: int, *, responded: bool, rang: bool, answered_elsewhere: bool) -> str:
@@ -75,5 +76,9 @@ def branch_outcome(status: int, *, responded: bool, rang: bool, answered_elsewhe
     if answered_elsewhere and (status == 487 or not responded):
         return ELSEWHERE
     if responded:
-        return BY_STATUS.get(status, FAILED)
+        return _by_status(status, rang)
     return NO_ANSWER if rang else UNREACHABLE
+
+
+def _by_status(status: int, rang: bool) -> str:
+    return DECLINED if status == 486 and rang else BY_STATUS.get(status, FAILED)

@@ -15,7 +15,8 @@ from sipserver.accounts import parties
 from sipserver.accounts.subscribers import subscriber_address
 from sipserver.calls.outcomes import CALL_OUTCOMES
 from sipserver.calls.query import list_calls, show_call
-from sipserver.cli.output import Form, csv_text, fields, form_options, show_rows, table
+from sipserver.calls.times import parse_stamp
+from sipserver.cli.output import Form, csv_text, fields, form_options, plain, show_rows, table
 from sipserver.cli.refusal import Refusal
 from sipserver.cli.stores import accounts_if_readable, calls_store, store_options
 from sipserver.storage.database import sqlite
@@ -29,6 +30,11 @@ PARTS = {
 
 _AGO = re.compile(r"(\d{1,6})([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+POLL_SECONDS = 0.5
+LATE_ROWS_MS = 60_000
+MOST_CALLS = 100_000
+"""Calls that are looked at in one go."""
 
 Record = dict[str, Any]
 
@@ -136,6 +142,80 @@ def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
     for part, rows in parts.items():
         if rows:
             click.echo(f"\n{part}\n{table(rows, PARTS[part])}")
+
+
+@calls.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the whole record as a JSON object on each line.")
+@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@store_options
+def follow(as_json: bool, names: bool, data_dir: Path) -> None:
+    """Print a line whenever a call is placed, rings, is answered or ends, until Ctrl-C.
+
+    \b
+    Example:
+      sipserver calls follow --data-dir var
+    """
+    with calls_store(data_dir) as connection, accounts_if_readable(data_dir) as people:
+        watched = Watched(connection, int(time.time() * 1000))
+        try:
+            while True:
+                for record in watched.changes(int(time.time() * 1000)):
+                    name_parties([record], people if names else None)
+                    click.echo(json.dumps(record, default=str) if as_json else change_line(record))
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            return
+
+
+class Watched:
+    """The calls that go on, and what each of them was found to be doing last."""
+
+    def __init__(self, connection: sqlite.Connection, now: int) -> None:
+        self._connection = connection
+        self._since = now
+        self._stages: dict[str, str] = {}
+        self._version = 0
+        going_on = list_calls(connection, open_only=True, limit=MOST_CALLS)
+        self._look_back(going_on, now)
+
+    def changes(self, now: int) -> list[Record]:
+        """The calls that are at another stage than when last asked, oldest first; ``now`` in milliseconds.
+
+        The first time, that is every call that goes on.
+        """
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._version:
+            return []
+        self._version = version
+        records = list_calls(self._connection, since=self._since, limit=MOST_CALLS)[::-1]
+        changed = [record for record in records if self._stages.get(record["id"]) != stage(record)]
+        self._stages = {record["id"]: stage(record) for record in records}
+        self._look_back([record for record in records if record["ended_at"] is None], now)
+        return changed
+
+    def _look_back(self, going_on: list[Record], now: int) -> None:
+        # A call is found by when it began, and its row may come a little later than that.
+        began = [parse_stamp(record["started_at"]) for record in going_on]
+        self._since = min([*began, now - LATE_ROWS_MS])
+
+
+def stage(record: Record) -> str:
+    """How far a call has come."""
+    if record["ended_at"] is not None:
+        return "ended"
+    if record["answered_at"] is not None:
+        return "answered"
+    return "ringing" if record["ringing_at"] is not None else "placed"
+
+
+def change_line(record: Record) -> str:
+    """A change as a line for people."""
+    at = {"ended": "ended_at", "answered": "answered_at", "ringing": "ringing_at", "placed": "started_at"}
+    line = as_line(record)
+    sides = f"{plain(line['caller'] or '-')} -> {plain(line['callee'] or '-')}"
+    ending = f"{line['outcome']} {line['talk'] or ''}".rstrip() if record["ended_at"] is not None else ""
+    when = str(record[at[stage(record)]]).replace("T", " ").rstrip("Z")
+    return "  ".join(part for part in (when, f"{stage(record):8}", sides, ending, line["id"]) if part)
 
 
 def party_of(people: sqlite.Connection | None, address: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from math import ceil
 
 from sipserver.location.base import EXPIRED_AT_ONCE, MAX_LINE
 from sipserver.registrar.binding import Binding, Change, apply_changes
@@ -127,7 +128,7 @@ class MemoryLocation:
         after = apply_changes(before, changes)
         for change in changes:
             if change.before is not None:
-                bucket = self._due.get(int(change.before.expires_at) + 1)
+                bucket = self._due.get(ceil(change.before.expires_at))
                 if bucket is not None:
                     bucket.discard(change.before)
             if change.after is not None:
@@ -139,7 +140,7 @@ class MemoryLocation:
         self.count += len(after) - len(before)
 
     def _schedule(self, binding: Binding) -> None:
-        due = int(binding.expires_at) + 1
+        due = ceil(binding.expires_at)
         bucket = self._due.get(due)
         if bucket is None:
             self._due[due] = {binding}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from sipserver.location.schema import MIGRATIONS, PRAGMAS, SELECT, from_row
 from sipserver.registrar.binding import Binding
-from sipserver.sip.errors import SipError
 from sipserver.sip.uri import Uri
 from sipserver.storage.database import StoreError, explain, sqlite
 from sipserver.storage.migrations import open_store, transaction
@@ -43,7 +42,9 @@ def request_removal(path: Path | str, now: float, aor: str, contact: str | None 
     try:
         with transaction(connection):
             rows = connection.execute(f"{SELECT} WHERE aor = ? AND registered_at <= ?", (aor, now)).fetchall()
-            found = [each for each in map(from_row, rows) if wanted is None or _is_contact(each, wanted)]
+            found = [from_row(row) for row in rows]
+            if wanted is not None:
+                found = [each for each in found if Uri.parse(each.contact).equivalent(wanted)]
             for binding in found:
                 # The server may have the address in its memory, or be about to write it again.
                 connection.execute(
@@ -55,10 +56,3 @@ def request_removal(path: Path | str, now: float, aor: str, contact: str | None 
         raise StoreError(explain(path, error)) from error
     finally:
         connection.close()
-
-
-def _is_contact(binding: Binding, wanted: Uri) -> bool:
-    try:
-        return Uri.parse(binding.contact).equivalent(wanted)
-    except SipError:
-        return False

@@ -129,8 +129,8 @@ class SqliteLocation(MemoryLocation):
 
     @property
     def pending(self) -> int:
-        """Rows that are on their way to the disk."""
-        return self.writer.pending
+        """Rows whose fate nobody was told yet: while there are some, answers wait."""
+        return self._waiting
 
     def flush(self) -> None:
         """See ``Location.flush``."""

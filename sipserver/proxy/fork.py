@@ -149,7 +149,7 @@ class CallEvent(Effect):
     cause: str | None = None
     """TIMED_OUT or UNREACHABLE where no response told the status."""
     request: Request | None = None
-    """The request that was accepted, for CHANGED."""
+    """The request that was accepted, for CHANGED and ENDED."""
     target: Target | None = None
     """The device, for TRIED."""
     flow: Flow | None = None
@@ -475,7 +475,7 @@ class ResponseContext:
         side = self._plan.dialog[1]
         method = self._request.method
         if method == "BYE":
-            out.append(CallEvent(ENDED, index, response, side, status))
+            out.append(CallEvent(ENDED, index, response, side, status, request=self._request))
             return True
         if method in ("INVITE", "UPDATE"):
             out.append(CallEvent(CHANGED, index, response, side, status, request=self._request, flow=each.flow))
@@ -551,7 +551,12 @@ class ResponseContext:
             # RFC 3261 §15.1.1: after no answer, or one that knows of no dialog, nobody has it any longer.
             ended = status in (408, 481) or best.cause is not None
             if ended:
-                out.append(CallEvent(ENDED, message=best.response, side=dialog[1], status=status, cause=best.cause))
+                out.append(
+                    CallEvent(
+                        ENDED, message=best.response, side=dialog[1], status=status, cause=best.cause,
+                        request=self._request,
+                    )
+                )  # fmt: skip
         self._final = status
         # RFC 4320 §4.2: a 408 to anything but INVITE comes too late by its very meaning, and none may be sent. The
         # server transaction is told all the same: it keeps the 408 to itself, and ends (sip.transaction.server).

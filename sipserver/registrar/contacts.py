@@ -71,7 +71,8 @@ def read_contacts(
 ) -> list[Binding]:
     """The bindings that these Contact values ask for, in their order; one to be removed expires at ``now``.
 
-    A URI that one of the ``current`` bindings has was looked at when that was made. Raises SipError: 400 for what cannot be stored, 403 for more contacts than one request can need, 423.
+    A URI that one of the ``current`` bindings has was looked at when that was made. Raises SipError: 400 for what
+    cannot be stored, 403 for more contacts than one request can need, 423.
     """
     if not values:
         raise SipError(400, "Bad Contact")
@@ -109,7 +110,7 @@ def same_contact(wanted: Binding, other: Binding, parsed: dict[str, Uri]) -> boo
     """Whether the one takes the place of the other. ``parsed`` remembers URIs from call to call.
 
     The same device does (RFC 5626 §6), also one that names no reg-id: it has several contacts only
-    because it was restarted (RFC 5627 §5.1). So does an equivalent URI (RFC 3261 §10.3 step 7), unless it belongs to
+    because it was restarted (RFC 5627 §6.1). So does an equivalent URI (RFC 3261 §10.3 step 7), unless it belongs to
     a flow and the request names a device: flows of one device may share their URI.
     """
     if wanted.instance is not None:

@@ -46,6 +46,7 @@ async def _serve(config: Config, reload: Reload | None) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(service, reload))
+        loop.set_exception_handler(service.on_loop_fault)
         # What is loaded by now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()

@@ -15,6 +15,8 @@ from sipserver.sip.message import Limits, Message, Request
 from sipserver.telemetry.log import Log
 from sipserver.transport.base import Transports
 
+RETRY_LATER = ("Retry-After: 5",)
+"""Of a 503: the store or the load may have got better by then."""
 LOG_LINES_PER_SECOND = 50
 """Lines about refused messages; what a flood brings beyond them is counted in the next line."""
 

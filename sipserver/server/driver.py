@@ -7,9 +7,10 @@ read it answers, or drops and counts.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 
-from sipserver.server.context import Context
+from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.proxying import Proxying
 from sipserver.server.registrations import Registrations
 from sipserver.sip import build
@@ -18,6 +19,9 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response, parse
 from sipserver.sip.transaction import keys
 from sipserver.sip.validate import check_request, check_response
+
+_TRACE = 1_800
+"""Characters of a traceback in a log line."""
 
 
 class Driver:
@@ -41,13 +45,28 @@ class Driver:
         """Responses and ACKs that belong to nothing."""
         self.overloaded = 0
         """Requests answered 503 because a bound was reached."""
+        self.faults = 0
+        """Exceptions that nobody expected: each is a mistake of this program."""
 
     def use_proxy(self, proxying: Proxying) -> None:
         """Where requests go that are no REGISTER; called once, before the first message."""
         self._proxying = proxying
 
     def on_message(self, data: bytes, flow: Flow) -> None:
-        """One datagram, or one frame of a stream."""
+        """One datagram, or one frame of a stream. Whatever it sets off, those after it are served."""
+        try:
+            self._read(data, flow)
+        except Exception as fault:
+            self.note_fault(fault)
+            self._answer_fault(data, flow)
+
+    def note_fault(self, fault: BaseException) -> None:
+        """A fault of our own, for the operator's log: the end of its traceback says where."""
+        self.faults += 1
+        trace = "".join(traceback.format_exception(fault))
+        self._context.log.error("internal.fault", fault=type(fault).__name__, trace=trace[-_TRACE:])
+
+    def _read(self, data: bytes, flow: Flow) -> None:
         try:
             message = parse(data, self.limits)
         except MalformedMessage as error:
@@ -65,11 +84,17 @@ class Driver:
 
     def on_malformed(self, error: MalformedMessage, flow: Flow) -> None:
         """A stream that cannot go on; the transport closes it after the answer."""
-        self._on_malformed(error, flow)
+        try:
+            self._on_malformed(error, flow)
+        except Exception as fault:
+            self.note_fault(fault)
 
     def on_closed(self, flow: Flow) -> None:
         """A connection is gone."""
-        self._transactions.flow_lost(flow)
+        try:
+            self._transactions.flow_lost(flow)
+        except Exception as fault:
+            self.note_fault(fault)
 
     def on_batch_end(self) -> None:
         """Everything that had arrived has been looked at: hand over rows and log lines."""
@@ -90,7 +115,7 @@ class Driver:
             self._proxying.on_cancel(request, flow, key)
         elif self.stopping or self._transactions.full:
             self.overloaded += 1
-            error = SipError(503, "Overloaded", ("Retry-After: 5",))
+            error = SipError(503, "Overloaded", RETRY_LATER)
             self._context.refuse_statelessly(request, flow, error, kind="overload")
         elif method == "REGISTER":
             self._registrations.on_request(request, flow, key)
@@ -102,6 +127,27 @@ class Driver:
         # RFC 3261 §8.2.7: an ACK for a response that was sent statelessly means nothing to us.
         if self._context.is_stateless_tag(ack.to_tag) or not self._proxying.on_ack(ack, flow):
             self.stray += 1
+
+    def _answer_fault(self, data: bytes, flow: Flow) -> None:
+        """500 to the request whose handling failed, where it can still be had (RFC 3261 §21.5.1)."""
+        try:
+            request = parse(data, self.limits)
+            if not isinstance(request, Request) or not build.can_reply(request):
+                return
+            build.stamp_via(request, flow.host, flow.port)
+            transaction = self._transactions.find_server(keys.server_key(request))
+            if transaction is None:
+                error = SipError(500, build.reason_phrase(500))
+                self._context.answer_statelessly(request, flow, error)
+            else:
+                # A transaction that has answered keeps to its answer.
+                tag = self._context.tokens.hex16()
+                transaction.respond(500, build.reply(request, 500, to_tag=tag, headers=self._context.server_header))
+        except SipError:
+            # What cannot be read gets no answer.
+            return
+        except Exception as fault:
+            self.note_fault(fault)
 
     def _on_response(self, response: Response) -> None:
         self.responses += 1

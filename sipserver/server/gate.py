@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
 from sipserver.server.timers import TimerQueue
 from sipserver.server.transactions import ServerTransaction
-from sipserver.storage.writer import Writer
 
 PATIENCE = 0.2
 """Seconds that the answer of a call waits for its row at most: calls go on when the store does not."""
+
+
+class CommitLog(Protocol):
+    """The part of ``storage.writer.Writer`` that is needed here."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether the store refused the last transaction."""
+        ...
+
+    def on_commit(self, callback: Callable[[bool], None], /) -> None:
+        """Call back once everything put so far is committed, or will not be."""
+
+    def flush(self) -> None:
+        """Hand over what was put."""
 
 
 class _Batch:
@@ -17,7 +35,7 @@ class _Batch:
 
     def __init__(self, gate: CommitGate) -> None:
         self.gate = gate
-        self.answers: list[tuple[ServerTransaction, int, bytes]] = []
+        self.answers: deque[tuple[ServerTransaction, int, bytes]] = deque()
 
     def on_commit(self, committed: bool) -> None:
         self._release()
@@ -28,15 +46,16 @@ class _Batch:
             self._release()
 
     def _release(self) -> None:
-        answers, self.answers = self.answers, []
-        for transaction, status, data in answers:
+        # One by one: where an answer fails by a fault of ours, the timer still finds those behind it.
+        while self.answers:
+            transaction, status, data = self.answers.popleft()
             transaction.respond(status, data)
 
 
 class CommitGate:
     """Holds answers back until the rows put before them are committed, 200 ms at most."""
 
-    def __init__(self, writer: Writer, timer_queue: TimerQueue) -> None:
+    def __init__(self, writer: CommitLog, timer_queue: TimerQueue) -> None:
         self._writer = writer
         self._timers = timer_queue
         self._batch: _Batch | None = None

@@ -25,6 +25,7 @@ def _messages(service: Service) -> None:
     add("malformed", "Messages that could not be read", lambda: driver.malformed)
     add("stray", "Responses and ACKs that belong to nothing", lambda: driver.stray)
     add("overloaded", "Requests answered 503 at a bound", lambda: driver.overloaded)
+    add("faults", "Faults of this program", lambda: driver.faults)
     add("server_transactions", "Requests being answered", lambda: transactions.servers, "gauge")
     add("client_transactions", "Requests sent and not done with", lambda: transactions.clients, "gauge")
     add("timers", "Timers that are set", lambda: len(service.timers), "gauge")

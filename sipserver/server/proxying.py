@@ -14,7 +14,7 @@ from sipserver.proxy.forward import next_hop, stateless
 from sipserver.proxy.record_route import Minter, other_side
 from sipserver.proxy.route import ANSWER, CallPlaced, NeedTargets, Plan, Settings, Target, admit
 from sipserver.registrar.binding import Binding
-from sipserver.server.context import Context
+from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
 from sipserver.server.timers import TimerQueue
@@ -28,8 +28,6 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response
 from sipserver.sip.transaction import keys
 from sipserver.storage.database import StoreError
-
-RETRY_LATER = ("Retry-After: 5",)
 
 
 class Proxying:

@@ -13,7 +13,7 @@ from sipserver.accounts.parties import Parties
 from sipserver.location.base import Location
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change
 from sipserver.registrar.process import NeedBindings, Registered, Settings, UpdateBindings, register
-from sipserver.server.context import Context
+from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.transactions import ServerTransaction
 from sipserver.sip import build
 from sipserver.sip.digest import MISSING, STALE, AuthenticationRequired, Authenticator
@@ -23,8 +23,6 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request
 from sipserver.sip.transaction.keys import Key
 from sipserver.storage.database import StoreError
-
-RETRY_LATER = ("Retry-After: 5",)
 
 
 class Registrations:
@@ -144,6 +142,14 @@ class _Run:
 
     def advance(self, answer: Any) -> None:
         """Go on with the answer to the last effect, until something has to be waited for."""
+        try:
+            self._advance(answer)
+        except BaseException:
+            # A fault of our own: the address is not to stay held for ever.
+            self._release()
+            raise
+
+    def _advance(self, answer: Any) -> None:
         registrations = self._registrations
         try:
             while True:

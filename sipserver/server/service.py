@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sipserver.accounts.credentials import CredentialCache, Keyring
 from sipserver.accounts.parties import STATEMENTS as PARTY_STATEMENTS
@@ -40,7 +41,7 @@ from sipserver.storage.migrations import open_store
 from sipserver.storage.writer import Writer
 from sipserver.telemetry.log import Log
 from sipserver.telemetry.metrics import Metrics
-from sipserver.transport.base import ListenAddress, Transports
+from sipserver.transport.base import ListenAddress, ListenError, Transports
 from sipserver.transport.resolver import Resolver, ResolverSettings
 
 CALLS_FILE = "calls.db"
@@ -54,7 +55,14 @@ LogMaker = Callable[[Callable[[str], str | None]], Log]
 class Service:
     """Everything that lives as long as the server. Raises StoreError where a store cannot be opened."""
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, clock: Clock, make_log: LogMaker) -> None:
+    def __init__(
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        make_log: LogMaker,
+        transports: Transports | None = None,
+    ) -> None:
         self.config = config
         self._loop = loop
         self._clock = clock
@@ -75,7 +83,7 @@ class Service:
             network=settings.network_prefix(config),
             max_open_calls=config.limits.calls,
         )
-        self.transports = Transports()
+        self.transports = transports or Transports()
         self.timers = TimerQueue(loop.time, loop.call_at, self._batch_end)
         self.transactions = TransactionLayer(
             self.transports, self.timers, settings.timers(config), config.limits.transactions
@@ -118,12 +126,15 @@ class Service:
         self.transactions.on_ack = self.driver.on_ack
 
     async def start(self) -> None:
-        """Open the sockets. Raises ListenError or OSError."""
+        """Open the sockets. Raises ListenError with a sentence for the operator."""
         listeners = [ListenAddress.parse(each.address) for each in self.config.listeners]
         await self.transports.start(listeners, self.driver, settings.transports(self.config))
         address = self.config.metrics_address
         if address is not None:
-            self.metrics.serve(*address)
+            try:
+                self.metrics.serve(*address)
+            except OSError as error:
+                raise ListenError(f"Cannot serve metrics on {self.config.metrics.listen}: {error.strerror}.") from error
 
     def ready(self) -> None:
         """Tell the operator that requests are answered."""
@@ -138,6 +149,20 @@ class Service:
 
     def tick(self) -> None:
         """Once a second: what time brings, and what other processes changed."""
+        try:
+            self._tick()
+        except Exception as fault:
+            # The next second comes all the same.
+            self.driver.note_fault(fault)
+        self._batch_end()
+
+    def on_loop_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback of the loop failed (``loop.set_exception_handler``): a timer, a commit, a socket of ours."""
+        fault = context.get("exception")
+        self.driver.note_fault(fault if fault is not None else RuntimeError(str(context.get("message"))))
+        self.log.flush()
+
+    def _tick(self) -> None:
         step = self._clock.correct()
         if step:
             self.log.warning("clock.stepped", seconds=round(step, 3))
@@ -149,7 +174,6 @@ class Service:
         self._ticks += 1
         if self._ticks % 5 == 0:
             self.recorder.alive(self._now_ms())
-        self._batch_end()
 
     def reload(self, config: Config) -> None:
         """SIGHUP: what can change while the server runs (registrar, proxy, limits on messages, domains)."""
@@ -186,10 +210,10 @@ class Service:
         return bool(self.calls_writer.pending or self.location.pending)
 
     def _close_stores(self) -> int:
-        lost = self.calls_writer.close() + self.parties_writer.close() + self.location.close()
+        # Readers first: whoever closes a file last checkpoints it, and a reader cannot.
         self.credentials.close()
         self.parties.close()
-        return lost
+        return self.calls_writer.close() + self.parties_writer.close() + self.location.close()
 
     def _batch_end(self) -> None:
         self.gate.flush()

@@ -65,18 +65,25 @@ class TimerQueue:
         self._wake_at = float("inf")
         now = self._clock()
         left = MAX_FIRED_AT_ONCE
-        for queue in list(self._queues.values()):
-            while queue and queue[0][0] <= now and left:
-                _, owner, timer = queue.popleft()
-                left -= 1
-                owner.on_timer(timer)
-        self.fired += MAX_FIRED_AT_ONCE - left
-        self._after_run()
+        try:
+            for queue in list(self._queues.values()):
+                while queue and queue[0][0] <= now and left:
+                    _, owner, timer = queue.popleft()
+                    left -= 1
+                    owner.on_timer(timer)
+        finally:
+            # An owner that fails is the loop's to report, and stops neither the timers of others nor what they caused.
+            self.fired += MAX_FIRED_AT_ONCE - left
+            self._go_on()
+            self._after_run()
+
+    def _go_on(self) -> None:
+        """Sleep until the next timer is due."""
+        if len(self._queues) > 64:
+            self._queues = {after: queue for after, queue in self._queues.items() if queue}
         heads = [queue[0][0] for queue in self._queues.values() if queue]
         if heads:
             self._arm(min(heads))
-        if len(self._queues) > 64:
-            self._queues = {after: queue for after, queue in self._queues.items() if queue}
 
     def close(self) -> None:
         """Forget everything."""

@@ -30,6 +30,8 @@ from sipserver.calls.machine import Call
 from sipserver.calls.recorder import Recorder
 from sipserver.proxy import fork
 from sipserver.proxy.fork import CallEvent
+from sipserver.server.context import RETRY_LATER
+from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Message, Request
 from sipserver.sip.sdp import Description
@@ -75,7 +77,10 @@ class CallWatch:
         return self._recorder.full
 
     def placed(self, key: str, request: Request, flow: Flow, caller: str | None, callee: str | None) -> bool:
-        """A call begins; False where it is none of those that are written down."""
+        """A call begins; False where it is none of those that are written down.
+
+        Raises SipError(503) where there is no room for its row: no call goes on unrecorded.
+        """
         at = int(self._clock() * 1000)
         if caller is None and callee is None and self._too_many_strangers(at):
             return False
@@ -92,6 +97,8 @@ class CallWatch:
                 offer=observe.media(request),
             )
         )
+        if self._recorder.find(key) is None:
+            raise SipError(503, "Calls Cannot Be Recorded", RETRY_LATER)
         self._log.info(
             "call.placed", call=call.id, call_id=request.call_id, caller=caller, callee=callee, source=flow.label
         )
@@ -111,8 +118,10 @@ class CallWatch:
             self._recorder.handle(key, Confirmed(int(self._clock() * 1000), answer=observe.media(ack)))
 
     def refused(self, key: str, status: int, reason: str) -> None:
-        """This server refuses the call itself."""
-        self._record(key, Failed(int(self._clock() * 1000), status, SERVER, reason))
+        """This server refuses the call itself; ``reason`` is for the log, the record has the status."""
+        call = self._recorder.handle(key, Failed(int(self._clock() * 1000), status, SERVER))
+        if call is not None:
+            self._log.info("call.failed", call=call.id, status=status, by=SERVER, reason=reason, outcome=call.outcome)
 
     def _record(self, key: str, event: Event) -> None:
         call = self._recorder.handle(key, event)

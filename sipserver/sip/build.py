@@ -133,6 +133,15 @@ def stamp_via(request: Request, host: str, port: int) -> None:
     # What a client wrote into received or rport itself is replaced: only the socket knows.
     if not asked and via.host == host and "received" not in params:
         return
+    position = request.names.index(names.VIA)
+    line = request.lines[position]
+    # What nearly every endpoint sends: the question stands at the end, and one Via in its line.
+    if line.endswith(";rport") and "received" not in params and "," not in line and via.raw.endswith(";rport"):
+        answer = f"={port};received={host}"
+        params["rport"], params["received"] = str(port), host
+        via.raw += answer
+        request.lines[position] = line + answer
+        return
     kept = [part for part in split_params(via.raw) if not _is_source_param(part)]
     # RFC 3581 §4: who asks for its port gets its address too, even where that is what it wrote.
     if asked:
@@ -142,8 +151,6 @@ def stamp_via(request: Request, host: str, port: int) -> None:
         kept.append(f"received={host}")
     params["received"] = host
     via.raw = ";".join(kept)
-    position = request.names.index(names.VIA)
-    line = request.lines[position]
     if "," not in line:
         request.lines[position] = f"Via: {via.raw}"
         return

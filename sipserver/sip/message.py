@@ -23,6 +23,12 @@ _FOLD = re.compile(r"\r\n[ \t]+")
 _CSEQ = re.compile(r"([0-9]{1,10})[ \t]+([A-Za-z0-9.!%*_+`'~-]+)\Z")
 # RFC 4475 §3.1.1.13: the space before an empty reason phrase may be missing.
 _STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6][0-9][0-9])(?: (.*))?\Z", re.IGNORECASE | re.DOTALL)
+_WHITE = (" ", "\t")
+_METHODS = frozenset(
+    ("REGISTER", "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH", "INFO",
+     "UPDATE", "REFER", "PRACK")
+)  # fmt: skip
+"""Methods that need not be looked at twice."""
 # With the colon, so that a line which has none is never taken for a header.
 _KNOWN = {f"{written}:": name for written, name in names.KNOWN.items()}
 
@@ -264,15 +270,17 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request | Response:
         if "\r" in lines[0] or "\n" in lines[0]:
             raise fault
         lines = [line for line in lines if "\r" not in line and "\n" not in line]
-    if "\r\n " in head or "\r\n\t" in head:
-        lines = _joined_folds(lines)
-    if len(head) > limits.line and max(map(len, lines)) > limits.line:
-        fault = fault or MalformedMessage(400, "Header line too long")
-    if len(lines) - 1 > limits.headers:
-        fault = fault or MalformedMessage(400, "Too many headers")
-        del lines[limits.headers + 1 :]
     start_line = lines.pop(0)
     header_names = [_KNOWN.get(line[: line.find(":") + 1], "") for line in lines]
+    # A line that continues another begins with white space, so it is named like none either.
+    if "" in header_names and any([line[:1] in _WHITE for line in lines[1:]]):
+        lines = _joined_folds(lines)
+        header_names = [_KNOWN.get(line[: line.find(":") + 1], "") for line in lines]
+    if len(head) > limits.line and max(map(len, (start_line, *lines))) > limits.line:
+        fault = fault or MalformedMessage(400, "Header line too long")
+    if len(lines) > limits.headers:
+        fault = fault or MalformedMessage(400, "Too many headers")
+        del lines[limits.headers :], header_names[limits.headers :]
     if "" in header_names:
         fault = _name_the_rest(lines, header_names) or fault
     message = _start(start_line, lines, header_names, body, limits, fault)
@@ -297,6 +305,24 @@ def _start(
             raise MalformedMessage(fault.status, fault.reason, message)
         return message
     parts = line.split(" ")
+    method = parts[0]
+    if len(parts) == 3 and parts[2] == VERSION and method in _METHODS and fault is None:
+        uri_text = parts[1]
+        if 0 < len(uri_text) <= limits.uri:
+            return Request(method, uri_text, lines, header_names, body)
+    return _unusual_request(line, parts, lines, header_names, body, limits, fault)
+
+
+def _unusual_request(
+    line: str,
+    parts: list[str],
+    lines: list[str],
+    header_names: list[str],
+    body: bytes,
+    limits: Limits,
+    fault: MalformedMessage | None,
+) -> Request:
+    """A request whose start line has to be looked at more closely, or that has a fault already."""
     method = parts[0]
     if len(parts) < 3 or not _METHOD.match(method):
         # Only what names a SIP version in some way is worth an answer.
@@ -323,12 +349,12 @@ def _start(
 def _joined_folds(lines: list[str]) -> list[str]:
     """Lines that begin with white space belong to the one before (RFC 3261 §7.3.1)."""
     headers: list[list[str]] = []
-    for line in lines[1:]:
-        if headers and line[:1] in (" ", "\t"):
+    for line in lines:
+        if headers and line[:1] in _WHITE:
             headers[-1].append(line)
         else:
             headers.append([line])
-    return [lines[0], *("\r\n".join(parts) for parts in headers)]
+    return ["\r\n".join(parts) for parts in headers]
 
 
 def _name_the_rest(lines: list[str], header_names: list[str]) -> MalformedMessage | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from sipserver.sip.errors import SipError
 from sipserver.sip.grammar import (
@@ -28,13 +29,15 @@ _GLOBAL_NUMBER = re.compile(r"\+[0-9]+\Z")
 _NO_SEPARATORS = str.maketrans("", "", "-.()")
 _NOT_IN_USER = re.compile(rb"[^A-Za-z0-9_.!~*'()&=+$,;?/-]")
 _READABLE = {f"{byte:02X}": f"%{byte:02X}" if byte <= 0x20 or byte in b"%@:\x7f" else chr(byte) for byte in range(256)}
+_REMEMBERED_LENGTH = 200
+"""Longer texts are not remembered: the memory of the others stays below a few megabytes."""
 _MATCH_IF_IN_EITHER = ("transport", "user", "ttl", "method", "maddr")
 
 
 class Uri:
     """One URI, taken apart. Treat it as read-only."""
 
-    __slots__ = ("headers", "host", "params", "password", "port", "raw", "scheme", "user")
+    __slots__ = ("_aor", "headers", "host", "params", "password", "port", "raw", "scheme", "user")
 
     def __init__(self, scheme: str, raw: str) -> None:
         self.scheme = scheme
@@ -53,22 +56,26 @@ class Uri:
         """What follows the ``?``, as written."""
         self.raw = raw
         """The whole URI as written."""
+        self._aor: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Uri:
-        """The URI that is written here; raises SipError(400, 'Bad URI')."""
-        written, colon, rest = text.partition(":")
-        uri = cls(written.lower(), text)
+        """The URI that is written here; raises SipError(400, 'Bad URI').
+
+        The same text may give the same object: an endpoint's URIs come back in each of its messages.
+        """
+        return _parse(text) if len(text) <= _REMEMBERED_LENGTH else _parse.__wrapped__(text)
+
+    def _parse_text(self, colon: str, rest: str) -> None:
         try:
-            if uri.scheme in ("sip", "sips"):
-                uri._parse_sip(rest)
-            elif uri.scheme == "tel":
-                uri._parse_tel(rest)
-            elif not colon or not _SCHEME.match(uri.scheme) or not _OTHER_CHARACTERS.match(rest):
+            if self.scheme in ("sip", "sips"):
+                self._parse_sip(rest)
+            elif self.scheme == "tel":
+                self._parse_tel(rest)
+            elif not colon or not _SCHEME.match(self.scheme) or not _OTHER_CHARACTERS.match(rest):
                 raise SipError(400, "Bad URI")
         except SipError:
             raise SipError(400, "Bad URI") from None
-        return uri
 
     @classmethod
     def make(
@@ -175,6 +182,11 @@ class Uri:
         UTF-8; so two users never share one address. Without a user it is the host alone. A tel URI
         gives ``+15550100``, or ``number@context`` where its number is local. Raises SipError(416) for other schemes.
         """
+        if self._aor is None:
+            self._aor = self._make_aor()
+        return self._aor
+
+    def _make_aor(self) -> str:
         if self.scheme == "tel":
             return self._tel_aor()
         if not self.is_sip:
@@ -213,6 +225,14 @@ class Uri:
             and _same_params(self.params, other.params, every=False)
             and (self.headers == other.headers or _header_set(self.headers) == _header_set(other.headers))
         )
+
+
+@lru_cache(maxsize=8192)
+def _parse(text: str) -> Uri:
+    written, colon, rest = text.partition(":")
+    uri = Uri(written.lower(), text)
+    uri._parse_text(colon, rest)
+    return uri
 
 
 def canonical_aor(text: str) -> str:

@@ -7,6 +7,7 @@ and stray white space take a slower one. Broken values raise SipError(400, ...).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from sipserver.sip.errors import SipError
 from sipserver.sip.grammar import is_token, parse_host, split_sent_by
@@ -24,6 +25,8 @@ _PROTOCOL = re.compile(r"([^ \t/]+)[ \t]*/[ \t]*([^ \t/]+)[ \t]*/[ \t]*([^ \t/]+
 _Q = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z")
 _NOT_IN_UNQUOTED_DISPLAY = re.compile(r'[",;<>:\\]')
 
+_REMEMBERED_LENGTH = 200
+"""Longer texts are not remembered: the memory of the others stays below a few megabytes."""
 _MAX_DELTA = 2**32 - 1
 _DEFAULT_EXPIRES = 3600
 
@@ -217,7 +220,14 @@ class Address:
 
     @classmethod
     def parse(cls, value: str) -> Address:
-        """The address that is written here; its URI is parsed when it is read. Raises SipError(400, 'Bad address')."""
+        """The address that is written here; its URI is parsed when it is read. Raises SipError(400, 'Bad address').
+
+        The same text may give the same object: From and To come back in each message of a dialog.
+        """
+        return _parse_address(value) if len(value) <= _REMEMBERED_LENGTH else cls._parse(value)
+
+    @classmethod
+    def _parse(cls, value: str) -> Address:
         try:
             if value[:1] == "<":
                 return cls._bracketed(None, value, 0)
@@ -304,3 +314,6 @@ class Address:
 
     def __repr__(self) -> str:
         return f"Address({self.raw!r})"
+
+
+_parse_address = lru_cache(maxsize=8192)(Address._parse)

@@ -198,11 +198,16 @@ def test_nothing_happens_after_the_end(event: Event) -> None:
 
 
 def test_callee_is_busy() -> None:
-    row = ended(Tried(T, 0), Rang(T + 100, 0), BranchFailed(T + 900, 0, 486), Failed(T + 900, 486, CALLEE, "Busy Here"))
+    row = ended(Tried(T, 0), BranchFailed(T + 900, 0, 486), Failed(T + 900, 486, CALLEE, "Busy Here"))
     assert (row.outcome, row.status, row.reason, row.ended_by, row.end_cause) == (
         "busy", 486, "Busy Here", CALLEE, "refused"
     )  # fmt: skip
-    assert (row.setup_ms, row.ring_ms, row.talk_ms, row.video_ms, row.devices) == (100, 800, None, None, 1)
+    assert (row.setup_ms, row.ring_ms, row.talk_ms, row.video_ms, row.devices) == (900, None, None, None, 1)
+
+
+def test_callee_declines_by_saying_busy_after_ringing() -> None:
+    row = ended(Tried(T, 0), Rang(T + 100, 0), BranchFailed(T + 900, 0, 486), Failed(T + 900, 486, CALLEE))
+    assert (row.outcome, row.status, row.setup_ms, row.ring_ms) == ("declined", 486, 100, 800)
 
 
 def test_refused_without_ringing_has_setup_until_the_refusal() -> None:

@@ -35,7 +35,7 @@ def test_the_fixed_commands_are_there() -> None:
         "sipserver subscribers passwd", "sipserver subscribers disable", "sipserver subscribers enable",
         "sipserver subscribers remove", "sipserver subscribers import",
         "sipserver bindings list", "sipserver bindings remove",
-        "sipserver calls list", "sipserver calls show",
+        "sipserver calls list", "sipserver calls show", "sipserver calls follow",
     } <= set(PATHS)  # fmt: skip
 
 

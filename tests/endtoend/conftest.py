@@ -18,7 +18,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts a server with these users and this configuration; it is stopped when the test is over."""
     with ExitStack() as stack:
 
-        def start(*users: str, config: str = "") -> ServerProcess:
-            return stack.enter_context(ServerProcess(tmp_path / "server", users, config=config))
+        def start(*users: str, config: str = "", port: int = 0) -> ServerProcess:
+            return stack.enter_context(ServerProcess(tmp_path / "server", users, config=config, port=port))
 
         yield start

@@ -26,7 +26,8 @@ needs_sipp = pytest.mark.skipif(
 
 @needs_sipsak
 def test_sipsak_finds_the_server_alive(start_server: StartServer) -> None:
-    server = start_server("alice")
+    # sipsak 0.9.8 drops the last of five digits from the port in such a Request-URI.
+    server = start_server("alice", port=free_port(between=(5_100, 9_990)))
     command = ["sipsak", "-vv", "-s", f"sip:127.0.0.1:{server.port}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -37,7 +38,7 @@ def test_sipsak_finds_the_server_alive(start_server: StartServer) -> None:
 def test_sipsak_registers(start_server: StartServer) -> None:
     server = start_server("alice")
     command = [
-        "sipsak", "-U", "-C", f"sip:alice@127.0.0.1:{free_port()}", "-a", "pwalice", "-x", "120",
+        "sipsak", "-U", "-C", f"sip:alice@127.0.0.1:{free_port()}", "-u", "alice", "-a", "pwalice", "-x", "120",
         "-p", f"127.0.0.1:{server.port}", "-s", "sip:alice@example.test",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)

@@ -58,8 +58,10 @@ class Endpoint(asyncio.DatagramProtocol):
         self.transport = transport
         self.received: list[Request] = []
         """Requests that arrived, retransmissions included."""
-        self.answer = True
-        """Whether calls are answered; otherwise they ring."""
+        self.final: tuple[int, str] | None = (200, "OK")
+        """How calls are answered after they rang; None lets them ring."""
+        self.passwords: dict[str, str] = {}
+        """By user, where it is not ``pw`` and the user's name."""
         self.patience = 8.0
         """Seconds that a final response is waited for."""
         self._waiting: dict[tuple[str, str], _Waiting] = {}
@@ -205,7 +207,7 @@ class Endpoint(asyncio.DatagramProtocol):
         realm, nonce, algorithm = found["realm"], found["nonce"], found.get("algorithm", "MD5")
         count, cnonce = "00000001", _token()
         answer = digest.response(
-            digest.ha1(user, realm, f"pw{user}", algorithm), nonce, method, uri,
+            digest.ha1(user, realm, self.passwords.get(user, f"pw{user}"), algorithm), nonce, method, uri,
             algorithm=algorithm, qop="auth", nc=count, cnonce=cnonce,
         )  # fmt: skip
         return (
@@ -253,7 +255,7 @@ class Endpoint(asyncio.DatagramProtocol):
         tag = _token()
         if request.method == "INVITE":
             ringing = self._reply(request, 180, "Ringing", tag)
-            return [ringing, self._reply(request, 200, "OK", tag)] if self.answer else [ringing]
+            return [ringing, self._reply(request, *self.final, tag)] if self.final is not None else [ringing]
         return [self._reply(request, 200, "OK", tag)]
 
     def _reply(self, request: Request, status: int, reason: str, tag: str) -> bytes:

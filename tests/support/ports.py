@@ -12,10 +12,10 @@ _candidates = random.Random(os.getpid())
 _given: set[int] = set()
 
 
-def free_port(together: int = 1) -> int:
+def free_port(together: int = 1, between: tuple[int, int] = (12_000, 30_000)) -> int:
     """The first of so many free ports in a row, never given before by this process."""
     for _ in range(1_000):
-        first = _candidates.randrange(12_000, 30_000, 2)
+        first = _candidates.randrange(*between, 2)
         wanted = range(first, first + together)
         if not _given.intersection(wanted) and all(map(_is_free, wanted)):
             _given.update(wanted)

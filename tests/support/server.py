@@ -43,17 +43,17 @@ def sipserver(*arguments: str | Path, text: str | None = None) -> str:
 class ServerProcess:
     """``sipserver serve``; started when the ``with`` block begins, stopped when it ends."""
 
-    def __init__(self, folder: Path, users: Iterable[str] = (), *, config: str = "") -> None:
+    def __init__(self, folder: Path, users: Iterable[str] = (), *, config: str = "", port: int = 0) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
-        self.port = free_port()
+        self.port = port or free_port()
         """UDP and TCP on 127.0.0.1."""
         self.events: list[Row] = []
         """The log, an entry for each line."""
         self._arrived = threading.Condition()
-        self._config = folder / "sipserver.toml"
+        self.configuration = folder / "sipserver.toml"
         folder.mkdir(parents=True, exist_ok=True)
-        self._config.write_text(config)
+        self.configuration.write_text(config)
         people = folder / "people.csv"
         with people.open("w", newline="") as out:
             writer = csv.writer(out)
@@ -78,7 +78,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start, and wait until it serves."""
         command = [
-            sys.executable, "-m", "sipserver", "serve", "--config", str(self._config), "--domain", DOMAIN,
+            sys.executable, "-m", "sipserver", "serve", "--config", str(self.configuration), "--domain", DOMAIN,
             "--listen", f"udp:127.0.0.1:{self.port}", "--listen", f"tcp:127.0.0.1:{self.port}",
             "--data-dir", str(self.data_dir),
         ]  # fmt: skip

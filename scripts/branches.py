@@ -18,7 +18,7 @@ def measured(folder: str, report: Path) -> float:
     totals = json.loads(report.read_text())["totals"]
     taken, there = totals["covered_branches"], totals["num_branches"]
     print(f"{folder:12} {100 * taken / there:6.2f} % of {there} branches, {totals['percent_covered']:6.2f} % in all")
-    return 100.0 * taken / there
+    return float(100 * taken / there)
 
 
 def main(folders: list[str]) -> int:

@@ -1,0 +1,101 @@
+"""``sipserver check``."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from support.ports import free_port
+
+Sipserver = Callable[..., Result]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "x.toml"
+    port = free_port()
+    file.write_text(
+        f'[server]\nlisten = ["udp:127.0.0.1:{port}", "tcp:127.0.0.1:{port}"]\n[metrics]\nlisten = "127.0.0.1:0"\n'
+    )
+    return file
+
+
+def states(result: Result) -> dict[str, str]:
+    return {row["what"]: row["state"] for row in json.loads(result.stdout)}
+
+
+def details(result: Result) -> dict[str, str]:
+    return {row["what"]: row["detail"] for row in json.loads(result.stdout)}
+
+
+def test_fresh_folder_is_fine_and_stays_untouched(sipserver: Sipserver, config: Path, data_dir: Path) -> None:
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 0
+    assert set(states(result).values()) == {"ok"}
+    found = details(result)
+    assert found[f"folder {data_dir}"] == found["accounts.db"] == found["key"] == "will be made"
+    assert not data_dir.exists()
+
+
+def test_stores_in_use_are_fine(sipserver: Sipserver, config: Path, data_dir: Path) -> None:
+    sipserver("subscribers", "add", "alice@example.test", "--password-stdin", text="x\n")
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 0
+    assert details(result)["accounts.db"] == "can be read"
+    assert details(result)["key"] == f"from {data_dir}/secret.key"
+
+
+def test_table_is_for_people(sipserver: Sipserver, config: Path) -> None:
+    lines = sipserver("check", "--config", str(config)).stdout.splitlines()
+    assert lines[0].split() == ["WHAT", "STATE", "DETAIL"]
+    assert lines[1].split() == ["configuration", "ok", str(config)]
+
+
+def test_port_in_use_is_a_fault(sipserver: Sipserver, config: Path) -> None:
+    port = free_port()
+    config.write_text(f'[server]\nlisten = ["tcp:127.0.0.1:{port}"]\n')
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        result = sipserver("check", "--config", str(config), "--json")
+        assert result.exit_code == 1
+        assert details(result)[f"tcp:127.0.0.1:{port}"] == "cannot be listened at: Address already in use"
+        assert sipserver("check", "--config", str(config), "--no-ports").exit_code == 0
+
+
+def test_lost_key_is_a_fault(sipserver: Sipserver, config: Path, data_dir: Path) -> None:
+    sipserver("subscribers", "add", "alice@example.test", "--password-stdin", text="x\n")
+    (data_dir / "secret.key").unlink()
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 1
+    assert states(result)["key"] == "FAULT"
+    assert "is gone" in details(result)["key"]
+
+
+def test_file_that_is_no_database_is_a_fault(sipserver: Sipserver, config: Path, data_dir: Path) -> None:
+    data_dir.mkdir()
+    for name in ("calls.db", "accounts.db"):
+        (data_dir / name).write_text("something else " * 100)
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 1
+    assert details(result)["calls.db"].endswith("is not an SQLite database")
+    assert "key" not in states(result)
+
+
+def test_folder_that_is_a_file_is_a_fault(sipserver: Sipserver, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = sipserver("check", "--config", str(config), "--data-dir", str(tmp_path / "file" / "data"), "--json")
+    assert result.exit_code == 1
+    assert states(result)[f"folder {tmp_path / 'file' / 'data'}"] == "FAULT"
+
+
+def test_wrong_configuration_exits_2(sipserver: Sipserver, config: Path) -> None:
+    config.write_text("[nothing]\n")
+    result = sipserver("check", "--config", str(config))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"sipserver: {config}: nothing: there is no such key")

@@ -1,0 +1,350 @@
+"""A whole server in this process: real machines and real stores, but no sockets, and time that the test moves.
+
+What the server sends is collected instead; commits are noticed when the test lets the loop turn (``settle``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import queue
+from collections.abc import Callable, Iterable
+from itertools import count
+from pathlib import Path
+from typing import Any, Self, cast
+
+import orjson
+
+from sipserver.accounts.schema import open_accounts, open_keyring
+from sipserver.accounts.subscribers import Subscribers
+from sipserver.server.clock import Clock
+from sipserver.server.config import load
+from sipserver.server.service import Service
+from sipserver.sip import digest
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Message, Request, Response, parse
+from sipserver.storage.database import sqlite
+from sipserver.telemetry.log import Log, configure
+from sipserver.transport.base import Transports
+
+DOMAIN = "example.test"
+SERVER = "192.0.2.1"
+EPOCH = 1_795_000_000.0
+"""UNIX time when the loop's clock stands at 0."""
+
+class Handle:
+    """A call to be made, unless it is cancelled."""
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Do not make it."""
+        self.cancelled = True
+
+
+class ManualLoop:
+    """What the server needs of a loop, turned by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        """What other threads want to be called."""
+        self.timers: list[tuple[float, int, Handle]] = []
+        self._numbers = count()
+
+    def time(self) -> float:
+        """Seconds."""
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Handle:
+        """Remember the call."""
+        handle = Handle(callback)
+        heapq.heappush(self.timers, (when, next(self._numbers), handle))
+        return handle
+
+    def call_soon_threadsafe(self, callback: Callable[[], object]) -> None:
+        """Remember the call; ``Server.settle`` makes it."""
+        self.calls.put(callback)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and whatever is due in it happen."""
+        until = self.now + seconds
+        # Sums of fractions are not exact.
+        while self.timers and self.timers[0][0] <= until + 1e-9:
+            when, _, handle = heapq.heappop(self.timers)
+            self.now = max(self.now, when)
+            if not handle.cancelled:
+                handle.callback()
+        self.now = max(self.now, until)
+
+
+class FakeTransports(Transports):
+    """Sockets that only remember. UDP goes everywhere; TCP to connections that were made and to who listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[tuple[Flow, bytes]] = []
+        self.alive: dict[int, Flow] = {}
+        """Connections by number."""
+        self.accepting: set[tuple[str, int]] = set()
+        """Where a connection can be opened to."""
+        self._datagrams: dict[tuple[str, int], Flow] = {}
+        self._numbers = count(1)
+
+    def open(self, host: str, port: int) -> Flow:
+        """A new connection with this peer."""
+        flow = Flow("TCP", host, port, f"{SERVER}:5060", True, connection=next(self._numbers))
+        self.alive[flow.connection] = flow
+        return flow
+
+    def udp_flow(self, host: str, port: int) -> Flow:
+        """The flow of a UDP peer; always the same."""
+        return self._datagrams.setdefault((host, port), Flow("UDP", host, port, f"{SERVER}:5060", False))
+
+    def send(self, flow: Flow, data: bytes) -> bool:
+        """Remember what is sent; False on a connection that is gone."""
+        if flow.connection and flow.connection not in self.alive:
+            return False
+        self.sent.append((flow, data))
+        return True
+
+    def flow_for(
+        self, transport: str, host: str, port: int, connection: int = 0, *, listener: int | None = None,
+        local_host: str = "",
+    ) -> Flow | None:  # fmt: skip
+        """As the real one, without listeners to choose from."""
+        if transport == "UDP":
+            return self.udp_flow(host, port)
+        found = self.alive.get(connection)
+        return found or next((each for each in self.alive.values() if (each.host, each.port) == (host, port)), None)
+
+    def connect(
+        self, host: str, port: int, callback: Callable[[Flow | None], None], *, listener: int | None = None
+    ) -> None:
+        """At once."""
+        callback(self.open(host, port) if (host, port) in self.accepting else None)
+
+    def is_us(self, host: str, port: int | None) -> bool:
+        """The one listener."""
+        return host == SERVER and (port or 5060) == 5060
+
+
+class Server:
+    """The server under test. Use with ``with``."""
+
+    def __init__(self, folder: Path, *users: str, config: str = "") -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        add_subscribers(self.data_dir, users)
+        file = folder / "sipserver.toml"
+        file.write_text(config)
+        self.loop = ManualLoop()
+        self.transports = FakeTransports()
+        self._log_path = folder / "log"
+        self._log_file = os.open(self._log_path, os.O_WRONLY | os.O_CREAT)
+        clock = Clock(lambda: EPOCH + self.loop.now, self.loop.time)
+        self.service = Service(
+            load(file, domains=[DOMAIN], data_dir=self.data_dir), cast(asyncio.AbstractEventLoop, self.loop), clock,
+            self._make_log, self.transports,
+        )  # fmt: skip
+        self.driver = self.service.driver
+
+    def _make_log(self, _party: Callable[[str], str | None]) -> Log:
+        return configure("json", "debug", self._log_file, clock=lambda: EPOCH + self.loop.now)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.service.timers.close()
+        self.service.credentials.close()
+        self.service.parties.close()
+        for each in (self.service.calls_writer, self.service.parties_writer, self.service.location):
+            each.close()
+        self.service.log.close()
+        os.close(self._log_file)
+
+    def receive(self, data: bytes, flow: Flow) -> None:
+        """A message arrives, alone in its batch; nothing is committed yet as far as the loop knows."""
+        self.driver.on_message(data, flow)
+        self.driver.on_batch_end()
+
+    def settle(self) -> None:
+        """Let the loop turn until every row is committed and everybody who waited for it was told."""
+        service = self.service
+        while True:
+            self.driver.on_batch_end()
+            pending = service.calls_writer.pending + service.parties_writer.pending + service.location.writer.pending
+            if self.loop.calls.empty() and not pending:
+                return
+            if pending:
+                # A commit without callbacks calls nobody, so this may be in vain.
+                try:
+                    self.loop.calls.get(timeout=0.02)()
+                except queue.Empty:
+                    continue
+            else:
+                self.loop.calls.get()()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.loop.advance(seconds)
+
+    def sent_to(self, flow: Flow) -> list[Message]:
+        """What was sent on this flow since it was last asked for."""
+        found = [data for each, data in self.transports.sent if each is flow]
+        self.transports.sent = [(each, data) for each, data in self.transports.sent if each is not flow]
+        return [parse(data) for data in found]
+
+    def rows(self, query: str, *values: object, store: str = "calls.db") -> list[dict[str, Any]]:
+        """What a query finds in one of the stores, once everything is committed."""
+        self.settle()
+        connection = sqlite.connect(self.data_dir / store)
+        try:
+            cursor = connection.execute(query, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+        finally:
+            connection.close()
+
+    def log(self, event: str) -> list[dict[str, Any]]:
+        """The lines of this event."""
+        self.service.log.flush()
+        lines = [orjson.loads(line) for line in self._log_path.read_bytes().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+
+def add_subscribers(data_dir: Path, users: Iterable[str]) -> None:
+    """Accounts whose passwords are ``pw`` and the user's name."""
+    connection = open_accounts(data_dir)
+    subscribers = Subscribers(connection, open_keyring(data_dir, connection, {}))
+    for user in users:
+        subscribers.add(f"{user}@{DOMAIN}", f"pw{user}")
+    connection.close()
+
+
+def disable(data_dir: Path, user: str) -> None:
+    """As ``sipserver subscribers disable``, from another connection."""
+    connection = open_accounts(data_dir)
+    Subscribers(connection, None).disable(f"{user}@{DOMAIN}")
+    connection.close()
+
+
+class Device:
+    """An endpoint of one user at one address: writes requests, reads answers."""
+
+    def __init__(
+        self, server: Server, user: str, host: str = "192.0.2.7", port: int = 5070, *, tcp: bool = False, first: int = 1
+    ) -> None:
+        self.server = server
+        self.user = user
+        self.flow = server.transports.open(host, port) if tcp else server.transports.udp_flow(host, port)
+        self._numbers = count(first)
+
+    @property
+    def contact(self) -> str:
+        """The Contact URI."""
+        suffix = ";transport=tcp" if self.flow.reliable else ""
+        return f"sip:{self.user}@{self.flow.host}:{self.flow.port}{suffix}"
+
+    def write(
+        self,
+        method: str,
+        uri: str = "",
+        *lines: str,
+        to: str = "",
+        from_: str = "",
+        call_id: str = "call",
+        cseq: int = 0,
+        branch: str = "",
+        body: bytes = b"",
+    ) -> bytes:
+        """A request; what is not said is as an endpoint would have it."""
+        uri = uri or f"sip:{DOMAIN}"
+        number = next(self._numbers)
+        branch = branch or f"z9hG4bK-{self.user}-{self.flow.port}-{number}"
+        head = [
+            f"{method} {uri} SIP/2.0",
+            f"Via: SIP/2.0/{self.flow.transport} {self.flow.host}:{self.flow.port};branch={branch};rport",
+            "Max-Forwards: 70",
+            f"From: {from_ or f'<sip:{self.user}@{DOMAIN}>;tag=f{self.user}'}",
+            f"To: {to or (f'<sip:{self.user}@{DOMAIN}>' if method == 'REGISTER' else f'<{uri}>')}",
+            f"Call-ID: {call_id}",
+            f"CSeq: {cseq or number} {method}",
+            *lines,
+            f"Content-Length: {len(body)}",
+        ]
+        return "\r\n".join((*head, "", "")).encode() + body
+
+    def send(self, data: bytes) -> None:
+        """Put a message on the wire."""
+        self.server.receive(data, self.flow)
+
+    def received(self) -> list[Message]:
+        """What came since it was last asked for."""
+        return self.server.sent_to(self.flow)
+
+    def ask(self, data: bytes) -> Response:
+        """Send a request, let everything settle, and return the one response that came."""
+        self.send(data)
+        self.server.settle()
+        (answer,) = [each for each in self.received() if isinstance(each, Response) and each.status >= 200]
+        return answer
+
+    def credentials(self, challenge: Response, method: str, uri: str, password: str = "") -> str:
+        """The line that answers a challenge."""
+        proxy = challenge.status == 407
+        value = challenge.header("proxy-authenticate" if proxy else "www-authenticate") or ""
+        nonce = value.partition('nonce="')[2].partition('"')[0]
+        ha1 = digest.ha1(self.user, DOMAIN, password or f"pw{self.user}", "MD5")
+        proof = digest.response(ha1, nonce, method, uri, qop="auth", nc="00000001", cnonce="c")
+        return (
+            f'{"Proxy-" if proxy else ""}Authorization: Digest username="{self.user}", realm="{DOMAIN}", '
+            f'nonce="{nonce}", uri="{uri}", response="{proof}", algorithm=MD5, qop=auth, nc=00000001, cnonce="c"'
+        )
+
+    def signed(self, method: str, uri: str = "", *lines: str, password: str = "", **options: Any) -> bytes:
+        """A request with credentials for the challenge that it meets without them."""
+        uri = uri or f"sip:{DOMAIN}"
+        probe = self.write(method, uri, *lines, **{**options, "branch": "", "cseq": 0})
+        challenge = self.ask(probe)
+        assert challenge.status in (401, 407), challenge.start_line
+        return self.write(method, uri, *lines, self.credentials(challenge, method, uri, password), **options)
+
+    def register(self, *lines: str, **options: Any) -> Response:
+        """REGISTER with credentials; the final response."""
+        to = f"<sip:{self.user}@{DOMAIN}>"
+        lines = lines or (f"Contact: <{self.contact}>",)
+        return self.ask(self.signed("REGISTER", "", *lines, to=to, **{"call_id": f"r-{self.user}", **options}))
+
+    def invite(self, callee: str, *lines: str, **options: Any) -> bytes:
+        """An INVITE with credentials, to be sent."""
+        return self.signed("INVITE", f"sip:{callee}@{DOMAIN}", f"Contact: <{self.contact}>", *lines, **options)
+
+    def requests(self, method: str) -> list[Request]:
+        """The requests of this method that came."""
+        return [each for each in self.received() if isinstance(each, Request) and each.method == method]
+
+    def answer(self, request: Request, status: int, *lines: str, tag: str = "callee", body: bytes = b"") -> bytes:
+        """A response, to be sent."""
+        copied = {"via", "from", "call-id", "cseq", "record-route"}
+        head = [line for name, line in zip(request.names, request.lines, strict=True) if name in copied]
+        to = f"To: {request.header('to')}" + ("" if request.to_tag else f";tag={tag}")
+        head += [to, f"Contact: <{self.contact}>", *lines, f"Content-Length: {len(body)}", "", ""]
+        return "\r\n".join((f"SIP/2.0 {status} Some Reason", *head)).encode("latin-1") + body
+
+    def in_dialog(self, method: str, answer: Response, *lines: str, **options: Any) -> bytes:
+        """A request of the caller inside the dialog that this answer made."""
+        routes = [f"Route: {value}" for value in reversed(answer.values("record-route"))]
+        target = answer.addresses("contact")[0].uri_text
+        given = {"from_": answer.header("from"), "to": answer.header("to"), "call_id": answer.call_id}
+        return self.write(method, target, *routes, *lines, **{**given, **options})
+
+
+def statuses(messages: Iterable[Message]) -> list[int]:
+    """The statuses of the responses among these."""
+    return [each.status for each in messages if isinstance(each, Response)]
