@@ -146,7 +146,7 @@ class StorageSection(Section, frozen=True):
     """``[storage]``"""
 
     synchronous: Literal["NORMAL", "FULL", "EXTRA"] = "FULL"
-    commit_interval_ms: Annotated[float, Meta(ge=0, le=1000)] = 4.0
+    commit_interval_ms: Annotated[float, Meta(ge=0, le=1000)] = 10.0
     """The shortest time between two commits of one store."""
     queue_rows: Annotated[int, Meta(ge=100, le=10_000_000)] = 100_000
     """Rows that may wait for a store."""

@@ -11,6 +11,8 @@ from sipserver.server.transactions import ServerTransaction
 
 PATIENCE = 0.2
 """Seconds that the answer of a call waits for its row at most: calls go on when the store does not."""
+LINGER = 0.02
+"""Seconds that a row which no answer waits for may wait for company: each commit has its price."""
 
 
 class CommitLog(Protocol):
@@ -23,6 +25,11 @@ class CommitLog(Protocol):
 
     def on_commit(self, callback: Callable[[bool], None], /) -> None:
         """Call back once everything put so far is committed, or will not be."""
+
+    @property
+    def gathered(self) -> bool:
+        """Whether rows were put and not handed over."""
+        ...
 
     def flush(self) -> None:
         """Hand over what was put."""
@@ -59,6 +66,7 @@ class CommitGate:
         self._writer = writer
         self._timers = timer_queue
         self._batch: _Batch | None = None
+        self._lingering = False
         self.released_late = 0
         """Answers that did not wait any longer for their row."""
 
@@ -74,9 +82,20 @@ class CommitGate:
         self._batch.answers.append((transaction, status, data))
 
     def flush(self) -> None:
-        """Hand over what was put; called at the end of each batch of messages."""
+        """Hand over what was put; called at the end of each batch of messages.
+
+        Rows that no answer waits for share the next commit, or one of their own after LINGER.
+        """
         batch, self._batch = self._batch, None
         if batch is not None:
             self._writer.on_commit(batch.on_commit)
             self._timers.add(PATIENCE, batch, "patience")
+            self._writer.flush()
+        elif not self._lingering and self._writer.gathered:
+            self._lingering = True
+            self._timers.add(LINGER, self, "linger")
+
+    def on_timer(self, timer: str) -> None:
+        """Rows have lingered for long enough."""
+        self._lingering = False
         self._writer.flush()

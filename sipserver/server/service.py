@@ -191,6 +191,7 @@ class Service:
         self.driver.stopping = True
         deadline = self._loop.time() + self.config.server.shutdown_wait
         while self._busy() and self._loop.time() < deadline:
+            self.calls_writer.flush()
             self._batch_end()
             await asyncio.sleep(0.02)
         self.recorder.stopped(self._now_ms())

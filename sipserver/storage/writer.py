@@ -172,6 +172,11 @@ class Writer:
                 self._changed.notify()
 
     @property
+    def gathered(self) -> bool:
+        """Whether anything was put and not handed over by ``flush``."""
+        return bool(self._gathered)
+
+    @property
     def pending(self) -> int:
         """Rows and callbacks that are neither committed nor given up."""
         return len(self._gathered) + len(self._ready) + len(self._in_flight)

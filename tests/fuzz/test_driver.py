@@ -26,7 +26,8 @@ FRAGMENTS = [
     b"", b"\r\n", b"\n", b"\r", b"\r\n ", b"\0", b"\xff", b"\xc3\x28", b'"', b"<", b">", b";", b",", b"%", b"%00", b"@",
     b":", b"[", b"]", b"\\", b" ", b"\t", b"SIP/2.0", b"Via", b"\xb2", b"-1", b"0", b"99999999999999999999",
     b"4294967296", b"\r\n\r\n", b"=", b"*", b"?", b";lr", b";maddr=203.0.113.99", b"192.0.2.1", b"z9hG4bK", b"tel:+1",
-    b"sips:", b"\r\nContact: *", b"\r\nExpires: 0", b"\r\nRoute: <sip:203.0.113.99;lr>", b";tag=x", b"\r\nRequire: path",
+    b"sips:", b"\r\nContact: *", b"\r\nExpires: 0", b"\r\nRoute: <sip:203.0.113.99;lr>", b";tag=x",
+    b"\r\nRequire: path",
     b"\r\nMax-Forwards: 0", b"\r\nl: 1", b";transport=tcp", b"\r\nPath: <sip:203.0.113.99;lr>\r\nSupported: path",
 ]  # fmt: skip
 

@@ -178,6 +178,7 @@ class Server:
         service = self.service
         while True:
             self.driver.on_batch_end()
+            service.calls_writer.flush()
             pending = service.calls_writer.pending + service.parties_writer.pending + service.location.writer.pending
             if self.loop.calls.empty() and not pending:
                 return
