@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from sipserver.accounts.subscribers import Subscriber, Subscribers
+from sipserver.accounts.subscribers import Subscriber, Subscribers, subscriber_address
 from sipserver.cli.output import Form, fields, form_options, plain, show_rows
-from sipserver.cli.stores import store_options, subscribers_store, subscribers_without_key
+from sipserver.cli.stores import LOCATION_FILE, store_options, subscribers_store, subscribers_without_key
+from sipserver.location.query import request_removal
 
 COLUMNS = ("address", "name", "email", "company", "country", "disabled", "created_at")
 
@@ -119,13 +121,14 @@ def passwd(address: str, password_stdin: bool, data_dir: Path) -> None:
 @click.argument("address")
 @store_options
 def disable(address: str, data_dir: Path) -> None:
-    """Forbid the subscriber ADDRESS to register and call, and keep everything else.
+    """Forbid the subscriber ADDRESS to register and call, put its endpoints out, and keep everything else.
 
     \b
     Example:
       sipserver subscribers disable alice@example.test
     """
     _change(data_dir, lambda store: store.disable(address), "disabled")
+    _put_out(data_dir, address)
 
 
 @subscribers.command()
@@ -159,7 +162,15 @@ def remove(address: str, yes: bool, data_dir: Path) -> None:
         if not yes and sys.stdin.isatty():
             click.confirm(f"Remove {plain(known.address)} for good?", abort=True)
         store.remove(address)
+    _put_out(data_dir, address)
     click.echo(f"{known.address} removed")
+
+
+def _put_out(data_dir: Path, address: str) -> None:
+    """Endpoints of somebody who may not register any more are not kept until they expire."""
+    path = data_dir / LOCATION_FILE
+    if path.exists():
+        request_removal(path, time.time(), subscriber_address(address))
 
 
 @subscribers.command("import")

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from sipserver.server.service import Service
+from sipserver.calls.recorder import Recorder
+from sipserver.location.sqlite import SqliteLocation
+from sipserver.server.context import Context
+from sipserver.server.driver import Driver
+from sipserver.server.gate import CommitGate
+from sipserver.server.proxying import Proxying
+from sipserver.server.registrations import Registrations
+from sipserver.server.timers import TimerQueue
+from sipserver.storage.writer import Writer
+from sipserver.telemetry.metrics import Metrics
 
 
-def publish(service: Service) -> None:
+@dataclass(slots=True)
+class Measured:
+    """Whose counts are published."""
+
+    metrics: Metrics
+    driver: Driver
+    context: Context
+    registrations: Registrations
+    proxying: Proxying
+    recorder: Recorder
+    gate: CommitGate
+    location: SqliteLocation
+    timers: TimerQueue
+    writers: Mapping[str, Writer]
+    """By the name of their store."""
+
+
+def publish(it: Measured) -> None:
     """Register every metric of this server."""
-    _messages(service)
-    _calls_and_registrations(service)
-    _stores(service)
-    _sockets(service)
+    _messages(it)
+    _calls_and_registrations(it)
+    _stores(it)
+    _sockets(it)
 
 
-def _messages(service: Service) -> None:
-    add = service.metrics.register
-    driver, transactions = service.driver, service.transactions
+def _messages(it: Measured) -> None:
+    add = it.metrics.register
+    driver, transactions = it.driver, it.context.transactions
     add("requests", "Requests that could be read", lambda: driver.requests)
     add("responses", "Responses that could be read", lambda: driver.responses)
     add("malformed", "Messages that could not be read", lambda: driver.malformed)
@@ -28,35 +53,33 @@ def _messages(service: Service) -> None:
     add("faults", "Faults of this program", lambda: driver.faults)
     add("server_transactions", "Requests being answered", lambda: transactions.servers, "gauge")
     add("client_transactions", "Requests sent and not done with", lambda: transactions.clients, "gauge")
-    add("timers", "Timers that are set", lambda: len(service.timers), "gauge")
-    add("log_suppressed", "Log lines about refused messages not written", lambda: service.context.log_suppressed)
-    add("log_dropped", "Log lines lost because nobody read them", lambda: service.log.dropped)
+    add("timers", "Timers that are set", lambda: len(it.timers), "gauge")
+    add("log_suppressed", "Log lines about refused messages not written", lambda: it.context.log_suppressed)
+    add("log_dropped", "Log lines lost because nobody read them", lambda: it.context.log.dropped)
 
 
-def _calls_and_registrations(service: Service) -> None:
-    add = service.metrics.register
-    recorder, registrations = service.recorder, service.registrations
+def _calls_and_registrations(it: Measured) -> None:
+    add = it.metrics.register
+    recorder, registrations = it.recorder, it.registrations
     add("calls_placed", "Calls placed", lambda: recorder.placed)
     add("calls_closed", "Calls whose end is recorded", lambda: recorder.closed)
     add("calls_lost", "Calls that could not be recorded", lambda: recorder.lost)
     add("calls_open", "Calls going on", lambda: recorder.open, "gauge")
-    add("answers_late", "Answers that did not wait for their row any longer", lambda: service.gate.released_late)
+    add("answers_late", "Answers that did not wait for their row any longer", lambda: it.gate.released_late)
     add("registrations_accepted", "REGISTERs answered 200", lambda: registrations.accepted)
     add("registrations_refused", "REGISTERs refused after they could be read", lambda: registrations.refused)
-    add("bindings", "Contacts of all addresses", lambda: service.location.count, "gauge")
-    add("answers_failed", "Answers not sent or never acknowledged", lambda: service.proxying.unanswered)
-    add("proxied", "Requests that went on to a target", lambda: service.proxying.forwarded)
+    add("bindings", "Contacts of all addresses", lambda: it.location.count, "gauge")
+    add("answers_failed", "Answers not sent or never acknowledged", lambda: it.proxying.unanswered)
+    add("proxied", "Requests that went on to a target", lambda: it.proxying.forwarded)
 
 
-def _stores(service: Service) -> None:
-    writers = {
-        "calls": service.calls_writer, "accounts": service.parties_writer, "location": service.location.writer,
-    }  # fmt: skip
+def _stores(it: Measured) -> None:
+    writers = it.writers
 
     def of_each(attribute: str) -> Callable[[], dict[str, int]]:
         return lambda: {store: int(getattr(writer, attribute)) for store, writer in writers.items()}
 
-    add = service.metrics.register
+    add = it.metrics.register
     add("store_rows_written", "Rows committed", of_each("rows_written"), label="store")
     add("store_commits", "Transactions committed", of_each("commits"), label="store")
     add("store_commits_failed", "Transactions that the store refused", of_each("failed_commits"), label="store")
@@ -66,9 +89,9 @@ def _stores(service: Service) -> None:
     add("store_failing", "1 while the store refuses rows", of_each("failing"), "gauge", "store")
 
 
-def _sockets(service: Service) -> None:
-    add = service.metrics.register
-    transports = service.transports
+def _sockets(it: Measured) -> None:
+    add = it.metrics.register
+    transports = it.context.transports
 
     def of_udp(attribute: str) -> Callable[[], int]:
         return lambda: sum(getattr(listener, attribute) for listener in transports.udp)

@@ -29,7 +29,7 @@ from sipserver.server.context import Context
 from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
-from sipserver.server.measures import publish
+from sipserver.server.measures import Measured, publish
 from sipserver.server.proxying import Proxying
 from sipserver.server.registrations import Registrations
 from sipserver.server.timers import TimerQueue
@@ -95,7 +95,13 @@ class Service:
         self.gate = CommitGate(self.calls_writer, self.timers)
         self.metrics = Metrics()
         self._wire(keyring)
-        publish(self)
+        writers = {"calls": self.calls_writer, "accounts": self.parties_writer, "location": self.location.writer}
+        publish(
+            Measured(
+                self.metrics, self.driver, self.context, self.registrations, self.proxying, self.recorder, self.gate,
+                self.location, self.timers, writers,
+            )
+        )  # fmt: skip
 
     def _wire(self, keyring: Keyring) -> None:
         """The registrar's and the proxy's side, and the driver over both."""

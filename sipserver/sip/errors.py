@@ -9,10 +9,7 @@ A fault of our own never appears here: it fails an assertion instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sipserver.sip.message import Message
+from typing import Any
 
 
 class SipError(Exception):
@@ -30,10 +27,10 @@ class SipError(Exception):
 class MalformedMessage(SipError):
     """Bytes that are no valid SIP message.
 
-    ``message`` holds what could be indexed, so that a request may still be answered;
+    ``message`` holds what could be indexed, a ``sip.message.Message``, so that a request may still be answered;
     None means that nothing can be said to the sender.
     """
 
-    def __init__(self, status: int, reason: str, message: Message | None = None) -> None:
+    def __init__(self, status: int, reason: str, message: Any = None) -> None:
         super().__init__(status, reason)
         self.message = message

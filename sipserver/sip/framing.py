@@ -139,4 +139,5 @@ class StreamFramer:
         try:
             return parse(head + b"\r\n\r\n", self._limits)
         except MalformedMessage as error:
-            return error.message
+            read: Message | None = error.message
+            return read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -11,6 +12,9 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.message import Limits
 
 DEFAULT_PORT = 5060
+
+_REMEMBERED = 4_096
+"""Hosts of which it is remembered what kind of address they are: reading one costs 4 us, and each message asks."""
 
 _LATER = ("tls", "ws", "wss")
 
@@ -124,6 +128,7 @@ def hostport(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@lru_cache(_REMEMBERED)
 def is_ip(host: str) -> bool:
     """Whether this is an IP address in figures."""
     try:
@@ -138,6 +143,7 @@ def is_wildcard(host: str) -> bool:
     return is_ip(host) and ip_address(host).is_unspecified
 
 
+@lru_cache(_REMEMBERED)
 def canonical_ip(host: str) -> str:
     """An IP address as the kernel writes it, without a scope; anything else as it is."""
     try:
@@ -146,6 +152,7 @@ def canonical_ip(host: str) -> str:
         return host
 
 
+@lru_cache(_REMEMBERED)
 def is_unicast(host: str) -> bool:
     """Whether this is the IP address of one machine: neither multicast, nor broadcast, nor unspecified."""
     try:

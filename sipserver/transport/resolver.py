@@ -80,6 +80,9 @@ class Resolver:
         # RFC 3263 §4.1 and §4.2: maddr stands for the host; without a transport and without SRV records it is UDP.
         host = (uri.params.get("maddr") or uri.host).removeprefix("[").removesuffix("]")
         port = uri.port or DEFAULT_PORT
+        if is_ip(host):
+            callback([(transport, canonical_ip(host), port)])
+            return
         self._addresses(host, lambda found: callback([(transport, each, port) for each in found]))
 
     async def close(self) -> None:
@@ -91,9 +94,6 @@ class Resolver:
         self._waiting.clear()
 
     def _addresses(self, host: str, callback: Callable[[list[str]], None]) -> None:
-        if is_ip(host):
-            callback([canonical_ip(host)])
-            return
         if host == "localhost":
             callback(list(_LOCALHOST))
             return

@@ -83,3 +83,14 @@ def test_missing_store_is_told(sipserver: Sipserver, data_dir: Path) -> None:
     for arguments in (("list",), ("remove", "a@b")):
         result = sipserver("bindings", *arguments)
         assert (result.exit_code, result.stderr) == (1, f"sipserver: {data_dir}/location.db does not exist yet\n")
+
+
+@pytest.mark.usefixtures("location")
+@pytest.mark.parametrize("command", [("disable", "alice@example.test"), ("remove", "alice@example.test", "--yes")])
+def test_endpoints_of_somebody_who_may_not_register_any_more_are_put_out(
+    sipserver: Sipserver, command: tuple[str, ...]
+) -> None:
+    sipserver("subscribers", "add", "alice@example.test", "--password-stdin", text="secret\n")
+    assert sipserver("subscribers", *command).exit_code == 0
+    lines = sipserver("bindings", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["ADDRESS", "bob@example.test"]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from sipserver.sip.message import Message, Request, Response, parse
 from sipserver.sip.validate import check_request, check_response
-from support.inprocess import DOMAIN, SERVER, Device, Server
+from support.inprocess import SERVER, Device, Server
+from support.pen import DOMAIN
 
 ATTACKER = ("203.0.113.66", 5060)
 BOB_HOST = "192.0.2.8"

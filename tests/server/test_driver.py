@@ -11,7 +11,8 @@ from sipserver.sip.errors import MalformedMessage
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response, parse
 from sipserver.sip.transaction.keys import Key
-from support.inprocess import DOMAIN, Device, Server, statuses
+from support.inprocess import Device, Server, statuses
+from support.pen import DOMAIN
 from support.sip import response, written
 
 MakeServer = Callable[..., Server]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sipserver.sip.message import Response
-from support.inprocess import DOMAIN, Device, Server, disable, statuses
+from support.inprocess import Device, Server, disable, statuses
+from support.pen import DOMAIN
 
 MakeServer = Callable[..., Server]
 

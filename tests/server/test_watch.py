@@ -16,7 +16,8 @@ from sipserver.sip.errors import SipError
 from sipserver.sip.message import Request
 from sipserver.storage.database import StoreError
 from support.calls import Store, recorder
-from support.inprocess import DOMAIN, FakeTransports
+from support.inprocess import FakeTransports
+from support.pen import DOMAIN
 from support.sip import request, response, written
 
 ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"

@@ -119,7 +119,7 @@ def survive(data: bytes) -> None:
     try:
         message = parse(data)
     except MalformedMessage as error:
-        if error.message is not None:
+        if isinstance(error.message, Message):
             read_everything(error.message)
             answer(error.message, error.status)
         return

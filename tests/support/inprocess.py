@@ -21,14 +21,13 @@ from sipserver.accounts.subscribers import Subscribers
 from sipserver.server.clock import Clock
 from sipserver.server.config import load
 from sipserver.server.service import Service
-from sipserver.sip import digest
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Message, Request, Response, parse
 from sipserver.storage.database import sqlite
 from sipserver.telemetry.log import Log, configure
 from sipserver.transport.base import Transports
+from support.pen import DOMAIN, Pen
 
-DOMAIN = "example.test"
 SERVER = "192.0.2.1"
 EPOCH = 1_795_000_000.0
 """UNIX time when the loop's clock stands at 0."""
@@ -235,51 +234,15 @@ def disable(data_dir: Path, user: str) -> None:
     connection.close()
 
 
-class Device:
+class Device(Pen):
     """An endpoint of one user at one address: writes requests, reads answers."""
 
     def __init__(
         self, server: Server, user: str, host: str = "192.0.2.7", port: int = 5070, *, tcp: bool = False, first: int = 1
     ) -> None:
         self.server = server
-        self.user = user
-        self.flow = server.transports.open(host, port) if tcp else server.transports.udp_flow(host, port)
-        self._numbers = count(first)
-
-    @property
-    def contact(self) -> str:
-        """The Contact URI."""
-        suffix = ";transport=tcp" if self.flow.reliable else ""
-        return f"sip:{self.user}@{self.flow.host}:{self.flow.port}{suffix}"
-
-    def write(
-        self,
-        method: str,
-        uri: str = "",
-        *lines: str,
-        to: str = "",
-        from_: str = "",
-        call_id: str = "call",
-        cseq: int = 0,
-        branch: str = "",
-        body: bytes = b"",
-    ) -> bytes:
-        """A request; what is not said is as an endpoint would have it."""
-        uri = uri or f"sip:{DOMAIN}"
-        number = next(self._numbers)
-        branch = branch or f"z9hG4bK-{self.user}-{self.flow.port}-{number}"
-        head = [
-            f"{method} {uri} SIP/2.0",
-            f"Via: SIP/2.0/{self.flow.transport} {self.flow.host}:{self.flow.port};branch={branch};rport",
-            "Max-Forwards: 70",
-            f"From: {from_ or f'<sip:{self.user}@{DOMAIN}>;tag=f{self.user}'}",
-            f"To: {to or (f'<sip:{self.user}@{DOMAIN}>' if method == 'REGISTER' else f'<{uri}>')}",
-            f"Call-ID: {call_id}",
-            f"CSeq: {cseq or number} {method}",
-            *lines,
-            f"Content-Length: {len(body)}",
-        ]
-        return "\r\n".join((*head, "", "")).encode() + body
+        transports = server.transports
+        super().__init__(user, transports.open(host, port) if tcp else transports.udp_flow(host, port), first)
 
     def send(self, data: bytes) -> None:
         """Put a message on the wire."""
@@ -295,18 +258,6 @@ class Device:
         self.server.settle()
         (answer,) = [each for each in self.received() if isinstance(each, Response) and each.status >= 200]
         return answer
-
-    def credentials(self, challenge: Response, method: str, uri: str, password: str = "") -> str:
-        """The line that answers a challenge."""
-        proxy = challenge.status == 407
-        value = challenge.header("proxy-authenticate" if proxy else "www-authenticate") or ""
-        nonce = value.partition('nonce="')[2].partition('"')[0]
-        ha1 = digest.ha1(self.user, DOMAIN, password or f"pw{self.user}", "MD5")
-        proof = digest.response(ha1, nonce, method, uri, qop="auth", nc="00000001", cnonce="c")
-        return (
-            f'{"Proxy-" if proxy else ""}Authorization: Digest username="{self.user}", realm="{DOMAIN}", '
-            f'nonce="{nonce}", uri="{uri}", response="{proof}", algorithm=MD5, qop=auth, nc=00000001, cnonce="c"'
-        )
 
     def signed(self, method: str, uri: str = "", *lines: str, password: str = "", **options: Any) -> bytes:
         """A request with credentials for the challenge that it meets without them."""
@@ -329,21 +280,6 @@ class Device:
     def requests(self, method: str) -> list[Request]:
         """The requests of this method that came."""
         return [each for each in self.received() if isinstance(each, Request) and each.method == method]
-
-    def answer(self, request: Request, status: int, *lines: str, tag: str = "callee", body: bytes = b"") -> bytes:
-        """A response, to be sent."""
-        copied = {"via", "from", "call-id", "cseq", "record-route"}
-        head = [line for name, line in zip(request.names, request.lines, strict=True) if name in copied]
-        to = f"To: {request.header('to')}" + ("" if request.to_tag else f";tag={tag}")
-        head += [to, f"Contact: <{self.contact}>", *lines, f"Content-Length: {len(body)}", "", ""]
-        return "\r\n".join((f"SIP/2.0 {status} Some Reason", *head)).encode("latin-1") + body
-
-    def in_dialog(self, method: str, answer: Response, *lines: str, **options: Any) -> bytes:
-        """A request of the caller inside the dialog that this answer made."""
-        routes = [f"Route: {value}" for value in reversed(answer.values("record-route"))]
-        target = answer.addresses("contact")[0].uri_text
-        given = {"from_": answer.header("from"), "to": answer.header("to"), "call_id": answer.call_id}
-        return self.write(method, target, *routes, *lines, **{**given, **options})
 
 
 def statuses(messages: Iterable[Message]) -> list[int]:
