@@ -47,10 +47,11 @@ async def _serve(config: Config, reload: Reload | None) -> int:
             loop.add_signal_handler(number, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: _reload(service, reload))
         loop.set_exception_handler(service.on_loop_fault)
-        # What is loaded by now stays: the collector need not look at it again and again.
+        # What is loaded by now stays: the collector need not look at it again and again. Transactions live for
+        # half a minute and are freed by their reference counts, so looking at all of them is rarely worth a pause.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        gc.set_threshold(20_000, 10, 1_000)
         service.ready()
         ticker = loop.create_task(_tick(service))
         await stopping.wait()

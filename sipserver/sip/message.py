@@ -9,6 +9,7 @@ a value once parsed. Treat a message as read-only but for ``replace_line``.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sipserver.sip import names
@@ -60,7 +61,7 @@ def text(value: str) -> str:
 class Message:
     """What requests and responses share."""
 
-    __slots__ = ("_call_id", "_cseq", "_from", "_to", "_vias", "body", "lines", "names", "start_line")
+    __slots__ = ("_call_id", "_cseq", "_from", "_to", "_vias", "body", "first", "lines", "names", "start_line")
 
     def __init__(self, start_line: str, lines: list[str], header_names: list[str], body: bytes) -> None:
         self.start_line = start_line
@@ -68,6 +69,9 @@ class Message:
         """The header lines as received, without their CRLF; a folded one keeps its inner CRLF."""
         self.names = header_names
         """The canonical name of each line (see ``sip.names``)."""
+        # From the last to the first, so that of several lines the first one stays.
+        self.first = dict(zip(reversed(header_names), range(len(header_names) - 1, -1, -1), strict=True))
+        """Where the first line of each name stands; as long as ``names`` only where no name is there twice."""
         self.body = body
         self._call_id: str | None = None
         self._cseq: tuple[int, str] | None = None
@@ -77,37 +81,40 @@ class Message:
 
     def header(self, name: str) -> str | None:
         """The unfolded value of the first header of this name, or None."""
-        try:
-            return self.value_at(self.names.index(name))
-        except ValueError:
-            return None
+        position = self.first.get(name)
+        return None if position is None else _value(self.lines[position])
 
     def headers(self, name: str) -> list[str]:
         """The unfolded values of every header of this name, a line each."""
-        return [self.value_at(i) for i, each in enumerate(self.names) if each == name]
+        return [_value(self.lines[position]) for position in self._positions(name)]
 
     def values(self, name: str) -> list[str]:
         """Every element of a header that is a comma list, over all its lines (RFC 3261 §7.3.1)."""
         found: list[str] = []
-        for i, each in enumerate(self.names):
-            if each == name:
-                value = self.value_at(i)
-                if "," in value:
-                    found.extend(split_commas(value))
-                elif value:
-                    found.append(value)
+        for position in self._positions(name):
+            value = _value(self.lines[position])
+            if "," in value:
+                found.extend(split_commas(value))
+            elif value:
+                found.append(value)
         return found
+
+    def _positions(self, name: str) -> Sequence[int]:
+        """Where the lines of this name stand."""
+        position = self.first.get(name)
+        if position is None:
+            return ()
+        if len(self.first) == len(self.names) or self.names.count(name) == 1:
+            return (position,)
+        return [i for i, each in enumerate(self.names) if each == name]
 
     def has(self, name: str) -> bool:
         """Whether there is such a header."""
-        return name in self.names
+        return name in self.first
 
     def value_at(self, position: int) -> str:
         """The unfolded value of the header line at this position."""
-        value = self.lines[position].partition(":")[2]
-        if "\r\n" in value:
-            value = _FOLD.sub(" ", value)
-        return value.strip(" \t")
+        return _value(self.lines[position])
 
     def replace_line(self, position: int, line: str) -> None:
         """Put another line of the same header in its place and forget what was parsed of it."""
@@ -120,10 +127,12 @@ class Message:
         return [tag.lower() for tag in self.values(name) if tag]
 
     def _single(self, name: str, label: str) -> str:
-        count = self.names.count(name)
-        if count != 1:
-            raise SipError(400, f"Several {label}" if count else f"Missing {label}")
-        return self.value_at(self.names.index(name))
+        position = self.first.get(name)
+        if position is None:
+            raise SipError(400, f"Missing {label}")
+        if len(self.first) != len(self.names) and self.names.count(name) > 1:
+            raise SipError(400, f"Several {label}")
+        return _value(self.lines[position])
 
     @property
     def call_id(self) -> str:
@@ -139,11 +148,7 @@ class Message:
     def cseq(self) -> tuple[int, str]:
         """Sequence number and method (RFC 3261 §20.16)."""
         if self._cseq is None:
-            match = _CSEQ.match(self._single(names.CSEQ, "CSeq"))
-            # RFC 3261 §8.1.1.5: below 2**31.
-            if match is None or int(match[1]) >= 2**31:
-                raise SipError(400, "Bad CSeq")
-            self._cseq = int(match[1]), match[2]
+            self._cseq = _parse_cseq(self._single(names.CSEQ, "CSeq"))
         return self._cseq
 
     @property
@@ -174,12 +179,7 @@ class Message:
     def vias(self) -> list[Via]:
         """Every Via, topmost first (RFC 3261 §20.42)."""
         if self._vias is None:
-            found = self.names
-            value = self.value_at(found.index(names.VIA)) if found.count(names.VIA) == 1 else ""
-            if value and "," not in value:
-                self._vias = [Via.parse(value)]
-            else:
-                self._vias = [Via.parse(each) for each in self.values(names.VIA)]
+            self._vias = [Via.parse(each) for each in self.values(names.VIA)]
         return self._vias
 
     def use_vias(self, vias: list[Via]) -> None:
@@ -371,6 +371,28 @@ def _name_the_rest(lines: list[str], header_names: list[str]) -> MalformedMessag
         else:
             header_names[i] = name
     return fault
+
+
+def _value(line: str) -> str:
+    """The unfolded value of a header line."""
+    value = line[line.find(":") + 1 :]
+    if "\r\n" in value:
+        value = _FOLD.sub(" ", value)
+    return value.strip(" \t")
+
+
+def _parse_cseq(value: str) -> tuple[int, str]:
+    number, _, method = value.partition(" ")
+    # One space and a method of every day need no pattern.
+    if method not in _METHODS or not (number.isdigit() and number.isascii() and len(number) <= 10):
+        match = _CSEQ.match(value)
+        if match is None:
+            raise SipError(400, "Bad CSeq")
+        number, method = match.groups()
+    # RFC 3261 §8.1.1.5: below 2**31.
+    if int(number) >= 2**31:
+        raise SipError(400, "Bad CSeq")
+    return int(number), method
 
 
 def _address(value: str, label: str) -> Address:
