@@ -21,6 +21,9 @@ INSERT = "INSERT INTO parties (address, party, created_at) VALUES (?, ?, ?) ON C
 STATEMENTS = (INSERT,)
 """What the writer that is given to ``Parties`` has to be made with."""
 
+WARM = 50_000
+"""Parties read at the start, in one go (0.05 s and 15 MB for so many); one that is asked for later costs 15 us."""
+
 _MISSING = ""
 
 
@@ -56,7 +59,9 @@ class Parties:
         """Made here and not known to be on disk: these outlive a ``refresh``."""
         self._refused: dict[str, str] = {}
         """Of these, what the writer's full queue did not take: put again at the next ``refresh``."""
+        # Asked before anything is read, so that what changes meanwhile is noticed.
         self._version = self._data_version()
+        self._warm(min(limit, WARM))
 
     def party(self, aor: str) -> str | None:
         """The party that stands for this address, None when it has none. Raises StoreError when it cannot tell."""
@@ -106,6 +111,13 @@ class Parties:
     def close(self) -> None:
         """Close the reading connection."""
         self._connection.close()
+
+    def _warm(self, most: int) -> None:
+        try:
+            for aor, party in self._connection.execute("SELECT address, party FROM parties LIMIT ?", (most,)):
+                self._known.put(aor, party)
+        except sqlite.Error as error:
+            raise StoreError(explain(self.path, error)) from error
 
     def _write(self, aor: str, party: str) -> None:
         if self._writer.put(0, (aor, party, utc_now())):

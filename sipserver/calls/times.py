@@ -16,22 +16,26 @@ MAX_SECONDS = 4_096
 class Stamp:
     """Writes times; remembers the seconds it wrote, since the times of many calls share them."""
 
-    __slots__ = ("_prefixes",)
+    __slots__ = ("_last_at", "_last_text", "_prefixes")
 
     def __init__(self) -> None:
         self._prefixes: dict[int, str] = {}
+        self._last_at: int | None = None
+        self._last_text: str | None = None
 
     def __call__(self, at: int | None) -> str | None:
         """The time as the store writes it; None stays None."""
-        if at is None:
-            return None
+        # The rows of one event all carry its time.
+        if at is None or at == self._last_at:
+            return None if at is None else self._last_text
         second = at // 1_000
         prefix = self._prefixes.get(second)
         if prefix is None:
             if len(self._prefixes) >= MAX_SECONDS:
                 self._prefixes.clear()
             prefix = self._prefixes[second] = strftime("%Y-%m-%dT%H:%M:%S.", gmtime(second))
-        return f"{prefix}{at % 1_000:03d}Z"
+        self._last_at, self._last_text = at, f"{prefix}{at % 1_000:03d}Z"
+        return self._last_text
 
 
 def parse_stamp(text: str) -> int:

@@ -216,7 +216,7 @@ class ResponseContext:
         else:
             out.append(SetBranchTimer(0, TRYING, self._settings.trying_after))
         if self._plan.record_route and self._plan.dialog is None:
-            self._learn(CALLER, self._flow, sender_hop(self._request), out)
+            self._learn_sender(CALLER, out)
         self._go_on(out)
         return out
 
@@ -491,17 +491,20 @@ class ResponseContext:
             if response.status < 200:
                 return
             side = other_side(plan.dialog[1])
-            self._learn(plan.dialog[1], self._flow, sender_hop(self._request), out)
+            self._learn_sender(plan.dialog[1], out)
         if flow.reliable:
             hop = answerer_hop(response, plan.token)
             if hop != each.learned:
                 each.learned = hop
-                self._learn(side, flow, hop, out)
+                if hop is not None:
+                    out.append(Learn(self._key, side, flow, hop))
 
-    def _learn(self, side: str, flow: Flow, hop: str | None, out: list[Effect]) -> None:
+    def _learn_sender(self, side: str, out: list[Effect]) -> None:
         # A datagram needs no connection to be kept for it.
-        if flow.reliable and hop is not None:
-            out.append(Learn(self._key, side, flow, hop))
+        if self._flow.reliable:
+            hop = sender_hop(self._request)
+            if hop is not None:
+                out.append(Learn(self._key, side, self._flow, hop))
 
     def _fail(
         self,

@@ -68,6 +68,8 @@ def stateless(request: Request, plan: Plan, flow_in: Flow, flow_out: Flow, branc
 
 def request_uri(contact: str) -> str:
     """A contact without what is not allowed in a Request-URI: headers and method (§16.6 step 2, §19.1.1)."""
+    if ";" not in contact and "?" not in contact:
+        return contact
     start = contact.find("@") + 1
     mark = contact.find("?", start)
     if mark >= 0:
@@ -106,9 +108,9 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
     hops = f"Max-Forwards: {plan.max_forwards}"
     breadth = f"Max-Breadth: {plan.breadth}"
     hops_at = breadth_at = -1
-    for i, name in enumerate(request.names):
+    for i, (line, name) in enumerate(zip(request.lines, request.names, strict=True)):
         if name not in _TOUCHED:
-            shared.append(request.lines[i])
+            shared.append(line)
         elif name == names.MAX_FORWARDS:
             hops_at = len(shared)
             shared.append(hops)
@@ -118,7 +120,7 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
                 breadth_at = len(shared)
                 shared.append(breadth)
         elif name == names.PROXY_AUTHORIZATION and i not in plan.dropped:
-            shared.append(request.lines[i])
+            shared.append(line)
     if hops_at < 0:
         shared.append(hops)
     if breadth_at < 0:

@@ -166,12 +166,12 @@ def admit(
     check_proxy_require(request, settings)
     uri, proof = preprocess_route(request, plan, settings, minter)
     method = request.method
-    if names.PROXY_AUTHORIZATION in request.names:
-        plan.dropped = _credentials_for(request, settings.domains)
     if request.to_tag is not None or method in ("ACK", "CANCEL"):
+        plan.dropped = _credentials_for(request, settings.domains, None)
         return plan_in_dialog(request, plan, proof, for_us=not plan.routes and names_us(uri, settings))
 
     identity = yield from authenticate(request, settings, authenticator, now)
+    plan.dropped = _credentials_for(request, settings.domains, identity)
     for_us = uri.user is None and names_us(uri, settings)
     if method == "OPTIONS" and (for_us or last_hop):
         return plan_answer(plan, settings)
@@ -243,10 +243,11 @@ def check_loop(request: Request, loop: str) -> None:
 
 def loop_part(request: Request, minter: Minter) -> str:
     """What of the request decides where it goes, as a hash (RFC 5393 §4.2.1); the method is no part of it."""
-    lines = request.lines
-    decisive = [lines[i] for i, name in enumerate(request.names) if name in _LOOP_HEADERS]
-    call = (request.uri_text, request.call_id, str(request.cseq[0]), request.from_tag or "", request.to_tag or "")
-    return minter.loop_hash("\n".join((*call, *decisive)))
+    lines, decisive = request.lines, []
+    if not _LOOP_HEADERS.isdisjoint(request.names):
+        decisive = [lines[i] for i, name in enumerate(request.names) if name in _LOOP_HEADERS]
+    call = f"{request.uri_text}\n{request.call_id}\n{request.cseq[0]}\n{request.from_tag or ''}\n{request.to_tag or ''}"
+    return minter.loop_hash("\n".join((call, *decisive)) if decisive else call)
 
 
 def check_proxy_require(request: Request, settings: Settings) -> None:
@@ -376,11 +377,16 @@ def may_come_in(request: Request, flow: Flow, settings: Settings) -> bool:
     return any(source in network for network in settings.peers)
 
 
-def _credentials_for(request: Request, domains: frozenset[str]) -> tuple[int, ...]:
+def _credentials_for(request: Request, domains: frozenset[str], identity: str | None) -> tuple[int, ...]:
     """§22.3: lines of Proxy-Authorization whose realm is ours are consumed; others are for proxies further on.
 
     One that cannot be read is of use to nobody, and is kept from the callee as well.
     """
+    if names.PROXY_AUTHORIZATION not in request.names:
+        return ()
+    if identity is not None and request.names.count(names.PROXY_AUTHORIZATION) == 1:
+        # These have just proved who is asking, so they were for us.
+        return (request.names.index(names.PROXY_AUTHORIZATION),)
     consumed = []
     for i, name in enumerate(request.names):
         if name == names.PROXY_AUTHORIZATION:

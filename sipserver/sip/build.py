@@ -83,7 +83,10 @@ def reply(
     broken request, the headers that are there are copied.
     """
     theirs, found = request.lines, request.names
-    lines = [f"SIP/2.0 {status} {safe(reason) if reason else reason_phrase(status)}"]
+    headers = tuple(headers)
+    # All that is ours, looked at in one go.
+    safe("".join((reason or "", to_tag or "", content_type or "", *headers)))
+    lines = [f"SIP/2.0 {status} {reason or reason_phrase(status)}"]
     if found.count(names.VIA) == 1:
         lines.append(theirs[found.index(names.VIA)])
     else:
@@ -93,7 +96,7 @@ def reply(
     if names.TO in found:
         line = theirs[found.index(names.TO)]
         if to_tag is not None and status != 100 and _lacks_tag(request):
-            line = f"{line};tag={safe(to_tag)}"
+            line = f"{line};tag={to_tag}"
         lines.append(line)
     if names.CALL_ID in found:
         lines.append(theirs[found.index(names.CALL_ID)])
@@ -102,9 +105,9 @@ def reply(
     # RFC 3261 §8.2.6.1: a Timestamp goes back in the 100.
     if status == 100 and names.TIMESTAMP in found:
         lines.append(theirs[found.index(names.TIMESTAMP)])
-    lines += [safe(header) for header in headers]
+    lines += headers
     if content_type is not None:
-        lines.append(f"Content-Type: {safe(content_type)}")
+        lines.append(f"Content-Type: {content_type}")
     lines.append(f"Content-Length: {len(body)}\r\n\r\n")
     return "\r\n".join(lines).encode("latin-1") + body
 
@@ -112,7 +115,7 @@ def reply(
 def _lacks_tag(request: Request) -> bool:
     """Whether To may be given a tag; a broken To is left as it is."""
     try:
-        return request.to_tag is None
+        return not request.to.params.get("tag")
     except SipError:
         return False
 
@@ -168,8 +171,9 @@ def response_port(via: Via) -> int:
 
     For a ``via`` that ``stamp_via`` has seen. maddr is ignored: a response never goes to a third party.
     """
-    if via.rport is not None:
-        return via.rport
+    rport = via.rport
+    if rport is not None:
+        return rport
     if via.port is not None:
         return via.port
     return DEFAULT_TLS_PORT if via.transport in ("TLS", "WSS") else DEFAULT_PORT

@@ -24,6 +24,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sipserver.sip import names
 from sipserver.sip.effects import NeedCredentials
@@ -179,8 +180,8 @@ class Authenticator:
 
     def challenge_headers(self, realm: str, now: float, *, proxy: bool, stale: bool = False) -> list[str]:
         """The challenge as whole header lines, one for each algorithm, strongest first (RFC 8760 §2.3)."""
-        name = names.DISPLAY[names.PROXY_AUTHENTICATE if proxy else names.WWW_AUTHENTICATE]
-        start = f'{name}: Digest realm={quote(realm)}, nonce="{self._new_nonce(realm, now)}"'
+        name = "Proxy-Authenticate" if proxy else "WWW-Authenticate"
+        start = f'{name}: Digest realm={_quoted_realm(realm)}, nonce="{self._new_nonce(realm, now)}"'
         end = ", stale=true" if stale else ""
         return [f"{start}{offer}{end}" for offer in self._offers]
 
@@ -340,6 +341,11 @@ class _UsedNonces:
             self._floor = max(self._floor, oldest)
 
 
+@lru_cache(maxsize=64)
+def _quoted_realm(realm: str) -> str:
+    return quote(realm)
+
+
 def parse_parameters(value: str) -> dict[str, str] | None:
     """The parameters behind ``Digest``: lower-cased names, values without quotes; None where they cannot be read.
 
@@ -350,16 +356,19 @@ def parse_parameters(value: str) -> dict[str, str] | None:
     if "\\" in value or not (value.isascii() and value.isprintable()):
         return _parse_unusual_parameters(value)
     params: dict[str, str] = {}
-    for part in value.replace(", ", ",").split(","):
-        if part.endswith('"'):
-            name, _, written = part[:-1].partition('="')
-        else:
-            name, _, written = part.partition("=")
-            if not written or " " in written:
-                return _parse_unusual_parameters(value)
-        if name not in _USUAL or name in params or '"' in written:
+    parts = value.replace(", ", ",").split(",")
+    for part in parts:
+        name, _, written = part.partition("=")
+        if written[:1] == '"' == written[-1:] and len(written) > 1:
+            written = written[1:-1]
+        elif not written or " " in written:
+            return _parse_unusual_parameters(value)
+        if name not in _USUAL or '"' in written:
             return _parse_unusual_parameters(value)
         params[name] = written
+    # A name was there twice.
+    if len(params) != len(parts):
+        return _parse_unusual_parameters(value)
     return params
 
 

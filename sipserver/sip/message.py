@@ -9,7 +9,6 @@ a value once parsed. Treat a message as read-only but for ``replace_line``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sipserver.sip import names
@@ -30,8 +29,7 @@ _METHODS = frozenset(
      "UPDATE", "REFER", "PRACK")
 )  # fmt: skip
 """Methods that need not be looked at twice."""
-# With the colon, so that a line which has none is never taken for a header.
-_KNOWN = {f"{written}:": name for written, name in names.KNOWN.items()}
+_KNOWN = names.KNOWN
 
 
 @dataclass(slots=True)
@@ -61,7 +59,7 @@ def text(value: str) -> str:
 class Message:
     """What requests and responses share."""
 
-    __slots__ = ("_call_id", "_cseq", "_from", "_to", "_vias", "body", "first", "lines", "names", "start_line")
+    __slots__ = ("_call_id", "_cseq", "_from", "_to", "_vias", "body", "lines", "names", "start_line")
 
     def __init__(self, start_line: str, lines: list[str], header_names: list[str], body: bytes) -> None:
         self.start_line = start_line
@@ -69,9 +67,6 @@ class Message:
         """The header lines as received, without their CRLF; a folded one keeps its inner CRLF."""
         self.names = header_names
         """The canonical name of each line (see ``sip.names``)."""
-        # From the last to the first, so that of several lines the first one stays.
-        self.first = dict(zip(reversed(header_names), range(len(header_names) - 1, -1, -1), strict=True))
-        """Where the first line of each name stands; as long as ``names`` only where no name is there twice."""
         self.body = body
         self._call_id: str | None = None
         self._cseq: tuple[int, str] | None = None
@@ -81,36 +76,30 @@ class Message:
 
     def header(self, name: str) -> str | None:
         """The unfolded value of the first header of this name, or None."""
-        position = self.first.get(name)
-        return None if position is None else _value(self.lines[position])
+        found = self.names
+        return _value(self.lines[found.index(name)]) if name in found else None
 
     def headers(self, name: str) -> list[str]:
         """The unfolded values of every header of this name, a line each."""
-        return [_value(self.lines[position]) for position in self._positions(name)]
+        found = self.names
+        count = found.count(name)
+        if count < 2:
+            return [_value(self.lines[found.index(name)])] if count else []
+        return [_value(self.lines[i]) for i, each in enumerate(found) if each == name]
 
     def values(self, name: str) -> list[str]:
         """Every element of a header that is a comma list, over all its lines (RFC 3261 §7.3.1)."""
         found: list[str] = []
-        for position in self._positions(name):
-            value = _value(self.lines[position])
+        for value in self.headers(name):
             if "," in value:
                 found.extend(split_commas(value))
             elif value:
                 found.append(value)
         return found
 
-    def _positions(self, name: str) -> Sequence[int]:
-        """Where the lines of this name stand."""
-        position = self.first.get(name)
-        if position is None:
-            return ()
-        if len(self.first) == len(self.names) or self.names.count(name) == 1:
-            return (position,)
-        return [i for i, each in enumerate(self.names) if each == name]
-
     def has(self, name: str) -> bool:
         """Whether there is such a header."""
-        return name in self.first
+        return name in self.names
 
     def value_at(self, position: int) -> str:
         """The unfolded value of the header line at this position."""
@@ -127,21 +116,17 @@ class Message:
         return [tag.lower() for tag in self.values(name) if tag]
 
     def _single(self, name: str, label: str) -> str:
-        position = self.first.get(name)
-        if position is None:
-            raise SipError(400, f"Missing {label}")
-        if len(self.first) != len(self.names) and self.names.count(name) > 1:
-            raise SipError(400, f"Several {label}")
-        return _value(self.lines[position])
+        found = self.names
+        count = found.count(name)
+        if count != 1:
+            raise SipError(400, f"Several {label}" if count else f"Missing {label}")
+        return _value(self.lines[found.index(name)])
 
     @property
     def call_id(self) -> str:
         """The Call-ID (RFC 3261 §20.8): compared byte by byte."""
         if self._call_id is None:
-            value = self._single(names.CALL_ID, "Call-ID")
-            if not value or " " in value or "\t" in value:
-                raise SipError(400, "Bad Call-ID")
-            self._call_id = value
+            self._call_id = _checked_call_id(self._single(names.CALL_ID, "Call-ID"))
         return self._call_id
 
     @property
@@ -179,8 +164,32 @@ class Message:
     def vias(self) -> list[Via]:
         """Every Via, topmost first (RFC 3261 §20.42)."""
         if self._vias is None:
-            self._vias = [Via.parse(each) for each in self.values(names.VIA)]
+            found = self.names
+            value = _value(self.lines[found.index(names.VIA)]) if found.count(names.VIA) == 1 else ""
+            if value and "," not in value:
+                self._vias = [Via.parse(value)]
+            else:
+                self._vias = [Via.parse(each) for each in self.values(names.VIA)]
         return self._vias
+
+    def read_mandatory(self) -> None:
+        """Parse and remember Via, Call-ID, CSeq and To, which every message has (RFC 3261 §8.1.1). Raises SipError.
+
+        What reading each of them does, in one go, since it is done for every message. The caller has seen to it
+        that none but Via stands in several lines.
+        """
+        found, lines = self.names, self.lines
+        try:
+            via = _value(lines[found.index(names.VIA)])
+            self._vias = [Via.parse(via)] if via and "," not in via and found.count(names.VIA) == 1 else None
+            self._call_id = _checked_call_id(_value(lines[found.index(names.CALL_ID)]))
+            self._cseq = _parse_cseq(_value(lines[found.index(names.CSEQ)]))
+            self._to = _address(_value(lines[found.index(names.TO)]), "To")
+        except ValueError:
+            # One is missing: let its own accessor say which.
+            _ = self.call_id, self.cseq, self.to
+        if self._vias is None:
+            _ = self.top_via
 
     def use_vias(self, vias: list[Via]) -> None:
         """Let these be what ``vias`` says: for a message that is refused because its own cannot be read."""
@@ -189,7 +198,7 @@ class Message:
     @property
     def top_via(self) -> Via:
         """The topmost Via."""
-        vias = self.vias
+        vias = self._vias or self.vias
         if not vias:
             raise SipError(400, "Missing Via")
         return vias[0]
@@ -271,11 +280,11 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request | Response:
             raise fault
         lines = [line for line in lines if "\r" not in line and "\n" not in line]
     start_line = lines.pop(0)
-    header_names = [_KNOWN.get(line[: line.find(":") + 1], "") for line in lines]
+    header_names = _usual_names(lines)
     # A line that continues another begins with white space, so it is named like none either.
     if "" in header_names and any([line[:1] in _WHITE for line in lines[1:]]):
         lines = _joined_folds(lines)
-        header_names = [_KNOWN.get(line[: line.find(":") + 1], "") for line in lines]
+        header_names = _usual_names(lines)
     if len(head) > limits.line and max(map(len, (start_line, *lines))) > limits.line:
         fault = fault or MalformedMessage(400, "Header line too long")
     if len(lines) > limits.headers:
@@ -346,6 +355,11 @@ def _unusual_request(
     return message
 
 
+def _usual_names(lines: list[str]) -> list[str]:
+    """The name of each line that is in ``names.KNOWN``; empty for others, and for a line that has no colon."""
+    return [_KNOWN.get(line.partition(":")[0], "") if ":" in line else "" for line in lines]
+
+
 def _joined_folds(lines: list[str]) -> list[str]:
     """Lines that begin with white space belong to the one before (RFC 3261 §7.3.1)."""
     headers: list[list[str]] = []
@@ -375,10 +389,16 @@ def _name_the_rest(lines: list[str], header_names: list[str]) -> MalformedMessag
 
 def _value(line: str) -> str:
     """The unfolded value of a header line."""
-    value = line[line.find(":") + 1 :]
+    value = line.partition(":")[2]
     if "\r\n" in value:
         value = _FOLD.sub(" ", value)
     return value.strip(" \t")
+
+
+def _checked_call_id(value: str) -> str:
+    if not value or " " in value or "\t" in value:
+        raise SipError(400, "Bad Call-ID")
+    return value
 
 
 def _parse_cseq(value: str) -> tuple[int, str]:
@@ -388,11 +408,12 @@ def _parse_cseq(value: str) -> tuple[int, str]:
         match = _CSEQ.match(value)
         if match is None:
             raise SipError(400, "Bad CSeq")
-        number, method = match.groups()
+        number, method = match[1], match[2]
+    sequence = int(number)
     # RFC 3261 §8.1.1.5: below 2**31.
-    if int(number) >= 2**31:
+    if sequence >= 2**31:
         raise SipError(400, "Bad CSeq")
-    return int(number), method
+    return sequence, method
 
 
 def _address(value: str, label: str) -> Address:

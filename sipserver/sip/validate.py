@@ -12,20 +12,22 @@ from sipserver.sip import names
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Message, Request, Response
 
-_SINGLE = (
-    names.FROM,
-    names.TO,
-    names.CALL_ID,
-    names.CSEQ,
-    names.MAX_FORWARDS,
-    names.CONTENT_LENGTH,
-    names.CONTENT_TYPE,
-    names.EXPIRES,
-    names.MIN_EXPIRES,
-    names.SESSION_EXPIRES,
-    names.MIN_SE,
-    names.EVENT,
-    names.REFER_TO,
+_SINGLE = frozenset(
+    (
+        names.FROM,
+        names.TO,
+        names.CALL_ID,
+        names.CSEQ,
+        names.MAX_FORWARDS,
+        names.CONTENT_LENGTH,
+        names.CONTENT_TYPE,
+        names.EXPIRES,
+        names.MIN_EXPIRES,
+        names.SESSION_EXPIRES,
+        names.MIN_SE,
+        names.EVENT,
+        names.REFER_TO,
+    )
 )
 """Headers of which one message has one at most (RFC 3261 §7.3.1); which of two counts would be anyone's guess."""
 
@@ -38,6 +40,7 @@ def check_request(request: Request) -> None:
     it is answered 416 by who would have to route it.
     """
     _check_headers(request)
+    _ = request.from_
     # RFC 3261 §8.1.1.5: the method in CSeq is that of the request; methods are case-sensitive.
     if request.cseq[1] != request.method:
         raise SipError(400, "CSeq method does not match")
@@ -45,15 +48,21 @@ def check_request(request: Request) -> None:
     if request.uri.headers:
         raise SipError(400, "Headers in Request-URI")
     # RFC 3261 §20.22: 0 to 255.
-    hops = request.number(names.MAX_FORWARDS)
-    if hops is not None and hops > 255:
+    hops = request.header(names.MAX_FORWARDS)
+    # Nearly every client begins with seventy.
+    if hops is not None and hops != "70" and (request.number(names.MAX_FORWARDS) or 0) > 255:
         raise SipError(400, "Bad Max-Forwards")
     trim_body(request)
 
 
 def check_response(response: Response) -> None:
-    """Raise SipError where a response is no valid one: whoever receives it drops it (RFC 3261 §18.1.2)."""
+    """Raise SipError where a response is no valid one: whoever receives it drops it (RFC 3261 §18.1.2).
+
+    From has to be there; it is the caller's own, and nobody reads it here.
+    """
     _check_headers(response)
+    if names.FROM not in response.names:
+        raise SipError(400, "Missing From")
     trim_body(response)
 
 
@@ -62,11 +71,12 @@ def trim_body(message: Message) -> None:
 
     Without Content-Length a datagram's body goes to its end.
     """
-    length = message.number(names.CONTENT_LENGTH)
-    if length is None:
-        return
+    written = message.header(names.CONTENT_LENGTH)
     body = message.body
-    if len(body) != length:
+    if written is None or written == str(len(body)):
+        return
+    length = message.number(names.CONTENT_LENGTH)
+    if length is not None and len(body) != length:
         # RFC 4475 §3.1.1.8: octets after the body are dropped.
         if len(body) < length:
             raise SipError(400, "Body shorter than Content-Length")
@@ -76,8 +86,9 @@ def trim_body(message: Message) -> None:
 def _check_headers(message: Message) -> None:
     found = message.names
     if len(set(found)) != len(found):
-        for name in _SINGLE:
-            if found.count(name) > 1:
+        seen: set[str] = set()
+        for name in found:
+            if name in seen and name in _SINGLE:
                 raise SipError(400, f"Several {names.DISPLAY.get(name, name)}")
-    # Each raises where its header is missing or broken, and remembers what it found.
-    _ = message.top_via, message.call_id, message.cseq, message.from_, message.to
+            seen.add(name)
+    message.read_mandatory()

@@ -183,8 +183,9 @@ class Via:
     def rport(self) -> int | None:
         """The source port a server put in (RFC 3581); None if none or bad. ``rport in params`` says if it was asked."""
         rport = self.params.get("rport")
-        if rport and rport.isascii() and rport.isdigit() and len(rport) <= 5 and 0 < int(rport) < 65_536:
-            return int(rport)
+        if rport and rport.isascii() and rport.isdigit() and len(rport) <= 5:
+            port = int(rport)
+            return port if 0 < port < 65_536 else None
         return None
 
     def __str__(self) -> str:
@@ -250,6 +251,9 @@ class Address:
         rest = value[end + 1 :]
         if not rest:
             return cls(display, uri_text, {}, value)
+        # What From and To nearly always have: a tag, and nothing else.
+        if rest[:5] == ";tag=" and (rest[5:].isalnum() or is_token(rest[5:])):
+            return cls(display, uri_text, {"tag": rest[5:]}, value)
         if rest[0] != ";":
             rest = rest.lstrip(" \t")
             if rest[:1] != ";":

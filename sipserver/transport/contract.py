@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
 from sipserver.sip.errors import MalformedMessage
@@ -15,6 +15,8 @@ DEFAULT_PORT = 5060
 
 _REMEMBERED = 4_096
 """Hosts of which it is remembered what kind of address they are: reading one costs 4 us, and each message asks."""
+_LONGEST = 64
+"""Characters of an IP address, with the name of an interface behind it."""
 
 _LATER = ("tls", "ws", "wss")
 
@@ -128,14 +130,9 @@ def hostport(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-@lru_cache(_REMEMBERED)
 def is_ip(host: str) -> bool:
     """Whether this is an IP address in figures."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return len(host) <= _LONGEST and _read(host) is not None
 
 
 def is_wildcard(host: str) -> bool:
@@ -143,20 +140,27 @@ def is_wildcard(host: str) -> bool:
     return is_ip(host) and ip_address(host).is_unspecified
 
 
-@lru_cache(_REMEMBERED)
 def canonical_ip(host: str) -> str:
     """An IP address as the kernel writes it, without a scope; anything else as it is."""
-    try:
-        return str(ip_address(host.partition("%")[0]))
-    except ValueError:
-        return host
+    bare = host.partition("%")[0] if "%" in host else host
+    found = _read(bare) if len(bare) <= _LONGEST else None
+    return host if found is None else found[1]
+
+
+def is_unicast(host: str) -> bool:
+    """Whether this is the IP address of one machine: neither multicast, nor broadcast, nor unspecified."""
+    found = _read(host) if len(host) <= _LONGEST else None
+    if found is None:
+        return False
+    address = found[0]
+    return not (address.is_multicast or address.is_unspecified or host == "255.255.255.255")
 
 
 @lru_cache(_REMEMBERED)
-def is_unicast(host: str) -> bool:
-    """Whether this is the IP address of one machine: neither multicast, nor broadcast, nor unspecified."""
+def _read(host: str) -> tuple[IPv4Address | IPv6Address, str] | None:
+    """An IP address and its shortest text, None for what is none."""
     try:
         address = ip_address(host)
     except ValueError:
-        return False
-    return not (address.is_multicast or address.is_unspecified or host == "255.255.255.255")
+        return None
+    return address, str(address)

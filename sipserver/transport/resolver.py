@@ -20,6 +20,11 @@ Target = tuple[str, str, int]
 """Transport (``UDP`` or ``TCP``), IP address without brackets, port."""
 Callback = Callable[[list[Target] | None], None]
 
+NUMERIC_NAMES = 4_096
+"""URIs with an IP address in figures whose way is remembered; what it is does not change."""
+NUMERIC_LENGTH = 200
+"""Longer ones are not remembered, so that all together stay small."""
+
 _LOCALHOST = ["127.0.0.1", "::1"]
 
 
@@ -61,6 +66,7 @@ class Resolver:
         self._receiver = receiver
         self._settings = settings
         self._known: dict[str, tuple[float, list[str]]] = {}
+        self._numeric: dict[str, Target] = {}
         self._waiting: dict[str, list[Callable[[list[str]], None]]] = {}
         self._waiters = 0
         self._busy: set[asyncio.Task[list[str]]] = set()
@@ -73,6 +79,10 @@ class Resolver:
         (tls, ws, anything but a sip URI). The call comes before this returns where nothing has to be
         looked up, else from the loop, followed by the receiver's ``on_batch_end``.
         """
+        known = self._numeric.get(uri.raw)
+        if known is not None:
+            callback([known])
+            return
         transport = (uri.transport or "udp").upper()
         if uri.scheme != "sip" or transport not in {"UDP", "TCP"}:
             callback(None)
@@ -81,9 +91,18 @@ class Resolver:
         host = (uri.params.get("maddr") or uri.host).removeprefix("[").removesuffix("]")
         port = uri.port or DEFAULT_PORT
         if is_ip(host):
-            callback([(transport, canonical_ip(host), port)])
+            address = transport, canonical_ip(host), port
+            self._remember_numeric(uri.raw, address)
+            callback([address])
             return
         self._addresses(host, lambda found: callback([(transport, each, port) for each in found]))
+
+    def _remember_numeric(self, text: str, address: Target) -> None:
+        """A call asks for the same URI three times, and an endpoint's stays the same from call to call."""
+        if len(text) <= NUMERIC_LENGTH:
+            if len(self._numeric) >= NUMERIC_NAMES:
+                self._numeric.clear()
+            self._numeric[text] = address
 
     async def close(self) -> None:
         """Give up every look-up; nobody is called back."""

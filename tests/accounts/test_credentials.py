@@ -224,6 +224,31 @@ def test_tampered_row_gives_no_credentials_and_is_counted(
     assert cache.unreadable == 1
 
 
+def test_who_was_there_at_the_start_is_not_looked_up(
+    tmp_path: Path, keyring: Keyring, subscribers: Subscribers, connection: sqlite.Connection
+) -> None:
+    for address in (ALICE, "bob@example.com", "mallory@example.com"):
+        subscribers.add(address, "secret")
+    subscribers.disable("bob@example.com")
+    connection.execute("UPDATE credentials SET sealed = x'00' WHERE address = 'mallory@example.com'")
+    cache = CredentialCache(tmp_path / FILE, keyring)
+    cache.close()
+    assert cache.get("alice", "example.com", "MD5") == Credentials(ALICE, ha1("alice", "example.com", "secret", "MD5"))
+    assert cache.exists(ALICE)
+    # Who is disabled, and whose row does not open, has to be looked up.
+    for address in ("bob@example.com", "mallory@example.com"):
+        with pytest.raises(StoreError):
+            cache.exists(address)
+    assert cache.unreadable == 0
+
+
+def test_whose_credentials_were_found_is_known_to_exist(cache: CredentialCache, subscribers: Subscribers) -> None:
+    subscribers.add(ALICE, "secret")
+    assert cache.get("alice", "example.com", "MD5") is not None
+    cache.close()
+    assert cache.exists(ALICE)
+
+
 def test_flood_of_unknown_names_pushes_nobody_out(
     tmp_path: Path, keyring: Keyring, subscribers: Subscribers, connection: sqlite.Connection
 ) -> None:

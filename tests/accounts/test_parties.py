@@ -79,6 +79,15 @@ def test_removed_subscriber_gets_another_party(bench: Bench, subscribers: Subscr
     assert bench.parties.ensure("alice@example.com") != before
 
 
+def test_parties_that_were_there_at_the_start_are_not_looked_up(tmp_path: Path, subscribers: Subscribers) -> None:
+    alice = subscribers.add("alice@example.com", "secret")
+    bench = Bench(tmp_path / FILE)
+    bench.close()
+    assert bench.parties.party("alice@example.com") == alice.party
+    with pytest.raises(StoreError):
+        bench.parties.party(CAROL)
+
+
 def test_refresh_without_a_change_forgets_nothing(bench: Bench) -> None:
     assert not bench.parties.refresh()
 

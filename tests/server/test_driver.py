@@ -205,6 +205,25 @@ def test_fault_on_a_response_ack_or_closed_connection_gets_no_answer(make_server
     assert alice.received() == []
 
 
+def test_fault_that_strikes_again_while_it_is_answered_is_one_more(make_server: MakeServer) -> None:
+    server = make_server("alice", faults=2)
+    alice = Device(server, "alice")
+    broken: Any = None
+    server.driver._transactions = broken
+    alice.send(alice.write("OPTIONS"))
+    assert alice.received() == []
+    assert len(server.log("internal.fault")) == 2
+
+
+def test_fault_over_a_message_that_cannot_be_read_gets_no_answer(make_server: MakeServer) -> None:
+    server = make_server("alice", faults=1)
+    alice = Device(server, "alice")
+    forgetful: Any = ForgetfulContext(server)
+    server.driver._context = forgetful
+    alice.send(b"OPTIONS sip:x SIP/3.0\r\nVia: SIP/2.0/UDP h\r\n\r\n")
+    assert alice.received() == []
+
+
 class ForgetfulContext:
     """A context that can only log."""
 

@@ -452,3 +452,23 @@ def test_slow_answer_to_another_request_is_preceded_by_a_100(pair: Pair) -> None
     pair.alice.send(pair.alice.signed("MESSAGE", f"sip:bob@{DOMAIN}"))
     pair.server.advance(3.5)
     assert statuses(pair.alice.received()) == [100]
+
+
+def test_accounts_that_cannot_be_read_mean_503(server: Server) -> None:
+    nobody = Device(server, "nobody")
+    data = nobody.invite("bob")
+    server.service.credentials.close()
+    answer = nobody.ask(data)
+    assert (answer.status, answer.header("retry-after")) == (503, "5")
+
+
+def test_call_whose_callee_cannot_be_looked_up_is_refused_on_record(server: Server) -> None:
+    alice = Device(server, "alice")
+    data = alice.invite("nobody")
+    # The caller is remembered; the callee would have to be looked up.
+    assert server.service.credentials.get("alice", DOMAIN, "MD5") is not None
+    server.service.credentials.close()
+    answer = alice.ask(data)
+    assert answer.status == 503
+    row = only(server)
+    assert (row["outcome"], row["sip_status"], row["ended_by"]) == ("failed", 503, "server")

@@ -215,3 +215,24 @@ def test_request_for_no_address_of_ours_is_refused_without_a_name(server: Server
     assert alice.ask(alice.write("REGISTER", to="<sip:x@elsewhere.test>")).status == 404
     assert [row["party"] for row in server.rows("SELECT party FROM sign_ins")] == [None]
     assert alice.ask(alice.write("REGISTER", "sip:elsewhere.test")).status == 404
+
+
+def test_accounts_that_cannot_be_read_mean_503(server: Server) -> None:
+    alice, nobody = Device(server, "alice"), Device(server, "nobody", port=5071)
+    assert alice.register().status == 200
+    data = signed_register(nobody)
+    server.service.credentials.close()
+    server.service.parties.close()
+    answer = nobody.ask(data)
+    assert (answer.status, answer.header("retry-after")) == (503, "5")
+    (row,) = server.rows("SELECT party FROM sign_ins WHERE outcome = 'refused'")
+    assert row["party"] is None
+    # Who was there a moment ago is remembered.
+    assert alice.register(cseq=90).status == 200
+
+
+def test_address_that_cannot_be_read_is_refused_without_a_name(server: Server) -> None:
+    alice = Device(server, "alice")
+    assert alice.ask(alice.write("REGISTER", to="<sip:@>")).status == 400
+    (row,) = server.rows("SELECT party, status FROM sign_ins")
+    assert row == {"party": None, "status": 400}

@@ -130,3 +130,7 @@ def test_a_response_without_its_headers_is_dropped(name: str) -> None:
 def test_a_broken_response_is_dropped(line: str) -> None:
     with pytest.raises(SipError):
         check_response(response(written("SIP/2.0 200 OK", line)))
+
+
+def test_from_of_a_response_is_passed_on_unread() -> None:
+    check_response(response(written("SIP/2.0 200 OK", From='"x')))

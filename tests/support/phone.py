@@ -94,6 +94,7 @@ class Phone(Pen):
     def expect(self, what: int | str) -> Any:
         """The next message, which has to be a response with this status, or a request of this method."""
         message = self.next()
+        assert isinstance(message, Request | Response)
         found = message.status if isinstance(message, Response) else message.method
         assert found == what, f"{self.user} expected {what} and got\n{message.to_bytes().decode('utf-8', 'replace')}"
         return message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipserver.transport.contract import ListenAddress, canonical_ip, hostport, is_unicast, is_wildcard
+from sipserver.transport.contract import ListenAddress, canonical_ip, hostport, is_ip, is_unicast, is_wildcard
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,14 @@ def test_only_addresses_of_one_machine_are_unicast() -> None:
     assert is_unicast("2001:db8::1")
     for host in ("224.0.0.1", "ff02::1", "255.255.255.255", "0.0.0.0", "::", "example.test", ""):
         assert not is_unicast(host)
+
+
+def test_text_longer_than_any_address_is_none() -> None:
+    host = "fe80::1%" + "e" * 100
+    assert not is_ip(host)
+    assert not is_unicast(host)
+    assert canonical_ip(host) == "fe80::1"
+    assert canonical_ip("a" * 100) == "a" * 100
 
 
 def test_addresses_are_written_as_the_kernel_writes_them() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sipserver.sip.uri import Uri
-from sipserver.transport.resolver import Resolver, ResolverSettings, Target, system_addresses
+from sipserver.transport.resolver import NUMERIC_NAMES, Resolver, ResolverSettings, Target, system_addresses
 from support.transport import PATIENCE, Recorder
 
 
@@ -79,6 +79,15 @@ def at_once(uri: str) -> list[Target] | None:
 )
 async def test_what_needs_no_look_up_is_answered_at_once(uri: str, targets: list[Target] | None) -> None:
     assert at_once(uri) == targets
+
+
+async def test_an_address_in_figures_is_the_same_each_time_however_many_there_are() -> None:
+    each = resolver(Names())
+    texts = [f"sip:alice@192.0.2.1:{port}" for port in range(1, NUMERIC_NAMES + 10)] + ["sip:192.0.2.1;x=" + "y" * 300]
+    for text in [*texts, *texts]:
+        answers = Answers()
+        each.resolve(Uri.parse(text), answers)
+        assert answers.found == [[("UDP", "192.0.2.1", Uri.parse(text).port or 5060)]]
 
 
 async def test_a_name_is_looked_up_once_and_remembered() -> None:
