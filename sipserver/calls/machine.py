@@ -356,4 +356,4 @@ def _span(start: int | None, end: int) -> int | None:
 def _offers_video(offer: Description | None) -> int | None:
     if offer is None or offer is sdp.UNREADABLE:
         return None
-    return int(any(stream.kind == sdp.VIDEO for stream in offer.streams))
+    return int(sdp.VIDEO in [stream.kind for stream in offer.streams])

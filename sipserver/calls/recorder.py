@@ -103,7 +103,8 @@ class Recorder:
         """Calls that could not be recorded because a bound was reached. Never silently: a metric shows it."""
         self._put = writer.put
         self._node = node
-        self._hash_key = call_id_key
+        # Keyed once and copied for each call.
+        self._call_id_hash = blake2b(digest_size=16, key=call_id_key)
         self._random = random
         self._max_open_calls = max_open_calls
         self._calls: dict[str, Call] = {}
@@ -274,12 +275,13 @@ class Recorder:
         return self._writes[type(row)](row)
 
     def _insert_call(self, row: InsertCall) -> bool:
-        call_id = blake2b(row.call_id.encode("latin-1", "replace"), digest_size=16, key=self._hash_key).hexdigest()
+        call_id = self._call_id_hash.copy()
+        call_id.update(row.call_id.encode("latin-1", "replace"))
         return self._put(
             _CALL,
             (
-                row.id, call_id, row.caller, row.callee, self._stamp(row.started_at), row.agent, row.transport,
-                row.network, row.offered_video, self._node,
+                row.id, call_id.hexdigest(), row.caller, row.callee, self._stamp(row.started_at), row.agent,
+                row.transport, row.network, row.offered_video, self._node,
             ),
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Over which connection the two sides of a dialog are reached.
+"""Where the two sides of a dialog are, and over which connection they are reached.
 
 A contact that came over a connection is often reachable over nothing else (a browser, a client behind
 NAT). So the connection is remembered together with the URI that later requests will name. This is a
@@ -13,6 +13,7 @@ from sipserver.sip import names
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Message, Request, Response
+from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address
 
 MAX_HOPS = 8
@@ -55,6 +56,43 @@ class DialogTable:
     def forget(self, key: str) -> None:
         """The dialog has ended."""
         self._dialogs.pop(key, None)
+
+
+class RemoteTargets:
+    """Where the requests inside a call may go: to whom its two sides named as their next hop, and nowhere else.
+
+    A minted route proves that its sender is in a call, not where the call leads. This is a memory of the
+    latest calls: of one that it does not know (after a restart, say) every next hop is believed, so that calls in
+    progress can be ended.
+    """
+
+    def __init__(self, max_calls: int = 100_000) -> None:
+        self.max_calls = max_calls
+        self._calls: dict[str, tuple[tuple[str, str, int | None], ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def learn(self, key: str, side: str, hop: str | None) -> None:
+        """This side of the call named this URI; None where it named none."""
+        if hop is None:
+            return
+        try:
+            uri = Uri.parse(hop)
+        except SipError:
+            return
+        known = self._calls.get(key, ())
+        target = side, uri.host, uri.port
+        if target in known:
+            return
+        if not known and len(self._calls) >= self.max_calls:
+            del self._calls[next(iter(self._calls))]
+        self._calls[key] = (*known[-MAX_HOPS + 1 :], target)
+
+    def allows(self, key: str, side: str, uri: Uri) -> bool:
+        """Whether a request inside this call may go to this next hop of that side."""
+        known = self._calls.get(key, ())
+        return (side, uri.host, uri.port) in known or not any([target[0] == side for target in known])
 
 
 def sender_hop(request: Request) -> str | None:

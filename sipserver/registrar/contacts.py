@@ -49,7 +49,7 @@ class Settings:
 
 def is_wildcard(request: Request, values: Sequence[str]) -> bool:
     """Whether these Contact values remove every binding of the address (RFC 3261 §10.2.2). Raises SipError(400)."""
-    if not any([value[:1] == "*" for value in values]):
+    if not any(value.startswith("*") for value in values):
         return False
     # RFC 3261 §10.3 step 6: the star stands alone, and the request is about removal and nothing else.
     if len(values) > 1 or values[0] != "*":
@@ -89,18 +89,13 @@ def read_contacts(
     found = []
     for value in values:
         address = _read_contact(value, current)
-        # Most contacts are a bare URI: of them there is nothing more to read.
-        params, instance, reg_id, q, wanted = "", None, None, 1000, default
-        if address.params:
-            params = contact_params(address)
-            instance, reg_id = _device(address)
-            q = _thousandths(address)
-            wanted = _wanted_interval(address, default)
+        params = contact_params(address)
+        instance, reg_id = _device(address)
         if len(address.uri_text) + len(params) + shared > MAX_STORED:
             raise SipError(400, "Contact too long")
-        expires_at = now + _granted_interval(wanted, settings)
+        expires_at = now + _interval(address, default, settings)
         binding = Binding(
-            aor, address.uri_text, q, expires_at, call_id, cseq, instance, reg_id, path, agent,
+            aor, address.uri_text, _thousandths(address), expires_at, call_id, cseq, instance, reg_id, path, agent,
             params, flow.transport, flow.host, flow.port, flow.connection, now,
         )  # fmt: skip
         found.append(binding)
@@ -180,15 +175,11 @@ def _thousandths(address: Address) -> int:
     return 1000 if "q" not in address.params else round(address.q * 1000)
 
 
-def _wanted_interval(address: Address, default: int) -> int:
-    """The seconds that this contact asks for."""
+def _interval(address: Address, default: int, settings: Settings) -> int:
+    """The seconds granted to this contact; 0 removes it. Raises SipError(423)."""
     # RFC 3261 §10.3 step 7: the contact's own parameter counts before the header, and that before our default.
-    expires = address.expires
-    return default if expires is None else expires
-
-
-def _granted_interval(wanted: int, settings: Settings) -> int:
-    """The seconds granted to a contact; 0 removes it. Raises SipError(423)."""
+    wanted = address.expires if "expires" in address.params else default
+    assert wanted is not None
     if 0 < wanted < settings.min_expires and wanted < REJECTABLE:
         raise SipError(423, "Interval Too Brief", (f"Min-Expires: {settings.min_expires}",))
     return min(wanted, settings.max_expires)

@@ -9,9 +9,9 @@ from typing import Any
 from sipserver.accounts.credentials import CredentialCache
 from sipserver.location.base import Location
 from sipserver.proxy import fork
-from sipserver.proxy.dialog import DialogTable
+from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
 from sipserver.proxy.forward import next_hop, stateless
-from sipserver.proxy.record_route import Minter, other_side
+from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
 from sipserver.proxy.route import ANSWER, CallPlaced, NeedTargets, Plan, Settings, Target, admit
 from sipserver.registrar.binding import Binding
 from sipserver.server.context import RETRY_LATER, Context
@@ -57,6 +57,8 @@ class Proxying:
         self.minter = minter
         self.forwarded = 0
         """Requests that went on to at least one target."""
+        self.targets = RemoteTargets()
+        """Where requests inside calls may go."""
         self.unanswered = 0
         """Answers that could not be sent, or were never acknowledged."""
         self._authenticators = authenticators
@@ -68,6 +70,7 @@ class Proxying:
         call_key = ""
         try:
             plan, call_key = self._admit(request, flow)
+            self._check_target(plan)
         except _Refused as refused:
             self._refuse(request, flow, key, refused)
             return
@@ -86,6 +89,7 @@ class Proxying:
         """The ACK of a 2xx, forwarded without a transaction (RFC 3261 §16.11); False where it has nowhere to go."""
         try:
             plan, _ = self._admit(ack, flow)
+            self._check_target(plan)
             uri = next_hop(plan, plan.groups[0][0])
         except (_Refused, SipError):
             return False
@@ -132,6 +136,18 @@ class Proxying:
             raise _Refused(error, call_key) from None
         except StoreError:
             raise _Refused(SipError(503, "Store Unavailable", RETRY_LATER), call_key) from None
+
+    def _check_target(self, plan: Plan) -> None:
+        """A request inside a call goes to the other side of it; elsewhere only where subscribers may go there."""
+        if plan.dialog is None or self.settings.outbound:
+            return
+        key, side = plan.dialog
+        try:
+            uri = next_hop(plan, plan.groups[0][0])
+        except SipError as error:
+            raise _Refused(error, "") from None
+        if not self.targets.allows(key, other_side(side), uri):
+            raise _Refused(SipError(403, "Target Not In This Dialog"), "")
 
     def _placed(self, request: Request, flow: Flow, effect: CallPlaced) -> str:
         if self.watch.full:
@@ -182,7 +198,7 @@ class _Refused(Exception):
 class Relay:
     """One request under way: the response context, and what its effects do."""
 
-    __slots__ = ("_context", "_key", "_proxying", "_transaction")
+    __slots__ = ("_begun", "_context", "_key", "_proxying", "_transaction")
 
     def __init__(
         self, proxying: Proxying, transaction: ServerTransaction, request: Request, plan: Plan, flow: Flow, key: str
@@ -190,6 +206,8 @@ class Relay:
         self._proxying = proxying
         self._transaction = transaction
         self._key = key if plan.dialog is None else plan.dialog[0]
+        self._begun: tuple[Request, Plan] | None = (request, plan)
+        """Kept until the context is done, for what it says of the caller's target."""
         self._context = fork.ResponseContext(
             request, plan, flow, proxying.settings, proxying.minter, key, proxying.context.tokens.hex16
         )
@@ -228,6 +246,7 @@ class Relay:
                     self._transaction.respond(effect.status, effect.data)
             elif isinstance(effect, fork.CallEvent):
                 proxying.watch.event(self._key, effect)
+                self._learn_targets(effect)
                 if effect.kind == fork.ENDED:
                     proxying.dialogs.forget(self._key)
             elif isinstance(effect, fork.SetBranchTimer):
@@ -242,7 +261,20 @@ class Relay:
             elif isinstance(effect, fork.Learn):
                 proxying.dialogs.learn(effect.key, effect.side, effect.flow, effect.hop)
             elif isinstance(effect, fork.Done):
-                self._transaction.user = None
+                self._transaction.user = self._begun = None
+
+    def _learn_targets(self, event: fork.CallEvent) -> None:
+        """Remember where each side of the call wants its requests (RFC 3261 §12.1, §12.2)."""
+        targets, key, message = self._proxying.targets, self._key, event.message
+        if not isinstance(message, Response):
+            return
+        if event.kind in (fork.RANG, fork.ANSWERED) and self._begun is not None:
+            request, plan = self._begun
+            targets.learn(key, CALLER, sender_hop(request))
+            targets.learn(key, CALLEE, answerer_hop(message, plan.token))
+        elif event.kind == fork.CHANGED and event.side is not None and event.request is not None:
+            targets.learn(key, event.side, sender_hop(event.request))
+            targets.learn(key, other_side(event.side), answerer_hop(message, ""))
 
     def _on_flow(self, branch: int, flow: Flow | None) -> None:
         if flow is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sipserver.proxy.dialog import MAX_HOPS, DialogTable, answerer_hop, sender_hop
+from sipserver.proxy.dialog import MAX_HOPS, DialogTable, RemoteTargets, answerer_hop, sender_hop
 from sipserver.proxy.record_route import CALLEE, CALLER
+from sipserver.sip.uri import Uri
 from support.proxy import flow, request
 from support.sip import response
 
@@ -89,3 +90,33 @@ def test_no_hop_where_contact_is_missing_or_broken() -> None:
     assert answerer_hop(response(ANSWER.replace('"Bob" <sip', '"Bob <sip')), "T") is None
     assert sender_hop(request("INVITE", "sip:bob@example.test", "Record-Route: <broken")) is None
     assert answerer_hop(response(lacking + "Contact: *"), "T") is None
+
+
+def test_call_leads_to_the_target_that_a_side_named_whatever_its_parameters() -> None:
+    targets = RemoteTargets()
+    targets.learn("k", CALLEE, "sip:bob@192.0.2.8:5070;transport=tcp")
+    assert targets.allows("k", CALLEE, Uri.parse("sip:192.0.2.8:5070"))
+    assert not targets.allows("k", CALLEE, Uri.parse("sip:bob@192.0.2.8"))
+    assert not targets.allows("k", CALLEE, Uri.parse("sip:bob@203.0.113.9:5070"))
+
+
+def test_side_that_named_no_target_and_call_that_is_not_known_are_believed() -> None:
+    targets = RemoteTargets()
+    targets.learn("k", CALLER, "sip:alice@192.0.2.1")
+    for unusable in (None, "sip:[", "sip:a b"):
+        targets.learn("k", CALLEE, unusable)
+    assert targets.allows("k", CALLEE, Uri.parse("sip:bob@192.0.2.8"))
+    assert targets.allows("l", CALLER, Uri.parse("sip:alice@192.0.2.9"))
+
+
+def test_targets_are_bounded_for_each_call_and_in_all() -> None:
+    targets = RemoteTargets(max_calls=2)
+    for port in range(5000, 5000 + MAX_HOPS + 1):
+        targets.learn("k", CALLEE, f"sip:b@192.0.2.8:{port}")
+        targets.learn("k", CALLEE, f"sip:b@192.0.2.8:{port}")
+    assert not targets.allows("k", CALLEE, Uri.parse("sip:b@192.0.2.8:5000"))
+    assert targets.allows("k", CALLEE, Uri.parse("sip:b@192.0.2.8:5001"))
+    for key in ("l", "m"):
+        targets.learn(key, CALLEE, "sip:b@192.0.2.8")
+    assert len(targets) == 2
+    assert targets.allows("k", CALLEE, Uri.parse("sip:b@192.0.2.8:5000"))

@@ -427,6 +427,31 @@ def test_answer_that_cannot_be_delivered_is_counted(server: Server) -> None:
     assert server.service.proxying.unanswered == 1
 
 
+@pytest.mark.parametrize("method", ["MESSAGE", "INVITE", "BYE"])
+def test_request_inside_a_call_goes_to_the_other_side_of_it_and_nowhere_else(pair: Pair, method: str) -> None:
+    answer = pair.talk()
+    elsewhere = pair.alice.in_dialog(method, answer, cseq=9).replace(
+        answer.addresses("contact")[0].uri_text.encode(), b"sip:victim@203.0.113.9", 1
+    )
+    sent = len(pair.server.transports.sent)
+    pair.alice.send(elsewhere)
+    (refusal,) = pair.alice.received()
+    assert isinstance(refusal, Response)
+    assert (refusal.status, refusal.reason) == (403, "Target Not In This Dialog")
+    assert all(flow.host != "203.0.113.9" for flow, _ in pair.server.transports.sent[sent:])
+
+
+def test_ack_inside_a_call_goes_nowhere_else_either(pair: Pair) -> None:
+    answer = pair.talk()
+    pair.alice.send(
+        pair.alice.in_dialog("ACK", answer, cseq=1).replace(
+            answer.addresses("contact")[0].uri_text.encode(), b"sip:victim@203.0.113.9", 1
+        )
+    )
+    assert all(flow.host != "203.0.113.9" for flow, _ in pair.server.transports.sent)
+    assert pair.server.service.driver.stray == 1
+
+
 def test_everything_is_forgotten_when_calls_are_over(pair: Pair) -> None:
     answer = pair.talk()
     pair.alice.send(pair.alice.in_dialog("BYE", answer, cseq=9))
