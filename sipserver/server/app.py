@@ -51,7 +51,7 @@ async def _serve(config: Config, reload: Reload | None) -> int:
         # half a minute and are freed by their reference counts, so looking at all of them is rarely worth a pause.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 10, 1_000)
+        gc.set_threshold(200_000, 50, 1_000)
         service.ready()
         ticker = loop.create_task(_tick(service))
         await stopping.wait()

@@ -268,7 +268,8 @@ class Relay:
         targets, key, message = self._proxying.targets, self._key, event.message
         if not isinstance(message, Response):
             return
-        if event.kind in (fork.RANG, fork.ANSWERED) and self._begun is not None:
+        # Until a call is answered its sides are believed: hardly anything is sent inside it by then.
+        if event.kind == fork.ANSWERED and self._begun is not None:
             request, plan = self._begun
             targets.learn(key, CALLER, sender_hop(request))
             targets.learn(key, CALLEE, answerer_hop(message, plan.token))

@@ -49,6 +49,9 @@ LOCATION_FILE = "location.db"
 CALLS_MODE = 0o640
 """Analysts of the server's group may read what happened; who people are is for the server alone."""
 
+LOG_DELAY = 0.05
+"""Seconds that a log line may wait for others to be written with it."""
+
 LogMaker = Callable[[Callable[[str], str | None]], Log]
 
 
@@ -67,6 +70,7 @@ class Service:
         self._loop = loop
         self._clock = clock
         self._ticks = 0
+        self._lines_wait = False
         data_dir = config.data_dir
         check_folder(data_dir)
         keyring = self._open_accounts(data_dir)
@@ -225,6 +229,12 @@ class Service:
     def _batch_end(self) -> None:
         self.gate.flush()
         self.location.flush()
+        if not self._lines_wait and self.log.waiting:
+            self._lines_wait = True
+            self._loop.call_at(self._loop.time() + LOG_DELAY, self._write_lines)
+
+    def _write_lines(self) -> None:
+        self._lines_wait = False
         self.log.flush()
 
     def _now_ms(self) -> int:

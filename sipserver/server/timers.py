@@ -25,6 +25,8 @@ class _Handle(Protocol):
 
 Entry = tuple[float, Timed, str]
 
+GRANULARITY = 0.01
+"""Seconds between two rounds at least: SIP's timers are not that exact, and each round has its price."""
 MAX_FIRED_AT_ONCE = 500
 """Timers served in one go, so that a crowd of them does not hold up messages."""
 
@@ -43,6 +45,8 @@ class TimerQueue:
         self._after_run = after_run
         self._queues: dict[float, deque[Entry]] = {}
         self._wake_at = float("inf")
+        self._earliest = 0.0
+        """When the next round may begin."""
         self._handle: _Handle | None = None
         self.fired = 0
         """Timers served since the start."""
@@ -74,6 +78,7 @@ class TimerQueue:
         finally:
             # An owner that fails is the loop's to report, and stops neither the timers of others nor what they caused.
             self.fired += MAX_FIRED_AT_ONCE - left
+            self._earliest = now + GRANULARITY if left else now
             self._go_on()
             self._after_run()
 
@@ -92,6 +97,7 @@ class TimerQueue:
             self._handle.cancel()
 
     def _arm(self, deadline: float) -> None:
+        deadline = max(deadline, self._earliest)
         if deadline >= self._wake_at:
             return
         if self._handle is not None:

@@ -94,6 +94,11 @@ class Log(structlog.BoundLoggerBase):
         self._logger.threshold = LEVELS[level]
 
     @property
+    def waiting(self) -> bool:
+        """Whether lines have gathered."""
+        return self._logger.sink.waiting
+
+    @property
     def dropped(self) -> int:
         """Lines that were lost because nobody read them."""
         return self._logger.sink.dropped

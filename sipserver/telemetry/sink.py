@@ -56,6 +56,11 @@ class LineSink:
             # What a slow reader left is not offered to it again with each line.
             self._flush_at = len(self._pending) + GATHER
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._pending)
+
     def flush(self) -> None:
         """Write as much as the descriptor takes now."""
         pending = self._pending
