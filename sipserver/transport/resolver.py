@@ -87,8 +87,9 @@ class Resolver:
         if uri.scheme != "sip" or transport not in {"UDP", "TCP"}:
             callback(None)
             return
-        # RFC 3263 §4.1 and §4.2: maddr stands for the host; without a transport and without SRV records it is UDP.
-        host = (uri.params.get("maddr") or uri.host).removeprefix("[").removesuffix("]")
+        # RFC 3263 §4.2: without a transport and without SRV records it is UDP. maddr is not followed: it would name
+        # another target than the one whose permission was looked at.
+        host = uri.host
         port = uri.port or DEFAULT_PORT
         if is_ip(host):
             address = transport, canonical_ip(host), port

@@ -69,7 +69,7 @@ def at_once(uri: str) -> list[Target] | None:
         ("sip:alice@192.0.2.1", [("UDP", "192.0.2.1", 5060)]),
         ("sip:alice@192.0.2.1:5070;transport=TCP", [("TCP", "192.0.2.1", 5070)]),
         ("sip:[2001:DB8:0::1];transport=udp", [("UDP", "2001:db8::1", 5060)]),
-        ("sip:alice@example.test;maddr=192.0.2.7", [("UDP", "192.0.2.7", 5060)]),
+        ("sip:alice@192.0.2.1;maddr=203.0.113.9", [("UDP", "192.0.2.1", 5060)]),
         ("sip:localhost:5080", [("UDP", "127.0.0.1", 5080), ("UDP", "::1", 5080)]),
         ("sip:192.0.2.1;transport=tls", None),
         ("sip:192.0.2.1;transport=ws", None),
