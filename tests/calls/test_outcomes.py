@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sipserver.calls import outcomes
+from sipserver.calls.outcomes import branch_outcome, call_outcome
 
 TABLE = [
     (486, "busy"), (600, "busy"),
@@ -22,13 +23,13 @@ TABLE = [
 
 @pytest.mark.parametrize(("status", "outcome"), TABLE)
 def test_outcome_of_a_final_response_of_a_device(status: int, outcome: str) -> None:
-    assert outcomes.call_outcome(status, by_server=False, cancelled=False, tried=True, reached=True, rang=False) == outcome
-    assert outcomes.branch_outcome(status, responded=True, rang=False, answered_elsewhere=False) == outcome
+    assert call_outcome(status, by_server=False, cancelled=False, tried=True, reached=True, rang=False) == outcome
+    assert branch_outcome(status, responded=True, rang=False, answered_elsewhere=False) == outcome
 
 
 def test_busy_after_ringing_is_a_refusal_by_a_person() -> None:
-    assert outcomes.call_outcome(486, by_server=False, cancelled=False, tried=True, reached=True, rang=True) == "declined"
-    assert outcomes.branch_outcome(486, responded=True, rang=True, answered_elsewhere=False) == "declined"
+    assert call_outcome(486, by_server=False, cancelled=False, tried=True, reached=True, rang=True) == "declined"
+    assert branch_outcome(486, responded=True, rang=True, answered_elsewhere=False) == "declined"
 
 
 def test_table_is_tested_whole_and_names_only_outcomes() -> None:
@@ -39,21 +40,21 @@ def test_table_is_tested_whole_and_names_only_outcomes() -> None:
 
 @pytest.mark.parametrize("status", [404, 408, 480, 486, 487, 500, 603])
 def test_a_call_that_was_given_up_is_cancelled_whatever_the_devices_say(status: int) -> None:
-    assert outcomes.call_outcome(status, by_server=False, cancelled=True, tried=True, reached=True, rang=False) == "cancelled"
+    assert call_outcome(status, by_server=False, cancelled=True, tried=True, reached=True, rang=False) == "cancelled"
 
 
 @pytest.mark.parametrize("status", [408, 480, 500, 503])
 def test_a_call_whose_devices_never_responded_is_offline(status: int) -> None:
-    assert outcomes.call_outcome(status, by_server=True, cancelled=False, tried=True, reached=False, rang=False) == "offline"
+    assert call_outcome(status, by_server=True, cancelled=False, tried=True, reached=False, rang=False) == "offline"
 
 
 def test_an_address_without_binding_is_offline() -> None:
-    assert outcomes.call_outcome(480, by_server=True, cancelled=False, tried=False, reached=False, rang=False) == "offline"
+    assert call_outcome(480, by_server=True, cancelled=False, tried=False, reached=False, rang=False) == "offline"
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(404, "not_found"), (403, "forbidden"), (503, "failed")])
 def test_a_call_that_the_server_refuses(status: int, outcome: str) -> None:
-    assert outcomes.call_outcome(status, by_server=True, cancelled=False, tried=False, reached=False, rang=False) == outcome
+    assert call_outcome(status, by_server=True, cancelled=False, tried=False, reached=False, rang=False) == outcome
 
 
 @pytest.mark.parametrize(

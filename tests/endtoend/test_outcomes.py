@@ -14,28 +14,29 @@ StartServer = Callable[..., ServerProcess]
 
 @pytest.mark.parametrize("transport", ["UDP", "TCP"])
 @pytest.mark.parametrize(
-    ("status", "reason", "outcome"),
+    ("status", "reason", "rings", "outcome"),
     [
-        (603, "Decline", "declined"),
-        (486, "Busy Here", "busy"),
-        (480, "Temporarily Unavailable", "no_answer"),
-        (404, "Not Found", "not_found"),
-        (500, "Server Internal Error", "failed"),
+        (603, "Decline", True, "declined"),
+        (486, "Busy Here", False, "busy"),
+        (486, "Busy Here", True, "declined"),
+        (480, "Temporarily Unavailable", True, "no_answer"),
+        (404, "Not Found", True, "not_found"),
+        (500, "Server Internal Error", True, "failed"),
     ],
 )
 async def test_refusal_by_the_callee_is_on_record(
-    start_server: StartServer, transport: str, status: int, reason: str, outcome: str
+    start_server: StartServer, transport: str, status: int, reason: str, rings: bool, outcome: str
 ) -> None:
     server = start_server("alice", "bob")
     async with Endpoint(server.port, transport=transport) as endpoint:
         await endpoint.register("bob")
-        endpoint.final = (status, reason)
+        endpoint.final, endpoint.rings = (status, reason), rings
         final, _ = await endpoint.invite("alice", "bob")
         assert final.status == status
     (row,) = server.ended_calls()
     assert (row["outcome"], row["sip_status"], row["ended_by"]) == (outcome, status, "callee")
     assert (row["answered_at"], row["talk_ms"], row["devices"]) == (None, None, 1)
-    assert row["ringing_at"] is not None
+    assert (row["ringing_at"] is not None) == rings
 
 
 async def test_call_to_nobody_is_on_record(start_server: StartServer) -> None:

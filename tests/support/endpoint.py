@@ -60,6 +60,8 @@ class Endpoint(asyncio.DatagramProtocol):
         """Requests that arrived, retransmissions included."""
         self.final: tuple[int, str] | None = (200, "OK")
         """How calls are answered after they rang; None lets them ring."""
+        self.rings = True
+        """Whether calls ring before they are answered."""
         self.passwords: dict[str, str] = {}
         """By user, where it is not ``pw`` and the user's name."""
         self.patience = 8.0
@@ -254,8 +256,8 @@ class Endpoint(asyncio.DatagramProtocol):
     def _answers(self, request: Request) -> list[bytes]:
         tag = _token()
         if request.method == "INVITE":
-            ringing = self._reply(request, 180, "Ringing", tag)
-            return [ringing, self._reply(request, *self.final, tag)] if self.final is not None else [ringing]
+            answers = [self._reply(request, 180, "Ringing", tag)] if self.rings else []
+            return [*answers, self._reply(request, *self.final, tag)] if self.final is not None else answers
         return [self._reply(request, 200, "OK", tag)]
 
     def _reply(self, request: Request, status: int, reason: str, tag: str) -> bytes:
