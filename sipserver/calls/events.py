@@ -9,12 +9,13 @@ People appear as party ids only. A branch is the proxy's number for one device t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sipserver.sip.sdp import Description
 
-CALLER = "caller"
-CALLEE = "callee"
-SERVER = "server"
+CALLER: Final = "caller"
+CALLEE: Final = "callee"
+SERVER: Final = "server"
 
 
 @dataclass(slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Final
 
-WINDOW_MS = 60_000
+WINDOW_MS: Final = 60_000
 """How long occurrences join the row of the first."""
-MAX_OPEN = 1_000
+MAX_OPEN: Final = 1_000
 """Rows that may be joined at a time, and so the most that a flood from ever new sources makes in a window."""
 
 

@@ -19,6 +19,8 @@ What happens in ENDED changes nothing. Times that run backwards give no duration
 
 from __future__ import annotations
 
+from typing import Final
+
 from sipserver.calls import outcomes
 from sipserver.calls.events import (
     CALLEE,
@@ -51,13 +53,13 @@ from sipserver.calls.rows import (
 from sipserver.sip import sdp
 from sipserver.sip.sdp import Description
 
-PLACED = 0
-RINGING = 1
-ANSWERED = 2
-CONFIRMED = 3
-ENDED = 4
+PLACED: Final = 0
+RINGING: Final = 1
+ANSWERED: Final = 2
+CONFIRMED: Final = 3
+ENDED: Final = 4
 
-MAX_EVENTS = 1_000
+MAX_EVENTS: Final = 1_000
 """Lines of one call's timeline; its end is written whatever their number. More changes than that are kept as media."""
 
 
@@ -278,8 +280,7 @@ class Call:
                 # RFC 3261 §15: a callee sends no BYE before it has answered; the INVITE's final response counts.
                 return []
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
-        status = None
-        rows = self._end(event.at, outcome, event.side, event.cause, status, event.reason, event.uncertainty_ms)
+        rows = self._end(event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms)
         rows.append(self._event(event.at, "ended", event.side, detail=event.cause))
         return rows
 

@@ -7,13 +7,14 @@ the media unknown: the open rows end there, and the time with video is not given
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from sipserver.calls.rows import Agreed, CloseMedia, OpenMedia, Row
 from sipserver.sip import sdp
 from sipserver.sip.sdp import Description, Stream
 
-_SEEN_FROM_THE_OTHER_SIDE = {sdp.SENDONLY: sdp.RECVONLY, sdp.RECVONLY: sdp.SENDONLY}
-_PEOPLE_MEET_BY = (sdp.AUDIO, sdp.VIDEO, sdp.CONTENT)
+_SEEN_FROM_THE_OTHER_SIDE: Final = {sdp.SENDONLY: sdp.RECVONLY, sdp.RECVONLY: sdp.SENDONLY}
+_PEOPLE_MEET_BY: Final = (sdp.AUDIO, sdp.VIDEO, sdp.CONTENT)
 
 
 def agree(offer: Description, answer: Description, offered_by_caller: bool) -> list[Agreed]:

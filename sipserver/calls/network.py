@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
 
-MAX_REMEMBERED = 10_000
+MAX_REMEMBERED: Final = 10_000
 """Hosts whose prefix is remembered."""
 
 

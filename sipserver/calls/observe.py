@@ -6,15 +6,17 @@ business of whoever shows it.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sipserver.sip import names, sdp
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Message, text
 from sipserver.sip.sdp import Description
 from sipserver.sip.values import parse_params
 
-MAX_TEXT = 200
+MAX_TEXT: Final = 200
 """Characters kept of an agent, a reason or a detail."""
-MAX_PARTS = 16
+MAX_PARTS: Final = 16
 """Parts of a multipart body that are looked at."""
 
 

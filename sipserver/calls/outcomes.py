@@ -24,27 +24,29 @@ same moment, and one that was sent to devices of which none ever responded is ``
 
 from __future__ import annotations
 
-ANSWERED = "answered"
-CANCELLED = "cancelled"
-DECLINED = "declined"
-BUSY = "busy"
-NO_ANSWER = "no_answer"
-OFFLINE = "offline"
-NOT_FOUND = "not_found"
-FORBIDDEN = "forbidden"
-FAILED = "failed"
+from typing import Final
 
-CALL_OUTCOMES = (ANSWERED, CANCELLED, DECLINED, BUSY, NO_ANSWER, OFFLINE, NOT_FOUND, FORBIDDEN, FAILED)
+ANSWERED: Final = "answered"
+CANCELLED: Final = "cancelled"
+DECLINED: Final = "declined"
+BUSY: Final = "busy"
+NO_ANSWER: Final = "no_answer"
+OFFLINE: Final = "offline"
+NOT_FOUND: Final = "not_found"
+FORBIDDEN: Final = "forbidden"
+FAILED: Final = "failed"
+
+CALL_OUTCOMES: Final = (ANSWERED, CANCELLED, DECLINED, BUSY, NO_ANSWER, OFFLINE, NOT_FOUND, FORBIDDEN, FAILED)
 """Every outcome that a call can have."""
 
-ALSO_ANSWERED = "also_answered"
+ALSO_ANSWERED: Final = "also_answered"
 """Of a device: its 2xx came after another's."""
-ELSEWHERE = "elsewhere"
+ELSEWHERE: Final = "elsewhere"
 """Of a device: it stopped ringing because another answered."""
-UNREACHABLE = "unreachable"
+UNREACHABLE: Final = "unreachable"
 """Of a device: it never responded."""
 
-BY_STATUS = {
+BY_STATUS: Final = {
     486: BUSY, 600: BUSY,
     603: DECLINED, 607: DECLINED, 608: DECLINED,
     404: NOT_FOUND, 410: NOT_FOUND, 484: NOT_FOUND, 485: NOT_FOUND, 604: NOT_FOUND,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sipserver.calls.times import Stamp
 from sipserver.storage.database import sqlite
@@ -12,18 +12,18 @@ Record = dict[str, Any]
 _BEFORE_ALL, _AFTER_ALL = "", "~"
 
 # Static texts, so that each runs by one index: what is not asked for compares with what always holds.
-_NEWEST = """
+_NEWEST: Final = """
     SELECT * FROM calls
     WHERE started_at >= :since AND started_at < :until AND (:outcome IS NULL OR outcome = :outcome)
     ORDER BY started_at DESC LIMIT :limit
 """
-_NEWEST_OPEN = """
+_NEWEST_OPEN: Final = """
     SELECT * FROM calls
     WHERE ended_at IS NULL AND started_at >= :since AND started_at < :until
         AND (:outcome IS NULL OR outcome = :outcome)
     ORDER BY id DESC LIMIT :limit
 """
-_NEWEST_OF_PARTY = """
+_NEWEST_OF_PARTY: Final = """
     SELECT * FROM calls WHERE rowid IN (
         SELECT * FROM (
             SELECT rowid FROM calls

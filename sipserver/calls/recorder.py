@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sipserver.calls.events import Event, Placed
 from sipserver.calls.floods import Floods
@@ -30,15 +30,30 @@ from sipserver.calls.rows import (
 )
 from sipserver.calls.times import Stamp, uuid7
 
-REFUSED = "refused"
+REFUSED: Final = "refused"
 """The outcome of a sign-in that was not accepted; such rows are folded (see ``calls.floods``)."""
 
-MAX_OPEN_CALLS = 200_000
+MAX_OPEN_CALLS: Final = 200_000
 
-_CALL, _RANG, _ANSWERED, _CONFIRMED, _MEDIA, _ENDED, _BRANCH, _OPEN, _CLOSE, _EVENT = range(10)
-_SIGN_IN, _SIGN_IN_COUNT, _ERROR, _ERROR_COUNT, _RUN, _ALIVE, _STOPPED = range(10, 17)
+_CALL: Final = 0
+_RANG: Final = 1
+_ANSWERED: Final = 2
+_CONFIRMED: Final = 3
+_MEDIA: Final = 4
+_ENDED: Final = 5
+_BRANCH: Final = 6
+_OPEN: Final = 7
+_CLOSE: Final = 8
+_EVENT: Final = 9
+_SIGN_IN: Final = 10
+_SIGN_IN_COUNT: Final = 11
+_ERROR: Final = 12
+_ERROR_COUNT: Final = 13
+_RUN: Final = 14
+_ALIVE: Final = 15
+_STOPPED: Final = 16
 
-STATEMENTS = (
+STATEMENTS: Final = (
     """INSERT INTO calls (id, call_id, caller, callee, started_at, caller_agent, caller_transport, caller_network,
         offered_video, node) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     "UPDATE calls SET ringing_at = ?, setup_ms = ? WHERE id = ?",

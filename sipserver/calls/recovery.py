@@ -12,7 +12,7 @@ long that was, from the heartbeat in ``server_runs``. It is the better guess for
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sipserver.calls import outcomes
 from sipserver.calls.events import SERVER
@@ -21,9 +21,9 @@ from sipserver.calls.times import Stamp, parse_stamp
 from sipserver.storage.database import sqlite
 from sipserver.storage.migrations import transaction
 
-SERVER_RESTART = "server_restart"
+SERVER_RESTART: Final = "server_restart"
 
-BATCH = 1_000
+BATCH: Final = 1_000
 """Calls closed in one transaction."""
 
 

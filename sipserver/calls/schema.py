@@ -13,11 +13,13 @@ Times are UTC text with milliseconds, durations integer milliseconds, unknown is
 
 from __future__ import annotations
 
+from typing import Final
+
 from sipserver.storage.migrations import Database, Migrations
 
 MIGRATIONS = Migrations("calls")
 
-_TABLES = (
+_TABLES: Final = (
     """
     CREATE TABLE calls (
         id TEXT NOT NULL PRIMARY KEY,
@@ -125,7 +127,7 @@ _TABLES = (
     "CREATE INDEX errors_at ON errors(at)",
 )
 
-_VIEWS = (
+_VIEWS: Final = (
     """
     CREATE VIEW v_calls AS SELECT
         started_at AS started,

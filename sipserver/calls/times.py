@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from calendar import timegm
 from time import gmtime, strftime, strptime
+from typing import Final
 
-MAX_SECONDS = 4_096
+MAX_SECONDS: Final = 4_096
 """Seconds whose text is remembered."""
 
 

@@ -7,13 +7,13 @@ line and go on in the order they came (RFC 3261 §10.3). Reading holds nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from sipserver.registrar.binding import Binding, Change
 
-MAX_LINE = 32
+MAX_LINE: Final = 32
 """REGISTERs that may stand in line for one address."""
-EXPIRED_AT_ONCE = 1000
+EXPIRED_AT_ONCE: Final = 1000
 """Bindings that one ``expire`` takes out at most: a few milliseconds of the loop's time."""
 
 

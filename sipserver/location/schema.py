@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from sipserver.registrar.binding import Binding
 from sipserver.storage.migrations import Database, Migrations
 
-PRAGMAS: Mapping[str, int | str] = {"secure_delete": "ON"}
+PRAGMAS: Final[Mapping[str, int | str]] = {"secure_delete": "ON"}
 """For every connection that writes to this file."""
 
 MIGRATIONS = Migrations("location")
 
-PATH_SEPARATOR = "\n"
+PATH_SEPARATOR: Final = "\n"
 """Between the Path values of a binding; none of them holds a line break."""
 
-SELECT = """
+SELECT: Final = """
     SELECT aor, key, contact, q, expires_at, call_id, cseq, instance, reg_id, path, user_agent, params, transport, host,
         port, registered_at
     FROM bindings
 """
 """Rows as ``from_row`` takes them; a condition may follow."""
 
-UPSERT = """
+UPSERT: Final = """
     INSERT OR REPLACE INTO bindings (aor, key, contact, q, expires_at, call_id, cseq, instance, reg_id, path,
         user_agent, params, transport, host, port, registered_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from sipserver.location.base import EXPIRED_AT_ONCE
 from sipserver.location.memory import MemoryLocation
@@ -23,8 +24,11 @@ from sipserver.storage.database import StoreError, connect, explain, sqlite
 from sipserver.storage.migrations import open_store, transaction
 from sipserver.storage.writer import Row, Writer
 
-_DELETE, _EXPIRE, _UPSERT, _DONE = range(4)
-STATEMENTS = (
+_DELETE: Final = 0
+_EXPIRE: Final = 1
+_UPSERT: Final = 2
+_DONE: Final = 3
+STATEMENTS: Final = (
     # Before the insertion: what takes a binding's place may have its key.
     "DELETE FROM bindings WHERE aor = ? AND key = ?",
     # Not a binding that was made since under the same key.
@@ -34,13 +38,13 @@ STATEMENTS = (
 )
 """What the writer of ``location.db`` is made with."""
 
-_APPLY_REMOVALS = """
+_APPLY_REMOVALS: Final = """
     DELETE FROM bindings WHERE EXISTS (
         SELECT 1 FROM removals
         WHERE removals.aor = bindings.aor AND removals.key = bindings.key AND registered_at <= requested_at
     )
 """
-_REMOVALS_AT_ONCE = 100
+_REMOVALS_AT_ONCE: Final = 100
 
 Removed = Callable[[Sequence[Binding]], None]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sipserver.proxy.route import Target
 from sipserver.sip import names
@@ -12,10 +13,14 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.message import Response
 from sipserver.sip.uri import Uri
 
-RESOLVING, CALLING, PROCEEDING, ACCEPTED, TERMINATED = range(5)
+RESOLVING: Final = 0
+CALLING: Final = 1
+PROCEEDING: Final = 2
+ACCEPTED: Final = 3
+TERMINATED: Final = 4
 
 # What tells the caller how to do better goes first; what says least goes last.
-_PREFERENCE = {401: 0, 407: 0, 415: 1, 420: 1, 484: 1, 480: 3, 408: 4, 487: 5, 503: 5}
+_PREFERENCE: Final = {401: 0, 407: 0, 415: 1, 420: 1, 484: 1, 480: 3, 408: 4, 487: 5, 503: 5}
 
 
 class Branch:
@@ -61,7 +66,7 @@ class Branch:
 
 
 @dataclass(slots=True)
-class Final:
+class FinalAnswer:
     """A final answer that may be passed on."""
 
     status: int
@@ -73,13 +78,13 @@ class Final:
     """TIMED_OUT or UNREACHABLE where that is what happened."""
 
 
-def choose_best_response(finals: Iterable[Final], cancelled: bool) -> Final:
+def choose_best_response(finals: Iterable[FinalAnswer], cancelled: bool) -> FinalAnswer:
     """§16.7 step 6: 6xx before all, then the lowest class, and within it what helps the caller most.
 
     Who has cancelled is told so, whatever else a device had said before.
     """
 
-    def rank(final: Final) -> tuple[int, int]:
+    def rank(final: FinalAnswer) -> tuple[int, int]:
         status = final.status
         if status >= 600:
             return 0, 0
@@ -90,7 +95,7 @@ def choose_best_response(finals: Iterable[Final], cancelled: bool) -> Final:
     return min(finals, key=rank)
 
 
-def with_challenges(chosen: Response, finals: Sequence[Final]) -> Response:
+def with_challenges(chosen: Response, finals: Sequence[FinalAnswer]) -> Response:
     """§16.7 step 7: a 401 or 407 carries the challenges of all the others too."""
     if chosen.status not in (401, 407):
         return chosen

@@ -8,6 +8,8 @@ resolving the URI.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sipserver.proxy.record_route import ROUTE_PARAM
 from sipserver.sip import names
 from sipserver.sip.errors import SipError
@@ -16,7 +18,7 @@ from sipserver.sip.message import Message, Request, Response
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address
 
-MAX_HOPS = 8
+MAX_HOPS: Final = 8
 """Next hops remembered for one dialog: both sides, with what forks and target refreshes add."""
 
 

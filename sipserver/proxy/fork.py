@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sipserver.proxy.branch import (
     ACCEPTED,
@@ -25,7 +26,7 @@ from sipserver.proxy.branch import (
     RESOLVING,
     TERMINATED,
     Branch,
-    Final,
+    FinalAnswer,
     choose_best_response,
     with_challenges,
 )
@@ -42,37 +43,37 @@ from sipserver.sip.message import Message, Request, Response
 from sipserver.sip.timers import TIMER_C
 from sipserver.sip.uri import Uri
 
-TRIED = "tried"
+TRIED: Final = "tried"
 """The INVITE goes to a device."""
-RANG = "rang"
+RANG: Final = "rang"
 """A device sent 18x; once for each status in a row."""
-ANSWERED = "answered"
+ANSWERED: Final = "answered"
 """A device sent its first 2xx."""
-BRANCH_FAILED = "branch_failed"
+BRANCH_FAILED: Final = "branch_failed"
 """A device refused or was not reached."""
-FAILED = "failed"
+FAILED: Final = "failed"
 """The caller is told a final response that is no 2xx; ``message`` is None where this server made it."""
-CANCELLED = "cancelled"
+CANCELLED: Final = "cancelled"
 """The caller gave up; ``message`` is the CANCEL."""
-CHANGED = "changed"
+CHANGED: Final = "changed"
 """A re-INVITE or UPDATE was accepted: ``request`` and ``message``."""
-ENDED = "ended"
+ENDED: Final = "ended"
 """A BYE was accepted, or nobody is left who has the dialog; ``side`` sent it."""
 
-TRYING = "trying"
+TRYING: Final = "trying"
 """Timer of the whole context: a request other than INVITE has waited long enough for a 100."""
-CANCELLING = "cancelling"
+CANCELLING: Final = "cancelling"
 """Timer of a branch: its CANCEL should have ended it by now (RFC 3261 §9.1)."""
-LINGER = "linger"
+LINGER: Final = "linger"
 """Timer of a branch: no more 2xx are passed on."""
 
-_MAX_TIMERS_C = 4
+_MAX_TIMERS_C: Final = 4
 """Of timer C that one branch may have running, however many provisional responses a peer sends."""
 
-_ELSEWHERE = 'Reason: SIP;cause=200;text="Call completed elsewhere"'
-_NO_ANSWER = 'Reason: SIP;cause=408;text="Request Timeout"'
+_ELSEWHERE: Final = 'Reason: SIP;cause=200;text="Call completed elsewhere"'
+_NO_ANSWER: Final = 'Reason: SIP;cause=408;text="Request Timeout"'
 
-_NOTHING: tuple[Effect, ...] = ()
+_NOTHING: Final[tuple[Effect, ...]] = ()
 
 
 @dataclass(slots=True)
@@ -169,6 +170,8 @@ class ResponseContext:
         "_groups", "_invite", "_key", "_lingering", "_minter", "_new_branch", "_plan", "_request", "_settings",
         "_share", "_waiting", "done",
     )  # fmt: skip
+    # Only for mypyc: what ``_end`` deletes.
+    __deletable__ = ("_request", "_plan", "_flow", "_groups", "_waiting")
 
     def __init__(
         self,
@@ -195,7 +198,7 @@ class ResponseContext:
         self._at_once = self._share = plan.breadth
         self._active = 0
         self._lingering = 0
-        self._finals: list[Final] = []
+        self._finals: list[FinalAnswer] = []
         self._final = 0
         self._closed = False
         self._cancelled = False
@@ -521,7 +524,7 @@ class ResponseContext:
         if self._call:
             out.append(CallEvent(BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow))
         if not self._final:
-            self._finals.append(Final(status, response, reason, cause))
+            self._finals.append(FinalAnswer(status, response, reason, cause))
 
     def _close(self, reason: str | None, out: list[Effect]) -> None:
         """No new branches; those under way are cancelled as soon as that is possible (§16.7 step 10)."""
@@ -546,7 +549,7 @@ class ResponseContext:
 
     def _send_best(self, out: list[Effect]) -> None:
         """§16.7 steps 6 to 9: answer with the best there is, 408 where there is nothing."""
-        nothing = Final(487) if self._cancelled else Final(408, cause=TIMED_OUT)
+        nothing = FinalAnswer(487) if self._cancelled else FinalAnswer(408, cause=TIMED_OUT)
         best = choose_best_response(self._finals or (nothing,), self._cancelled)
         status, dialog = best.status, self._plan.dialog
         ended = False
@@ -565,7 +568,7 @@ class ResponseContext:
         # server transaction is told all the same: it keeps the 408 to itself, and ends (sip.transaction.server).
         if status == 503:
             # §16.7 step 6: a 503 would tell the caller that this server can serve nobody.
-            best = Final(500, cause=best.cause)
+            best = FinalAnswer(500, cause=best.cause)
             self._final = status = 500
         if self._call:
             out.append(CallEvent(FAILED, message=best.response, status=status, cause=best.cause))

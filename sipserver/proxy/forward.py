@@ -6,6 +6,8 @@ and Route lines on top. Every other line, and the body, leaves byte for byte as 
 
 from __future__ import annotations
 
+from typing import Final
+
 from sipserver.proxy.record_route import CALLER, Minter, record_route_lines
 from sipserver.proxy.route import Plan, Target
 from sipserver.sip import names
@@ -17,7 +19,7 @@ from sipserver.sip.uri import Uri
 from sipserver.sip.values import MAGIC_COOKIE, Address
 
 # Nobody who sends to this server is trusted to assert an identity (RFC 3325 §5, §6), so neither header passes.
-_TOUCHED = frozenset(
+_TOUCHED: Final = frozenset(
     (
         names.MAX_FORWARDS, names.MAX_BREADTH, names.ROUTE, names.PROXY_AUTHORIZATION,
         names.P_ASSERTED_IDENTITY, names.P_PREFERRED_IDENTITY,

@@ -11,23 +11,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import zlib
+from typing import Final
 
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request
 
-CALLER = "caller"
+CALLER: Final = "caller"
 """The side that sent the request which formed the dialog."""
-CALLEE = "callee"
+CALLEE: Final = "callee"
 """The side that was called."""
 
-ROUTE_PARAM = "vc"
+ROUTE_PARAM: Final = "vc"
 """The URI parameter that holds the token."""
 
-KEY_LENGTH = 16
+KEY_LENGTH: Final = 16
 """Characters of a call key: 64 bits in lower-case hexadecimal."""
 
-_MAC_BYTES = 10
-_TOKEN_LENGTH = KEY_LENGTH + 2 * _MAC_BYTES
+_MAC_BYTES: Final = 10
+_TOKEN_LENGTH: Final = KEY_LENGTH + 2 * _MAC_BYTES
 
 
 def other_side(side: str) -> str:

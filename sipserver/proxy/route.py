@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Any
+from typing import Any, Final
 
 from sipserver.proxy.record_route import ROUTE_PARAM, Minter
 from sipserver.sip import names
@@ -25,20 +25,20 @@ from sipserver.sip.message import Request
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address
 
-FORWARD = "forward"
+FORWARD: Final = "forward"
 """``Plan.kind``: the request goes on to the targets."""
-ANSWER = "answer"
+ANSWER: Final = "answer"
 """``Plan.kind``: this server is who was asked; it answers 200 with ``Plan.headers``."""
 
-ALLOW = "Allow: OPTIONS, REGISTER"
+ALLOW: Final = "Allow: OPTIONS, REGISTER"
 """What this server itself does, as opposed to what it passes on."""
 
-_KNOWN_METHODS = frozenset(
+_KNOWN_METHODS: Final = frozenset(
     ("INVITE", "BYE", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH", "INFO", "UPDATE", "REFER", "PRACK", "REGISTER")
 )
 # RFC 3261 §16.6 step 4: a method that is not known may form a dialog, so only these go without Record-Route.
-_NO_DIALOG = frozenset(("ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "PRACK"))
-_LOOP_HEADERS = frozenset((names.ROUTE, names.PROXY_REQUIRE, names.PROXY_AUTHORIZATION))
+_NO_DIALOG: Final = frozenset(("ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "PRACK"))
+_LOOP_HEADERS: Final = frozenset((names.ROUTE, names.PROXY_REQUIRE, names.PROXY_AUTHORIZATION))
 
 
 @dataclass(slots=True)
@@ -279,7 +279,8 @@ def preprocess_route(
     request: Request, plan: Plan, settings: Settings, minter: Minter
 ) -> tuple[Uri, tuple[str, str] | None]:
     """The Request-URI to work with, and the call and side that a minted route proved. Fills ``plan.routes``."""
-    uri, proof = request.uri, None
+    uri = request.uri
+    proof: tuple[str, str] | None = None
     if names.ROUTE not in request.names:
         return uri, proof
     routes = request.values(names.ROUTE)

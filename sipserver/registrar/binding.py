@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-ADDED = "added"
-REFRESHED = "refreshed"
-REMOVED = "removed"
+ADDED: Final = "added"
+REFRESHED: Final = "refreshed"
+REMOVED: Final = "removed"
 
 
 @dataclass(slots=True, eq=False)

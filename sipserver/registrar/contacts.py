@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from sipserver.registrar.binding import Binding
 from sipserver.sip import names
@@ -18,17 +19,17 @@ from sipserver.sip.message import Request, text
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address, parse_delta, split_params
 
-MAX_STORED = 1024
+MAX_STORED: Final = 1024
 """Bytes of text stored for one binding."""
-MAX_AGENT = 128
+MAX_AGENT: Final = 128
 """Characters kept of a User-Agent."""
-REJECTABLE = 3600
+REJECTABLE: Final = 3600
 """An interval of an hour or more may not be called too brief (RFC 3261 §10.3 step 7)."""
 
 # A tab is white space to SIP; the other control characters are nothing that a contact needs.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_INSTANCE = "+sip.instance"
-_DISPLAY = re.compile(r'[ \t]*(?:"(?:[^"\\]|\\.)*+"|[^"<;]*)[ \t]*', re.DOTALL)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_INSTANCE: Final = "+sip.instance"
+_DISPLAY: Final = re.compile(r'[ \t]*(?:"(?:[^"\\]|\\.)*+"|[^"<;]*)[ \t]*', re.DOTALL)
 
 
 @dataclass(slots=True)

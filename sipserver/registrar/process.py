@@ -20,7 +20,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change, apply_changes
 from sipserver.registrar.contacts import Settings, is_wildcard, read_contacts, same_contact
@@ -35,15 +35,15 @@ from sipserver.sip.uri import Uri
 
 __all__ = ["NeedBindings", "Registered", "Settings", "UpdateBindings", "register"]
 
-SUPPORTED = frozenset({"path"})
+SUPPORTED: Final = frozenset({"path"})
 """Option tags that a Require may name."""
-RETRY_AFTER = 5
+RETRY_AFTER: Final = 5
 """Seconds after which to try again what could not be stored."""
-MAX_ANSWER = 32_768
+MAX_ANSWER: Final = 32_768
 """Bytes of contacts that the 200 may list: it has to fit into one datagram."""
 
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(slots=True)

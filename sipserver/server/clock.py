@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
-STEP = 5.0
+STEP: Final = 5.0
 """Seconds of difference at which the machine's clock was set, not disciplined: then it is followed at once."""
-SLEW = 0.0005
+SLEW: Final = 0.0005
 """The most that one correction moves the time by, in seconds."""
 
 

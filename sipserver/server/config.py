@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -22,11 +22,11 @@ from sipserver.server import tables
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-ALGORITHMS = ("MD5", "SHA-256", "SHA-512-256")
-TRANSPORTS = ("udp", "tcp")
+ALGORITHMS: Final = ("MD5", "SHA-256", "SHA-512-256")
+TRANSPORTS: Final = ("udp", "tcp")
 
-_DOMAIN = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
-_PRINTABLE = re.compile(r"[ -~]{0,100}\Z")
+_DOMAIN: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
+_PRINTABLE: Final = re.compile(r"[ -~]{0,100}\Z")
 
 Algorithm = Literal["MD5", "SHA-256", "SHA-512-256"]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]

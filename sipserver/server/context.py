@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from sipserver.calls import observe
 from sipserver.calls.recorder import Recorder
@@ -15,9 +16,9 @@ from sipserver.sip.message import Limits, Message, Request
 from sipserver.telemetry.log import Log
 from sipserver.transport.base import Transports
 
-RETRY_LATER = ("Retry-After: 5",)
+RETRY_LATER: Final = ("Retry-After: 5",)
 """Of a 503: the store or the load may have got better by then."""
-LOG_LINES_PER_SECOND = 50
+LOG_LINES_PER_SECOND: Final = 50
 """Lines about refused messages; what a flood brings beyond them is counted in the next line."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from typing import Final
 
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.proxying import Proxying
@@ -20,7 +21,7 @@ from sipserver.sip.message import Request, Response, parse
 from sipserver.sip.transaction import keys
 from sipserver.sip.validate import check_request, check_response
 
-_TRACE = 1_800
+_TRACE: Final = 1_800
 """Characters of a traceback in a log line."""
 
 

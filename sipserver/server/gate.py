@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from sipserver.server.timers import TimerQueue
 from sipserver.server.transactions import ServerTransaction
 
-PATIENCE = 0.2
+PATIENCE: Final = 0.2
 """Seconds that the answer of a call waits for its row at most: calls go on when the store does not."""
-LINGER = 0.02
+LINGER: Final = 0.02
 """Seconds that a row which no answer waits for may wait for company: each commit has its price."""
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sipserver.accounts.credentials import CredentialCache, Keyring
 from sipserver.accounts.parties import STATEMENTS as PARTY_STATEMENTS
@@ -44,12 +44,12 @@ from sipserver.telemetry.metrics import Metrics
 from sipserver.transport.base import ListenAddress, ListenError, Transports
 from sipserver.transport.resolver import Resolver, ResolverSettings
 
-CALLS_FILE = "calls.db"
-LOCATION_FILE = "location.db"
-CALLS_MODE = 0o640
+CALLS_FILE: Final = "calls.db"
+LOCATION_FILE: Final = "location.db"
+CALLS_MODE: Final = 0o640
 """Analysts of the server's group may read what happened; who people are is for the server alone."""
 
-LOG_DELAY = 0.05
+LOG_DELAY: Final = 0.05
 """Seconds that a log line may wait for others to be written with it."""
 
 LogMaker = Callable[[Callable[[str], str | None]], Log]

@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -18,7 +18,7 @@ from msgspec import inspect
 Tables = dict[str, Any]
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
-_SHOWN = 60
+_SHOWN: Final = 60
 """Characters of a wrong value that are repeated in the message."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Timed(Protocol):
@@ -25,9 +25,9 @@ class _Handle(Protocol):
 
 Entry = tuple[float, Timed, str]
 
-GRANULARITY = 0.01
+GRANULARITY: Final = 0.01
 """Seconds between two rounds at least: SIP's timers are not that exact, and each round has its price."""
-MAX_FIRED_AT_ONCE = 500
+MAX_FIRED_AT_ONCE: Final = 500
 """Timers served in one go, so that a crowd of them does not hold up messages."""
 
 

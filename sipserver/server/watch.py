@@ -7,6 +7,7 @@ Each call is also told to the operators here: ``call.placed``, ``call.ringing``,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from sipserver.accounts.parties import Parties
 from sipserver.calls import observe
@@ -38,7 +39,7 @@ from sipserver.sip.sdp import Description
 from sipserver.storage.database import StoreError
 from sipserver.telemetry.log import Log
 
-STRANGERS_PER_SECOND = 20
+STRANGERS_PER_SECOND: Final = 20
 """Refused calls of strangers that get a row each second; a flood of more is only counted, in ``errors``."""
 
 

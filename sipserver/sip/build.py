@@ -8,13 +8,14 @@ and fails an assertion, since it would let a peer write header lines of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from sipserver.sip import names
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Message, Request, Response
 from sipserver.sip.values import Via, first_comma, split_commas, split_params
 
-REASON_PHRASES = {
+REASON_PHRASES: Final = {
     100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 182: "Queued", 183: "Session Progress",
     199: "Early Dialog Terminated",
     200: "OK", 202: "Accepted", 204: "No Notification",
@@ -42,9 +43,9 @@ REASON_PHRASES = {
 }  # fmt: skip
 """The phrases of the IANA registry of SIP response codes."""
 
-DEFAULT_PORT = 5060
+DEFAULT_PORT: Final = 5060
 """Where a peer listens that names no port (RFC 3261 §19.1.2)."""
-DEFAULT_TLS_PORT = 5061
+DEFAULT_TLS_PORT: Final = 5061
 """The same for TLS."""
 
 

@@ -25,6 +25,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from sipserver.sip import names
 from sipserver.sip.effects import NeedCredentials
@@ -33,43 +34,45 @@ from sipserver.sip.message import Request, text
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import quote
 
-ALGORITHMS = ("SHA-512-256", "SHA-256", "MD5")
+ALGORITHMS: Final[tuple[str, ...]] = ("SHA-512-256", "SHA-256", "MD5")
 """The algorithms known here, strongest first."""
 
-MISSING = "missing"
+MISSING: Final = "missing"
 """No credentials for this realm: every client's first request."""
-MALFORMED = "malformed"
+MALFORMED: Final = "malformed"
 """Credentials that cannot be read, or that use what was not offered."""
-WRONG = "wrong"
+WRONG: Final = "wrong"
 """An unknown user or a wrong password."""
-STALE = "stale"
+STALE: Final = "stale"
 """The password is right; the nonce is expired, of an earlier run or not ours."""
-REPLAYED = "replayed"
+REPLAYED: Final = "replayed"
 """The password is right; this nonce count was used before."""
 
-MAX_USERNAME = 256
+MAX_USERNAME: Final = 256
 """Longest username that is looked up, in bytes."""
 
-_HASHES: dict[str, Callable[[bytes], str]] = {
+_HASHES: Final[dict[str, Callable[[bytes], str]]] = {
     "MD5": lambda data: hashlib.md5(data, usedforsecurity=False).hexdigest(),
     "SHA-256": lambda data: hashlib.sha256(data).hexdigest(),
     "SHA-512-256": lambda data: hashlib.new("sha512_256", data).hexdigest(),
 }
 # One parameter and the comma behind it; what fits no parameter is taken whole, as the last group.
-_PARAMETER = re.compile(
+_PARAMETER: Final = re.compile(
     r"""[ \t,]*+([A-Za-z0-9.!%*_+`'~-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*+)"|([^\s",]+))[ \t]*+(?:,|\Z)|(.+)""",
     re.DOTALL,
 )
-_USUAL = frozenset(("username", "realm", "nonce", "uri", "response", "algorithm", "opaque", "qop", "nc", "cnonce"))
-_PAIR = re.compile(r"\\(.)", re.DOTALL)
-_NONCE_COUNT = re.compile(r"[0-9A-Fa-f]{1,8}\Z")
+_USUAL: Final = frozenset(
+    ("username", "realm", "nonce", "uri", "response", "algorithm", "opaque", "qop", "nc", "cnonce")
+)
+_PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
+_NONCE_COUNT: Final = re.compile(r"[0-9A-Fa-f]{1,8}\Z")
 
-_ISSUED_LENGTH = 20
+_ISSUED_LENGTH: Final = 20
 """Hexadecimal characters before the MAC: 12 of the milliseconds, 8 of the counter."""
-_MAC_SIZE = 12
-_WINDOW = 64
-_WINDOW_MASK = 2**_WINDOW - 1
-_USED_UP = 2**40
+_MAC_SIZE: Final = 12
+_WINDOW: Final = 64
+_WINDOW_MASK: Final = 2**_WINDOW - 1
+_USED_UP: Final = 2**40
 """A highest nonce count that no nonce count of 8 digits comes near."""
 
 

@@ -10,14 +10,13 @@ Treat instances as immutable. They are not frozen because that doubles the cost 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Final
 
-if TYPE_CHECKING:
-    from sipserver.sip.message import Message
+from sipserver.sip.message import Message
 
-TIMED_OUT = "timeout"
+TIMED_OUT: Final = "timeout"
 """``Failed``: no response in time (RFC 3261 §8.1.3.1: like a 408)."""
-UNREACHABLE = "transport"
+UNREACHABLE: Final = "transport"
 """``Failed``: the transport could not deliver (RFC 3261 §8.1.3.1: like a 503)."""
 
 

@@ -18,10 +18,10 @@ PING: Final = b"\r\n\r\n"
 """The frame that stands for a keep-alive ping; answered with ``PONG``. Compare with ``is``."""
 PONG: Final = b"\r\n"
 
-_LINE_ENDS = re.compile(rb"(?:\r\n)+")
-_CONTENT_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)")
+_LINE_ENDS: Final = re.compile(rb"(?:\r\n)+")
+_CONTENT_LENGTH: Final = re.compile(rb"\r\n(?:content-length|l)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)")
 """Content-Length in a lower-cased header section: long or compact, with its folds."""
-_CR = 13
+_CR: Final = 13
 
 
 class StreamFramer:

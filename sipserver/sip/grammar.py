@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Final
 
 from sipserver.sip.errors import SipError
 
-_TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
 # Underscores are no part of RFC 3261's hostname but of many internal networks, so they pass.
-_HOSTNAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z_](?:[a-z0-9_-]*[a-z0-9_])?\.?\Z")
-ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_HOSTNAME: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)*[a-z_](?:[a-z0-9_-]*[a-z0-9_])?\.?\Z")
+ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 """One escape, its two digits as group 1."""
-_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()")
-_NORMAL = {f"{byte:02X}": chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in range(256)}
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.!~*'()")
+_NORMAL: Final = {f"{byte:02X}": chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in range(256)}
 
-MAX_HOST = 255
+MAX_HOST: Final = 255
 """Longest host name, in characters (RFC 1035 §2.3.4)."""
 
 

@@ -10,26 +10,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from sipserver.sip import names
 from sipserver.sip.errors import MalformedMessage, SipError
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address, Via, split_commas
 
-VERSION = "SIP/2.0"
+VERSION: Final = "SIP/2.0"
 
-_METHOD = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
-_FOLD = re.compile(r"\r\n[ \t]+")
-_CSEQ = re.compile(r"([0-9]{1,10})[ \t]+([A-Za-z0-9.!%*_+`'~-]+)\Z")
+_METHOD: Final = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
+_FOLD: Final = re.compile(r"\r\n[ \t]+")
+_CSEQ: Final = re.compile(r"([0-9]{1,10})[ \t]+([A-Za-z0-9.!%*_+`'~-]+)\Z")
 # RFC 4475 §3.1.1.13: the space before an empty reason phrase may be missing.
-_STATUS_LINE = re.compile(r"SIP/2\.0 ([1-6][0-9][0-9])(?: (.*))?\Z", re.IGNORECASE | re.DOTALL)
-_WHITE = (" ", "\t")
-_METHODS = frozenset(
+_STATUS_LINE: Final = re.compile(r"SIP/2\.0 ([1-6][0-9][0-9])(?: (.*))?\Z", re.IGNORECASE | re.DOTALL)
+_WHITE: Final = (" ", "\t")
+_METHODS: Final = frozenset(
     ("REGISTER", "INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH", "INFO",
      "UPDATE", "REFER", "PRACK")
 )  # fmt: skip
 """Methods that need not be looked at twice."""
-_KNOWN = names.KNOWN
+_KNOWN: Final = names.KNOWN
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class Limits:
     """A Request-URI; more is answered 414."""
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS: Final = Limits()
 
 
 def text(value: str) -> str:

@@ -7,54 +7,55 @@ name costs one dictionary look-up; anything else goes through ``canonical_name``
 from __future__ import annotations
 
 import re
+from typing import Final
 
-VIA = "via"
-FROM = "from"
-TO = "to"
-CALL_ID = "call-id"
-CSEQ = "cseq"
-CONTACT = "contact"
-MAX_FORWARDS = "max-forwards"
-ROUTE = "route"
-RECORD_ROUTE = "record-route"
-PATH = "path"
-EXPIRES = "expires"
-MIN_EXPIRES = "min-expires"
-CONTENT_LENGTH = "content-length"
-CONTENT_TYPE = "content-type"
-CONTENT_ENCODING = "content-encoding"
-AUTHORIZATION = "authorization"
-PROXY_AUTHORIZATION = "proxy-authorization"
-WWW_AUTHENTICATE = "www-authenticate"
-PROXY_AUTHENTICATE = "proxy-authenticate"
-AUTHENTICATION_INFO = "authentication-info"
-PROXY_AUTHENTICATION_INFO = "proxy-authentication-info"
-REQUIRE = "require"
-PROXY_REQUIRE = "proxy-require"
-SUPPORTED = "supported"
-UNSUPPORTED = "unsupported"
-ALLOW = "allow"
-ACCEPT = "accept"
-USER_AGENT = "user-agent"
-SERVER = "server"
-REASON = "reason"
-MAX_BREADTH = "max-breadth"
-SESSION_EXPIRES = "session-expires"
-MIN_SE = "min-se"
-SUBJECT = "subject"
-EVENT = "event"
-REFER_TO = "refer-to"
-REFERRED_BY = "referred-by"
-REPLACES = "replaces"
-RETRY_AFTER = "retry-after"
-DATE = "date"
-TIMESTAMP = "timestamp"
-WARNING = "warning"
-P_ASSERTED_IDENTITY = "p-asserted-identity"
-P_PREFERRED_IDENTITY = "p-preferred-identity"
-PRIVACY = "privacy"
+VIA: Final = "via"
+FROM: Final = "from"
+TO: Final = "to"
+CALL_ID: Final = "call-id"
+CSEQ: Final = "cseq"
+CONTACT: Final = "contact"
+MAX_FORWARDS: Final = "max-forwards"
+ROUTE: Final = "route"
+RECORD_ROUTE: Final = "record-route"
+PATH: Final = "path"
+EXPIRES: Final = "expires"
+MIN_EXPIRES: Final = "min-expires"
+CONTENT_LENGTH: Final = "content-length"
+CONTENT_TYPE: Final = "content-type"
+CONTENT_ENCODING: Final = "content-encoding"
+AUTHORIZATION: Final = "authorization"
+PROXY_AUTHORIZATION: Final = "proxy-authorization"
+WWW_AUTHENTICATE: Final = "www-authenticate"
+PROXY_AUTHENTICATE: Final = "proxy-authenticate"
+AUTHENTICATION_INFO: Final = "authentication-info"
+PROXY_AUTHENTICATION_INFO: Final = "proxy-authentication-info"
+REQUIRE: Final = "require"
+PROXY_REQUIRE: Final = "proxy-require"
+SUPPORTED: Final = "supported"
+UNSUPPORTED: Final = "unsupported"
+ALLOW: Final = "allow"
+ACCEPT: Final = "accept"
+USER_AGENT: Final = "user-agent"
+SERVER: Final = "server"
+REASON: Final = "reason"
+MAX_BREADTH: Final = "max-breadth"
+SESSION_EXPIRES: Final = "session-expires"
+MIN_SE: Final = "min-se"
+SUBJECT: Final = "subject"
+EVENT: Final = "event"
+REFER_TO: Final = "refer-to"
+REFERRED_BY: Final = "referred-by"
+REPLACES: Final = "replaces"
+RETRY_AFTER: Final = "retry-after"
+DATE: Final = "date"
+TIMESTAMP: Final = "timestamp"
+WARNING: Final = "warning"
+P_ASSERTED_IDENTITY: Final = "p-asserted-identity"
+P_PREFERRED_IDENTITY: Final = "p-preferred-identity"
+PRIVACY: Final = "privacy"
 
-COMPACT = {
+COMPACT: Final = {
     "a": "accept-contact", "b": REFERRED_BY, "c": CONTENT_TYPE, "d": "request-disposition",
     "e": CONTENT_ENCODING, "f": FROM, "i": CALL_ID, "j": "reject-contact", "k": SUPPORTED,
     "l": CONTENT_LENGTH, "m": CONTACT, "n": "identity-info", "o": EVENT, "r": REFER_TO,
@@ -62,7 +63,7 @@ COMPACT = {
 }  # fmt: skip
 """Compact forms and their long names (IANA registry of SIP header fields)."""
 
-DISPLAY = {
+DISPLAY: Final = {
     name: "-".join(part.capitalize() for part in name.split("-"))
     for name in (
         VIA, FROM, TO, CONTACT, MAX_FORWARDS, ROUTE, RECORD_ROUTE, PATH, EXPIRES, MIN_EXPIRES, CONTENT_LENGTH,
@@ -74,14 +75,14 @@ DISPLAY = {
 } | {CALL_ID: "Call-ID", CSEQ: "CSeq", WWW_AUTHENTICATE: "WWW-Authenticate", MIN_SE: "Min-SE"}  # fmt: skip
 """How a name is written in what this server builds itself."""
 
-KNOWN: dict[str, str] = {}
+KNOWN: Final[dict[str, str]] = {}
 for _name, _display in DISPLAY.items():
     for _spelling in (_name, _display, _name.upper()):
         KNOWN[_spelling] = _name
 for _short, _name in COMPACT.items():
     KNOWN[_short] = KNOWN[_short.upper()] = _name
 
-_TOKEN = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
 
 
 def canonical_name(written: str) -> str | None:

@@ -10,59 +10,60 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from sipserver.sip.errors import SipError
 
-MAX_STREAMS = 64
+MAX_STREAMS: Final = 64
 """Media sections at most; a description with more is not read."""
-MAX_FORMATS = 64
+MAX_FORMATS: Final = 64
 """Formats of one stream that are looked at."""
-MAX_REMEMBERED = 2_000
+MAX_REMEMBERED: Final = 2_000
 """Characters of a media section up to which what it says is remembered."""
 
-AUDIO = "audio"
-VIDEO = "video"
-CONTENT = "content"
+AUDIO: Final = "audio"
+VIDEO: Final = "video"
+CONTENT: Final = "content"
 """A second picture, such as slides (RFC 4796), or its floor control (BFCP, RFC 8856)."""
 
-SENDRECV = "sendrecv"
-SENDONLY = "sendonly"
-RECVONLY = "recvonly"
-INACTIVE = "inactive"
+SENDRECV: Final = "sendrecv"
+SENDONLY: Final = "sendonly"
+RECVONLY: Final = "recvonly"
+INACTIVE: Final = "inactive"
 
-_DIRECTIONS = tuple((f"\na={name}\n", name) for name in (SENDRECV, SENDONLY, RECVONLY, INACTIVE))
+_DIRECTIONS: Final = tuple((f"\na={name}\n", name) for name in (SENDRECV, SENDONLY, RECVONLY, INACTIVE))
 
 # RFC 3551 §6: payload types with a fixed meaning, which need no rtpmap.
-_STATIC_CODECS = {
+_STATIC_CODECS: Final = {
     "0": "PCMU", "3": "GSM", "4": "G723", "8": "PCMA", "9": "G722", "15": "G728", "18": "G729",
     "26": "JPEG", "31": "H261", "32": "MPV", "33": "MP2T", "34": "H263",
 }  # fmt: skip
 
 # What stands beside a codec and is none: retransmission, redundancy, tones, comfort noise.
-_AUXILIARY = frozenset({"RTX", "RED", "ULPFEC", "FLEXFEC", "FLEXFEC-03", "TELEPHONE-EVENT", "TONE", "CN"})
+_AUXILIARY: Final = frozenset({"RTX", "RED", "ULPFEC", "FLEXFEC", "FLEXFEC-03", "TELEPHONE-EVENT", "TONE", "CN"})
 
 # Largest frame in macroblocks of 256 samples, by ten times the level (ITU-T H.264 table A-1).
-_H264_MACROBLOCKS = {
+_H264_MACROBLOCKS: Final = {
     9: 99, 10: 99, 11: 396, 12: 396, 13: 396, 20: 396, 21: 792, 22: 1_620, 30: 1_620, 31: 3_600, 32: 5_120,
     40: 8_192, 41: 8_192, 42: 8_704, 50: 22_080, 51: 36_864, 52: 36_864, 60: 139_264, 61: 139_264, 62: 139_264,
 }  # fmt: skip
 
 # Largest picture in luma samples, by thirty times the level (ITU-T H.265 table A.8).
-_H265_SAMPLES = {
+_H265_SAMPLES: Final = {
     30: 36_864, 60: 122_880, 63: 245_760, 90: 552_960, 93: 983_040, 120: 2_228_224, 123: 2_228_224,
     150: 8_912_896, 153: 8_912_896, 156: 8_912_896, 180: 35_651_584, 183: 35_651_584, 186: 35_651_584,
 }  # fmt: skip
 
 # Largest picture in luma samples, by seq_level_idx (AV1 specification, annex A.3).
-_AV1_SAMPLES = {
+_AV1_SAMPLES: Final = {
     0: 147_456, 1: 278_784, 4: 665_856, 5: 1_065_024, 8: 2_359_296, 9: 2_359_296,
     12: 8_912_896, 13: 8_912_896, 14: 8_912_896, 15: 8_912_896,
     16: 35_651_584, 17: 35_651_584, 18: 35_651_584, 19: 35_651_584,
 }  # fmt: skip
 
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}\Z")
-_IMAGE_SIZE = re.compile(r"\[x=([0-9]{1,5}),y=([0-9]{1,5})[,\]]")
-_FRAME_SIZE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})(?![0-9])")
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}\Z")
+_IMAGE_SIZE: Final = re.compile(r"\[x=([0-9]{1,5}),y=([0-9]{1,5})[,\]]")
+_FRAME_SIZE: Final = re.compile(r"([0-9]{1,5})-([0-9]{1,5})(?![0-9])")
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class Description:
     """The media sections in order; an answer has them in the order of its offer (RFC 3264 §6)."""
 
 
-UNREADABLE = Description(())
+UNREADABLE: Final = Description(())
 """Stands for a description that was there and could not be read: what it would have said is unknown."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 from sipserver.sip.errors import SipError
 from sipserver.sip.grammar import (
@@ -21,17 +22,19 @@ from sipserver.sip.grammar import (
 )
 
 # Everything that may stand somewhere in a SIP URI. '#' is no part of it but of many dial plans, so it passes in a user.
-_SIP_CHARACTERS = re.compile(r"[A-Za-z0-9_.!~*'()&=+$,;?/:@%\[\]#-]+\Z")
-_OTHER_CHARACTERS = re.compile(r"[\x21-\x7e]+\Z")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*\Z")
-_TEL_NUMBER = re.compile(r"\+[0-9]+\Z|[0-9A-Fa-f*#]+\Z")
-_GLOBAL_NUMBER = re.compile(r"\+[0-9]+\Z")
-_NO_SEPARATORS = str.maketrans("", "", "-.()")
-_NOT_IN_USER = re.compile(rb"[^A-Za-z0-9_.!~*'()&=+$,;?/-]")
-_READABLE = {f"{byte:02X}": f"%{byte:02X}" if byte <= 0x20 or byte in b"%@:\x7f" else chr(byte) for byte in range(256)}
-_REMEMBERED_LENGTH = 200
+_SIP_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_.!~*'()&=+$,;?/:@%\[\]#-]+\Z")
+_OTHER_CHARACTERS: Final = re.compile(r"[\x21-\x7e]+\Z")
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*\Z")
+_TEL_NUMBER: Final = re.compile(r"\+[0-9]+\Z|[0-9A-Fa-f*#]+\Z")
+_GLOBAL_NUMBER: Final = re.compile(r"\+[0-9]+\Z")
+_NO_SEPARATORS: Final = str.maketrans("", "", "-.()")
+_NOT_IN_USER: Final = re.compile(rb"[^A-Za-z0-9_.!~*'()&=+$,;?/-]")
+_READABLE: Final = {
+    f"{byte:02X}": f"%{byte:02X}" if byte <= 0x20 or byte in b"%@:\x7f" else chr(byte) for byte in range(256)
+}
+_REMEMBERED_LENGTH: Final = 200
 """Longer texts are not remembered: the memory of the others stays below a few megabytes."""
-_MATCH_IF_IN_EITHER = ("transport", "user", "ttl", "method", "maddr")
+_MATCH_IF_IN_EITHER: Final = ("transport", "user", "ttl", "method", "maddr")
 
 
 class Uri:

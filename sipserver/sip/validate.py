@@ -8,11 +8,13 @@ broken as they may be. An Expires that is too large or malformed is left to who 
 
 from __future__ import annotations
 
+from typing import Final
+
 from sipserver.sip import names
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Message, Request, Response
 
-_SINGLE = frozenset(
+_SINGLE: Final = frozenset(
     (
         names.FROM,
         names.TO,

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Final
 
 from sipserver.sip.errors import SipError
 from sipserver.sip.grammar import is_token, parse_host, split_sent_by
 from sipserver.sip.uri import Uri
 
-MAGIC_COOKIE = "z9hG4bK"
+MAGIC_COOKIE: Final = "z9hG4bK"
 """What the branch of an RFC 3261 transaction begins with (§8.1.1.7)."""
 
 # What opens and never closes takes the rest in one piece: looking on behind it would cost the square of the length.
-_PIECE = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|<[^>]*+>?|[^",<]+|,', re.DOTALL)
-_PARAM_PIECE = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[^";]+|;', re.DOTALL)
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
-_PAIR = re.compile(r"\\(.)", re.DOTALL)
-_PROTOCOL = re.compile(r"([^ \t/]+)[ \t]*/[ \t]*([^ \t/]+)[ \t]*/[ \t]*([^ \t/]+)[ \t]+(.*)\Z", re.DOTALL)
-_Q = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z")
-_NOT_IN_UNQUOTED_DISPLAY = re.compile(r'[",;<>:\\]')
+_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|<[^>]*+>?|[^",<]+|,', re.DOTALL)
+_PARAM_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[^";]+|;', re.DOTALL)
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_PAIR: Final = re.compile(r"\\(.)", re.DOTALL)
+_PROTOCOL: Final = re.compile(r"([^ \t/]+)[ \t]*/[ \t]*([^ \t/]+)[ \t]*/[ \t]*([^ \t/]+)[ \t]+(.*)\Z", re.DOTALL)
+_Q: Final = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z")
+_NOT_IN_UNQUOTED_DISPLAY: Final = re.compile(r'[",;<>:\\]')
 
-_REMEMBERED_LENGTH = 200
+_REMEMBERED_LENGTH: Final = 200
 """Longer texts are not remembered: the memory of the others stays below a few megabytes."""
-_MAX_DELTA = 2**32 - 1
-_DEFAULT_EXPIRES = 3600
+_MAX_DELTA: Final = 2**32 - 1
+_DEFAULT_EXPIRES: Final = 3600
 
-_TRANSPORTS = {f"SIP/2.0/{transport}": transport for transport in ("UDP", "TCP", "TLS", "WS", "WSS")}
+_TRANSPORTS: Final = {f"SIP/2.0/{transport}": transport for transport in ("UDP", "TCP", "TLS", "WS", "WSS")}
 
 
 def split_commas(value: str) -> list[str]:

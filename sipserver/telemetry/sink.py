@@ -12,11 +12,12 @@ import select
 import stat
 import time
 from collections.abc import Callable
+from typing import Final
 
-PROMISED = 4096
+PROMISED: Final = 4096
 """Bytes that a pipe or socket which is ready takes without blocking (POSIX: PIPE_BUF on Linux)."""
 
-GATHER = 65_536
+GATHER: Final = 65_536
 """Bytes at which lines are written without waiting for the end of the batch."""
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Protocol
+from typing import Final, Protocol
 
 from sipserver.sip.errors import MalformedMessage
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Limits
 
-DEFAULT_PORT = 5060
+DEFAULT_PORT: Final = 5060
 
-_REMEMBERED = 4_096
+_REMEMBERED: Final = 4_096
 """Hosts of which it is remembered what kind of address they are: reading one costs 4 us, and each message asks."""
-_LONGEST = 64
+_LONGEST: Final = 64
 """Characters of an IP address, with the name of an interface behind it."""
 
-_LATER = ("tls", "ws", "wss")
+_LATER: Final = ("tls", "ws", "wss")
 
 
 class Receiver(Protocol):

@@ -18,22 +18,23 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from sipserver.sip.flow import Flow
 from sipserver.transport.contract import ListenError, Receiver, Settings, hostport, is_unicast, is_wildcard
 
-BATCH = 64
+BATCH: Final = 64
 """Datagrams read at one wake-up at most, so that timers and connections get their turn."""
-LARGEST = 65_535
+LARGEST: Final = 65_535
 """RFC 3261 §18.1.1: datagrams up to the largest there are."""
-SHORTEST = 16
+SHORTEST: Final = 16
 """No SIP message is shorter; keep-alives are."""
 
-_SO_RCVBUFFORCE = 33
-_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
-_IN_PKTINFO = struct.Struct("=I4s4s")
-_IN6_PKTINFO = struct.Struct("=16sI")
-_ANCILLARY_SPACE = socket.CMSG_SPACE(_IN6_PKTINFO.size)
+_SO_RCVBUFFORCE: Final = 33
+_IP_PKTINFO: Final = getattr(socket, "IP_PKTINFO", 8)
+_IN_PKTINFO: Final = struct.Struct("=I4s4s")
+_IN6_PKTINFO: Final = struct.Struct("=16sI")
+_ANCILLARY_SPACE: Final = socket.CMSG_SPACE(_IN6_PKTINFO.size)
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 Ancillary = list[tuple[int, int, bytes]]

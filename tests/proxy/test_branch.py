@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipserver.proxy.branch import Final, choose_best_response
+from sipserver.proxy.branch import FinalAnswer, choose_best_response
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ from sipserver.proxy.branch import Final, choose_best_response
     ],
 )
 def test_best_is_what_helps_the_caller_most(statuses: tuple[int, ...], best: int) -> None:
-    assert choose_best_response([Final(status) for status in statuses], cancelled=False).status == best
+    assert choose_best_response([FinalAnswer(status) for status in statuses], cancelled=False).status == best
 
 
 @pytest.mark.parametrize(("statuses", "best"), [((486, 487), 487), ((302, 487), 487), ((600, 487), 600), ((486,), 486)])
 def test_who_cancelled_is_told_so(statuses: tuple[int, ...], best: int) -> None:
-    assert choose_best_response([Final(status) for status in statuses], cancelled=True).status == best
+    assert choose_best_response([FinalAnswer(status) for status in statuses], cancelled=True).status == best

@@ -14,13 +14,17 @@ transport is reliable. A transport error ends TRYING and PROCEEDING; COMPLETED s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Deliver, Effect, Failed, Send, SetTimer, Terminated
 from sipserver.sip.message import Response
 from sipserver.sip.timers import TIMER_E, TIMER_F, TIMER_K, Timers
 
-TRYING, PROCEEDING, COMPLETED, TERMINATED = range(4)
+TRYING: Final = 0
+PROCEEDING: Final = 1
+COMPLETED: Final = 2
+TERMINATED: Final = 3
 
 
 class Client:

@@ -22,6 +22,7 @@ Final responses after the first are ignored but for their ACK. A 2xx after a ref
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sipserver.sip import build
 from sipserver.sip.build import OutgoingRequest
@@ -29,9 +30,13 @@ from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Deliver, Effect, Faile
 from sipserver.sip.message import Response
 from sipserver.sip.timers import TIMER_A, TIMER_B, TIMER_D, TIMER_M, Timers
 
-CALLING, PROCEEDING, ACCEPTED, COMPLETED, TERMINATED = range(5)
+CALLING: Final = 0
+PROCEEDING: Final = 1
+ACCEPTED: Final = 2
+COMPLETED: Final = 3
+TERMINATED: Final = 4
 
-TIMER_CANCEL = "CANCEL"
+TIMER_CANCEL: Final = "CANCEL"
 """How long a cancelled INVITE is waited for (RFC 3261 §9.1)."""
 
 

@@ -19,13 +19,18 @@ leaves the state as it is, so that a repeated INVITE is not taken for a new call
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Deliver, Effect, Failed, Send, SetTimer, Terminated
 from sipserver.sip.message import Request
 from sipserver.sip.timers import TIMER_G, TIMER_H, TIMER_I, TIMER_L, Timers
 from sipserver.sip.transaction.keys import acknowledges
 
-PROCEEDING, ACCEPTED, COMPLETED, CONFIRMED, TERMINATED = range(5)
+PROCEEDING: Final = 0
+ACCEPTED: Final = 1
+COMPLETED: Final = 2
+CONFIRMED: Final = 3
+TERMINATED: Final = 4
 
 
 class InviteServer:

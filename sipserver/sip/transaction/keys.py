@@ -9,6 +9,8 @@ Messages given here have passed ``sip.validate``; a broken one raises SipError.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Request, parse
 from sipserver.sip.values import MAGIC_COOKIE
@@ -16,7 +18,7 @@ from sipserver.sip.values import MAGIC_COOKIE
 Key = str | tuple[str | int | None, ...]
 """A client key (text) or a server key (a tuple)."""
 
-_COOKIE_LENGTH = len(MAGIC_COOKIE)
+_COOKIE_LENGTH: Final = len(MAGIC_COOKIE)
 
 
 def client_key(branch: str, cseq_method: str) -> str:

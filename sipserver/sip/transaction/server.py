@@ -18,12 +18,16 @@ When a 100 may be sent is a matter of time, and the TU's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sipserver.sip.effects import UNREACHABLE, Effect, Failed, Send, SetTimer, Terminated
 from sipserver.sip.message import Request
 from sipserver.sip.timers import TIMER_J, Timers
 
-TRYING, PROCEEDING, COMPLETED, TERMINATED = range(4)
+TRYING: Final = 0
+PROCEEDING: Final = 1
+COMPLETED: Final = 2
+TERMINATED: Final = 3
 
 
 class Server:
