@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sipserver.proxy.record_route import ROUTE_PARAM, Minter
 from sipserver.sip import names
-from sipserver.sip.digest import Authenticator, parse_parameters
+from sipserver.sip.digest import AuthenticationRequired, Authenticator, parse_parameters
 from sipserver.sip.effects import Effect
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -133,6 +133,19 @@ class Plan:
     """Where Max-Breadth stands in ``lines``."""
 
 
+@dataclass(slots=True, eq=False)
+class Examined:
+    """What the request alone tells."""
+
+    plan: Plan
+    uri: Uri
+    """The Request-URI to work with, after §16.4."""
+    proof: tuple[str, str] | None
+    """The call and side that a minted route proved."""
+    last_hop: bool
+    """Whether Max-Forwards lets the request go no further."""
+
+
 @dataclass(slots=True)
 class NeedTargets(Effect):
     """Where is this address now? Answered with a tuple of Targets, the newest first; an empty one where it is
@@ -159,21 +172,55 @@ def admit(
 
     Raises SipError with the answer; for an ACK that means to drop it.
     """
+    examined = examine(request, settings, minter)
+    if is_inside(request):
+        return plan_inside(request, examined, settings)
+    plan: Plan = yield from admit_new(request, examined, flow, settings, authenticator, now)
+    return plan
+
+
+def examine(request: Request, settings: Settings, minter: Minter) -> Examined:
+    """§16.3 and §16.4, which ask for nothing but the request. Raises SipError."""
     check_uri_scheme(request.uri)
     hops, last_hop = count_hops(request, settings)
     plan = Plan(request.uri_text, hops, _breadth(request, settings), loop_part(request, minter))
     check_loop(request, plan.loop)
     check_proxy_require(request, settings)
     uri, proof = preprocess_route(request, plan, settings, minter)
-    method = request.method
-    if request.to_tag is not None or method in ("ACK", "CANCEL"):
-        plan.dropped = _credentials_for(request, settings.domains, None)
-        return plan_in_dialog(request, plan, proof, for_us=not plan.routes and names_us(uri, settings))
+    return Examined(plan, uri, proof, last_hop)
 
+
+def is_inside(request: Request) -> bool:
+    """Whether a request belongs to a dialog."""
+    return request.to_tag is not None or request.method in ("ACK", "CANCEL")
+
+
+def plan_inside(request: Request, examined: Examined, settings: Settings) -> Plan:
+    """The plan for a request inside a dialog. Raises SipError."""
+    plan = examined.plan
+    plan.dropped = _credentials_for(request, settings.domains, None)
+    return plan_in_dialog(
+        request, plan, examined.proof, for_us=not plan.routes and names_us(examined.uri, settings)
+    )
+
+
+def challenge(
+    request: Request, settings: Settings, authenticator: Authenticator, now: float
+) -> AuthenticationRequired | None:
+    """What ``admit_new`` would raise for a request that claims one of our addresses and brings no credentials."""
+    domain = _claimed_domain(request, settings)
+    return authenticator.first_challenge(request, domain, now, proxy=True) if domain is not None else None
+
+
+def admit_new(
+    request: Request, examined: Examined, flow: Flow, settings: Settings, authenticator: Authenticator, now: float
+) -> Generator[Effect, Any, Plan]:
+    """The plan for a request outside of any dialog: who asks, and for whom."""
+    plan, uri, method = examined.plan, examined.uri, request.method
     identity = yield from authenticate(request, settings, authenticator, now)
     plan.dropped = _credentials_for(request, settings.domains, identity)
     for_us = uri.user is None and names_us(uri, settings)
-    if method == "OPTIONS" and (for_us or last_hop):
+    if method == "OPTIONS" and (for_us or examined.last_hop):
         return plan_answer(plan, settings)
     if identity is None and not may_come_in(request, flow, settings):
         # The same answer after the same work, whoever was asked for: nothing was looked up.
@@ -350,12 +397,18 @@ def authenticate(
     request: Request, settings: Settings, authenticator: Authenticator, now: float
 ) -> Generator[Effect, Any, str | None]:
     """The address whose credentials came with a request that claims one of ours; None for a stranger's."""
-    claimed = request.from_.uri
-    domain = claimed.host.removesuffix(".")
-    if not claimed.is_sip or domain not in settings.domains:
+    domain = _claimed_domain(request, settings)
+    if domain is None:
         return None
     identity: str = yield from authenticator.authenticate(request, domain, now, proxy=True)
     return identity
+
+
+def _claimed_domain(request: Request, settings: Settings) -> str | None:
+    """The domain of ours that From names."""
+    claimed = request.from_.uri
+    domain = claimed.host.removesuffix(".")
+    return domain if claimed.is_sip and domain in settings.domains else None
 
 
 def check_identity(request: Request, identity: str | None) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Final
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change, apply_changes
 from sipserver.registrar.contacts import Settings, is_wildcard, read_contacts, same_contact
 from sipserver.sip import names
-from sipserver.sip.digest import Authenticator
+from sipserver.sip.digest import AuthenticationRequired, Authenticator
 from sipserver.sip.effects import Effect
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -33,7 +33,7 @@ from sipserver.sip.grammar import bracketed
 from sipserver.sip.message import Request
 from sipserver.sip.uri import Uri
 
-__all__ = ["NeedBindings", "Registered", "Settings", "UpdateBindings", "register"]
+__all__ = ["NeedBindings", "Registered", "Settings", "UpdateBindings", "challenge", "register"]
 
 SUPPORTED: Final = frozenset({"path"})
 """Option tags that a Require may name."""
@@ -106,6 +106,17 @@ def register(
         if not stored:
             raise SipError(503, "Registration cannot be stored", (f"Retry-After: {RETRY_AFTER}",))
     return Registered(aor, answer_headers(request, after, now), changes, after)
+
+
+def challenge(
+    request: Request, flow: Flow, settings: Settings, authenticator: Authenticator, now: float
+) -> AuthenticationRequired | None:
+    """What ``register`` would raise for a REGISTER without credentials; None where it has some. Raises SipError too."""
+    if names.AUTHORIZATION in request.names:
+        return None
+    domain = check_domain(request, flow, settings)[1]
+    check_extensions(request)
+    return authenticator.first_challenge(request, domain, now, proxy=False)
 
 
 def check_domain(request: Request, flow: Flow, settings: Settings) -> tuple[str, str]:

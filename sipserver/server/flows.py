@@ -27,6 +27,18 @@ class FlowFinder:
         self._resolver = resolver
         self._dialogs = dialogs
 
+    def at_once(
+        self, uri: Uri, target: Target | None, dialog: tuple[str, str] | None, *, reliable: bool
+    ) -> Flow | None:
+        """The flow to this next hop where nothing has to be waited for, which is nearly always; else ask ``find``."""
+        flow = self._known_connection(uri, target, dialog)
+        if flow is not None or reliable:
+            return flow
+        address = self._resolver.numeric(uri)
+        if address is None or address[0] != "UDP":
+            return None
+        return self._transports.flow_for("UDP", address[1], address[2])
+
     def find(
         self, uri: Uri, target: Target | None, dialog: tuple[str, str] | None, *, reliable: bool, found: Found
     ) -> None:

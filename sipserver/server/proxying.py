@@ -12,7 +12,20 @@ from sipserver.proxy import fork
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
 from sipserver.proxy.forward import next_hop, stateless
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
-from sipserver.proxy.route import ANSWER, CallPlaced, NeedTargets, Plan, Settings, Target, admit
+from sipserver.proxy.route import (
+    ANSWER,
+    CallPlaced,
+    Examined,
+    NeedTargets,
+    Plan,
+    Settings,
+    Target,
+    admit_new,
+    challenge,
+    examine,
+    is_inside,
+    plan_inside,
+)
 from sipserver.registrar.binding import Binding
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.flows import FlowFinder
@@ -69,10 +82,23 @@ class Proxying:
         """A request without a transaction, neither ACK nor CANCEL nor REGISTER."""
         call_key = ""
         try:
-            plan, call_key = self._admit(request, flow)
-            self._check_target(plan)
+            examined = examine(request, self.settings, self.minter)
+            if is_inside(request):
+                plan = plan_inside(request, examined, self.settings)
+                self._check_target(plan)
+            else:
+                authenticator = self._authenticators[flow.listener]
+                refusal = challenge(request, self.settings, authenticator, self.context.wall_clock())
+                if refusal is not None:
+                    # Every call begins like this: to be asked who one is is no refusal.
+                    self.context.answer_statelessly(request, flow, refusal)
+                    return
+                plan, call_key = self._admit(request, examined, flow, authenticator)
         except _Refused as refused:
             self._refuse(request, flow, key, refused)
+            return
+        except SipError as error:
+            self._refuse(request, flow, key, _Refused(error, ""))
             return
         transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         if plan.kind == ANSWER:
@@ -88,7 +114,7 @@ class Proxying:
     def on_ack(self, ack: Request, flow: Flow) -> bool:
         """The ACK of a 2xx, forwarded without a transaction (RFC 3261 §16.11); False where it has nowhere to go."""
         try:
-            plan, _ = self._admit(ack, flow)
+            plan = plan_inside(ack, examine(ack, self.settings, self.minter), self.settings)
             self._check_target(plan)
             uri = next_hop(plan, plan.groups[0][0])
         except (_Refused, SipError):
@@ -96,9 +122,13 @@ class Proxying:
         assert plan.dialog is not None, "an ACK is only admitted inside a dialog"
         key, side = plan.dialog
         self.watch.confirmed(key, ack)
-        self.finder.find(
-            uri, None, (key, other_side(side)), reliable=False, found=partial(self._send_statelessly, ack, plan, flow)
-        )
+        to = key, other_side(side)
+        flow_out = self.finder.at_once(uri, None, to, reliable=False)
+        if flow_out is not None:
+            self._send_statelessly(ack, plan, flow, flow_out)
+        else:
+            found = partial(self._send_statelessly, ack, plan, flow)
+            self.finder.find(uri, None, to, reliable=False, found=found)
         return True
 
     def on_cancel(self, cancel: Request, flow: Flow, key: keys.Key) -> None:
@@ -114,11 +144,12 @@ class Proxying:
         if invite.user is not None:
             invite.user.on_server_cancel(cancel)
 
-    def _admit(self, request: Request, flow: Flow) -> tuple[Plan, str]:
-        """The plan for this request, and the key of the call where it begins one."""
+    def _admit(
+        self, request: Request, examined: Examined, flow: Flow, authenticator: Authenticator
+    ) -> tuple[Plan, str]:
+        """The plan for a request outside of a dialog, and the key of the call where it begins one."""
         call_key = ""
-        authenticator = self._authenticators[flow.listener]
-        steps = admit(request, flow, self.settings, authenticator, self.minter, self.context.wall_clock())
+        steps = admit_new(request, examined, flow, self.settings, authenticator, self.context.wall_clock())
         answer: Any = None
         try:
             while True:
@@ -165,7 +196,6 @@ class Proxying:
     def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
         error = refused.error
         if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
-            # Every call begins like this: to be asked who one is is no refusal.
             self.context.answer_statelessly(request, flow, error)
             return
         if not refused.call_key:
@@ -252,8 +282,7 @@ class Relay:
             elif isinstance(effect, fork.SetBranchTimer):
                 proxying.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
             elif isinstance(effect, fork.NeedFlow):
-                found = partial(self._on_flow, effect.branch)
-                proxying.finder.find(effect.uri, effect.target, effect.dialog, reliable=effect.reliable, found=found)
+                self._find_flow(effect)
             elif isinstance(effect, fork.Forward):
                 proxying.context.transactions.request(effect.request, effect.flow, self, effect.branch)
             elif isinstance(effect, fork.CancelBranch):
@@ -276,6 +305,15 @@ class Relay:
         elif event.kind == fork.CHANGED and event.side is not None and event.request is not None:
             targets.learn(key, event.side, sender_hop(event.request))
             targets.learn(key, other_side(event.side), answerer_hop(message, ""))
+
+    def _find_flow(self, need: fork.NeedFlow) -> None:
+        finder = self._proxying.finder
+        flow = finder.at_once(need.uri, need.target, need.dialog, reliable=need.reliable)
+        if flow is not None:
+            self._run(self._context.on_flow(need.branch, flow))
+        else:
+            found = partial(self._on_flow, need.branch)
+            finder.find(need.uri, need.target, need.dialog, reliable=need.reliable, found=found)
 
     def _on_flow(self, branch: int, flow: Flow | None) -> None:
         if flow is not None:

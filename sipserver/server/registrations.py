@@ -12,7 +12,7 @@ from sipserver.accounts.credentials import CredentialCache
 from sipserver.accounts.parties import Parties
 from sipserver.location.base import Location
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change
-from sipserver.registrar.process import NeedBindings, Registered, Settings, UpdateBindings, register
+from sipserver.registrar.process import NeedBindings, Registered, Settings, UpdateBindings, challenge, register
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.transactions import ServerTransaction
 from sipserver.sip import build
@@ -51,7 +51,16 @@ class Registrations:
     def on_request(self, request: Request, flow: Flow, key: Key) -> None:
         """A REGISTER without a transaction."""
         now = self.context.wall_clock()
-        steps = register(request, flow, self.settings, self._authenticators[flow.listener], now)
+        authenticator = self._authenticators[flow.listener]
+        try:
+            refusal = challenge(request, flow, self.settings, authenticator, now)
+        except SipError as error:
+            self.refuse_statelessly(request, flow, error, now)
+            return
+        if refusal is not None:
+            self.context.answer_statelessly(request, flow, refusal)
+            return
+        steps = register(request, flow, self.settings, authenticator, now)
         _Run(self, request, flow, key, now, steps).advance(None)
 
     def tick(self) -> None:
@@ -77,6 +86,11 @@ class Registrations:
                 self._note("unbound", binding, now)
             else:
                 self.context.log.debug("registration.refreshed", address=binding.aor, contact=binding.contact)
+
+    def refuse_statelessly(self, request: Request, flow: Flow, error: SipError, now: float) -> None:
+        """Answer a REGISTER that has no transaction, and note why."""
+        self.context.answer_statelessly(request, flow, error)
+        self.note_refusal(request, flow, error, now)
 
     def note_refusal(self, request: Request, flow: Flow, error: SipError, now: float) -> None:
         """A refusal: a sign-in that failed, for the record and the log. A first challenge is none."""
@@ -199,15 +213,15 @@ class _Run:
     def _refuse(self, error: SipError) -> None:
         registrations = self._registrations
         context = registrations.context
-        data = build.reply(
-            self._request, error.status, error.reason, context.stateless_tag(self._request),
-            (*error.headers, *context.server_header),
-        )  # fmt: skip
-        if self._transaction is not None:
-            self._transaction.respond(error.status, data)
+        if self._transaction is None:
+            registrations.refuse_statelessly(self._request, self._flow, error, self._now)
         else:
-            context.transports.send(context.reply_flow(self._request, self._flow), data)
-        registrations.note_refusal(self._request, self._flow, error, self._now)
+            data = build.reply(
+                self._request, error.status, error.reason, context.stateless_tag(self._request),
+                (*error.headers, *context.server_header),
+            )  # fmt: skip
+            self._transaction.respond(error.status, data)
+            registrations.note_refusal(self._request, self._flow, error, self._now)
         self._release()
 
     def _release(self) -> None:

@@ -79,24 +79,28 @@ class Resolver:
         (tls, ws, anything but a sip URI). The call comes before this returns where nothing has to be
         looked up, else from the loop, followed by the receiver's ``on_batch_end``.
         """
-        known = self._numeric.get(uri.raw)
+        known = self.numeric(uri)
         if known is not None:
             callback([known])
             return
-        transport = (uri.transport or "udp").upper()
-        if uri.scheme != "sip" or transport not in {"UDP", "TCP"}:
+        transport = _transport(uri)
+        if transport is None:
             callback(None)
             return
-        # RFC 3263 §4.2: without a transport and without SRV records it is UDP. maddr is not followed: it would name
-        # another target than the one whose permission was looked at.
-        host = uri.host
         port = uri.port or DEFAULT_PORT
-        if is_ip(host):
-            address = transport, canonical_ip(host), port
-            self._remember_numeric(uri.raw, address)
-            callback([address])
-            return
-        self._addresses(host, lambda found: callback([(transport, each, port) for each in found]))
+        self._addresses(uri.host, lambda found: callback([(transport, each, port) for each in found]))
+
+    def numeric(self, uri: Uri) -> Target | None:
+        """Where a request for a URI goes that has an IP address in figures; None for all others."""
+        known = self._numeric.get(uri.raw)
+        if known is not None:
+            return known
+        transport = _transport(uri)
+        if transport is None or not is_ip(uri.host):
+            return None
+        address = transport, canonical_ip(uri.host), uri.port or DEFAULT_PORT
+        self._remember_numeric(uri.raw, address)
+        return address
 
     def _remember_numeric(self, text: str, address: Target) -> None:
         """A call asks for the same URI three times, and an endpoint's stays the same from call to call."""
@@ -169,6 +173,15 @@ class Resolver:
             if len(self._known) >= self._settings.names:
                 self._known.clear()
         self._known[host] = now + (self._settings.keep if found else self._settings.keep_failure), found
+
+
+def _transport(uri: Uri) -> str | None:
+    """RFC 3263 §4.2: without a transport and without SRV records it is UDP; None for what is not available here.
+
+    maddr is not followed: it would name another target than the one whose permission was looked at.
+    """
+    transport = (uri.transport or "udp").upper()
+    return transport if uri.scheme == "sip" and transport in {"UDP", "TCP"} else None
 
 
 async def system_addresses(host: str) -> list[str]:

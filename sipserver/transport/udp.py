@@ -17,7 +17,6 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from sipserver.sip.flow import Flow
@@ -40,14 +39,21 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 Ancillary = list[tuple[int, int, bytes]]
 
 
-@dataclass(slots=True, eq=False)
 class UdpFlow(Flow):
     """A flow with what the socket needs to send on it."""
 
-    address: Address = ("", 0)
-    """The remote address as the socket takes it."""
-    ancillary: Ancillary | None = None
-    """Which local address to send from; None where the socket is bound to one."""
+    __slots__ = ("address", "ancillary")
+
+    def __init__(
+        self, address: Address, sent_by: str, listener: int, local_host: str, ancillary: Ancillary | None
+    ) -> None:
+        super().__init__(
+            "UDP", address[0].partition("%")[0], address[1], sent_by, False, listener=listener, local_host=local_host
+        )
+        self.address = address
+        """The remote address as the socket takes it."""
+        self.ancillary = ancillary
+        """Which local address to send from; None where the socket is bound to one."""
 
 
 class UdpListener:
@@ -284,11 +290,9 @@ class UdpListener:
         self._young[key] = flow
 
     def _new_flow(self, key: object, address: Address, local_host: str, interface: int) -> UdpFlow:
-        flow = UdpFlow(
-            "UDP", address[0].partition("%")[0], address[1], hostport(local_host or self.host, self.port), False,
-            listener=self.index, local_host=local_host, address=address,
-            ancillary=self._ancillary_for(address, local_host, interface),
-        )  # fmt: skip
+        sent_by = hostport(local_host or self.host, self.port)
+        ancillary = self._ancillary_for(address, local_host, interface)
+        flow = UdpFlow(address, sent_by, self.index, local_host, ancillary)
         self._remember(key, flow)
         return flow
 
