@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -25,22 +25,22 @@ from sipserver.telemetry.sink import LineSink
 Redact = Callable[[str], str | None]
 """From an address to the party id that stands for it; None where it has none."""
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
-ADDRESS_KEYS = frozenset({"address", "caller", "callee", "identity", "username"})
+ADDRESS_KEYS: Final = frozenset({"address", "caller", "callee", "identity", "username"})
 """Keys whose value is somebody's address."""
-OPEN_KEYS = frozenset({"event", "level", "ts", "call", "call_id", "listen"})
+OPEN_KEYS: Final = frozenset({"event", "level", "ts", "call", "call_id", "listen"})
 """Keys whose value may hold an ``@`` without naming anybody."""
-SECRET_KEYS = frozenset({"password", "authorization", "proxy_authorization", "ha1", "secret", "nonce"})
+SECRET_KEYS: Final = frozenset({"password", "authorization", "proxy_authorization", "ha1", "secret", "nonce"})
 """Keys that have no place in a log; a value that comes under one is not written."""
-HIDDEN = "(hidden)"
+HIDDEN: Final = "(hidden)"
 
-MAX_VALUE = 2_000
+MAX_VALUE: Final = 2_000
 """Characters of one text value."""
-MAX_ITEMS = 100
+MAX_ITEMS: Final = 100
 """Elements of one list."""
 
-_UNSAFE = {
+_UNSAFE: Final = {
     **{code: f"\\u{code:04x}" for code in (*range(0x20), *range(0x7F, 0xA0))},
     # Line ends to some readers, and marks that turn the direction of text.
     **{code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)},
@@ -76,7 +76,7 @@ class Log(structlog.BoundLoggerBase):
 
     def _write(self, level: str, event: str, values: dict[str, Any]) -> None:
         # structlog's own way from here to the sink unpacks and packs the values twice: 1.3 us of a line's 4.
-        line: Any = {"event": event, **self._context, **values}
+        line: Any = {"ts": "", "level": level, "event": event, **self._context, **values}
         for process in self._processors:
             line = process(self._logger, level, line)
         self._logger.sink.write(line)
@@ -133,7 +133,7 @@ def configure(
     processors: list[Processor] = [stamp, *([_Redactor(redact)] if redact is not None else []), render]
 
     def dropped_line(lines: int) -> bytes:
-        event: Event = {"event": "log.dropped", "lines": lines}
+        event: Event = {"ts": "", "level": "warning", "event": "log.dropped", "lines": lines}
         return render(None, "warning", stamp(None, "warning", event))
 
     output = _Output(LineSink(descriptor, dropped_line=dropped_line), LEVELS[level])
@@ -141,7 +141,7 @@ def configure(
 
 
 class _Stamp:
-    """Puts time, level and event first; leaves out what is None, and what must not be written."""
+    """Fills in the time; leaves out what is None, and what must not be written."""
 
     __slots__ = ("_clock", "_millisecond", "_second", "_text", "_ts")
 
@@ -153,7 +153,7 @@ class _Stamp:
         """Date and time of the second."""
         self._ts = ""
 
-    def __call__(self, _logger: Any, level: str, event: Event) -> Event:
+    def __call__(self, _logger: Any, _level: str, event: Event) -> Event:
         millisecond = int(self._clock() * 1000)
         if millisecond != self._millisecond:
             self._millisecond = millisecond
@@ -162,13 +162,13 @@ class _Stamp:
                 self._second = second
                 self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._ts = f"{self._text}.{rest:03d}Z"
-        line: Event = {"ts": self._ts, "level": level, **event}
-        if None in line.values():
-            line = {key: value for key, value in line.items() if value is not None}
-        if not SECRET_KEYS.isdisjoint(line):
-            for key in SECRET_KEYS.intersection(line):
-                line[key] = HIDDEN
-        return line
+        event["ts"] = self._ts
+        for key, value in list(event.items()):
+            if value is None:
+                del event[key]
+            elif key in SECRET_KEYS:
+                event[key] = HIDDEN
+        return event
 
 
 class _Redactor:
