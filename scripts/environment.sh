@@ -1,4 +1,4 @@
-# Sourced by the other scripts: makes .venv with this package in it, once for each state of pyproject.toml.
+# Sourced by the other scripts: makes .venv with this package in it, once for each state of the sources.
 # shellcheck shell=bash
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
@@ -37,18 +37,46 @@ make_venv() {
     fi
 }
 
+# What the installed package is made of. SIPSERVER_PURE=1 leaves the compiled modules out, which saves two minutes.
+state_of_sources() {
+    printf '%s %s' "$PWD ${SIPSERVER_PURE:-}" \
+        "$(find pyproject.toml scripts/build_hook.py sipserver -name '*.py' -o -name '*.toml' | LC_ALL=C sort | xargs cat | cksum)"
+}
+
 # make_environment EXTRA: '' or 'test'. Without a change since the last time it takes no network and no time.
 make_environment() {
     local extra=$1 each state
-    state="$PWD $(cksum <pyproject.toml)"
+    state=$(state_of_sources)
     if ! "$PYTHON_OF_VENV" -c '' 2>/dev/null; then make_venv || return 1; fi
     # What the tests need includes what serving needs.
     for each in "${extra:-run}" test; do
         if [ "$(cat ".venv/.installed-$each" 2>/dev/null)" = "$state" ]; then return; fi
     done
-    say "Installing sipserver${extra:+ with the tools of its tests} into .venv"
-    "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check -e ".${extra:+[$extra]}" || return 1
+    if [ "${SIPSERVER_PURE:-}" != 1 ]; then make_compiler; fi
+    say "Installing sipserver${extra:+ with the tools of its tests} into .venv (compiling it takes about two minutes)"
+    "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check ".${extra:+[$extra]}" || return 1
+    rm -f .venv/.installed-*
     printf '%s\n' "$state" >".venv/.installed-${extra:-run}"
+}
+
+# A C compiler and Python's headers, where they can be had; without them the package works uncompiled.
+make_compiler() {
+    local wanted=()
+    command -v gcc >/dev/null || wanted+=(gcc libc6-dev)
+    "$PYTHON_OF_VENV" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || wanted+=(python3-dev)
+    if [ "${#wanted[@]}" -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        make_packages "${wanted[@]}"
+    fi
+}
+
+# make_packages PACKAGE...: Debian's packages, where that is possible; never a failure.
+make_packages() {
+    say "Installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    timeout 120 apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
+        { timeout 60 apt-get update -qq && timeout 120 apt-get install -y -qq --no-install-recommends "$@"; } \
+            >/dev/null 2>&1 || say "Could not install $*"
 }
 
 # make_peers PROGRAM=PACKAGE...: Debian's packages of real endpoints, where that is possible; never a failure.
@@ -59,11 +87,7 @@ make_peers() {
     done
     if [ "${#missing[@]}" = 0 ]; then return; fi
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "Installing ${missing[*]}"
-        export DEBIAN_FRONTEND=noninteractive
-        timeout 120 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
-            { timeout 60 apt-get update -qq && timeout 120 apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
-                >/dev/null 2>&1 || say "Could not install ${missing[*]}"
+        make_packages "${missing[@]}"
     else
         say "Not installed, and only root on Debian can do it here: ${missing[*]}"
     fi

@@ -26,6 +26,8 @@ _TOUCHED: Final = frozenset(
     )
 )  # fmt: skip
 
+_RARELY_TOUCHED: Final = _TOUCHED - {names.MAX_FORWARDS, names.PROXY_AUTHORIZATION, names.ROUTE}
+
 
 def next_hop(plan: Plan, target: Target) -> Uri:
     """The URI that says where the request goes next: the topmost Route, else the Request-URI (§16.6 step 7).
@@ -106,9 +108,23 @@ def _assemble(
 
 def _shared_lines(request: Request, plan: Plan) -> list[str]:
     """The received lines with Max-Forwards and Max-Breadth as they go on, and without what ends here."""
-    shared: list[str] = []
     hops = f"Max-Forwards: {plan.max_forwards}"
     breadth = f"Max-Breadth: {plan.breadth}"
+    found = request.names
+    if names.MAX_FORWARDS in found and _RARELY_TOUCHED.isdisjoint(found):
+        # Nearly every request: one line is written anew, routes and credentials for us go, Max-Breadth comes last.
+        shared = request.lines.copy()
+        shared[found.index(names.MAX_FORWARDS)] = hops
+        ending = list(plan.dropped)
+        if names.ROUTE in found:
+            ending += [i for i, name in enumerate(found) if name == names.ROUTE]
+            ending.sort()
+        for i in reversed(ending):
+            del shared[i]
+        shared.append(breadth)
+        plan.lines, plan.breadth_at = shared, len(shared) - 1
+        return shared
+    shared = []
     hops_at = breadth_at = -1
     for i, (line, name) in enumerate(zip(request.lines, request.names, strict=True)):
         if name not in _TOUCHED:

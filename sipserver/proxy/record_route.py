@@ -69,7 +69,7 @@ class Minter:
 
         No proof of anything: whoever forges it refuses a request of their own.
         """
-        return f"{zlib.crc32(material.encode('latin-1'), self._seed):08x}"
+        return zlib.crc32(material.encode("latin-1"), self._seed).to_bytes(4, "big").hex()
 
     def _sign(self, call_key: str, call_id: str, tag: str | None) -> str:
         mac = self._mac.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -51,6 +52,9 @@ CALLS_MODE: Final = 0o640
 
 LOG_DELAY: Final = 0.05
 """Seconds that a log line may wait for others to be written with it."""
+
+COLLECT_EVERY = 600
+"""Seconds between two looks for garbage that reference counts left over; only while nothing is in flight."""
 
 LogMaker = Callable[[Callable[[str], str | None]], Log]
 
@@ -184,6 +188,8 @@ class Service:
         self._ticks += 1
         if self._ticks % 5 == 0:
             self.recorder.alive(self._now_ms())
+        if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
+            gc.collect()
 
     def reload(self, config: Config) -> None:
         """SIGHUP: what can change while the server runs (registrar, proxy, limits on messages, domains)."""

@@ -24,6 +24,14 @@ from sipserver.transport.contract import ListenError, Receiver, Settings, hostpo
 
 BATCH: Final = 64
 """Datagrams read at one wake-up at most, so that timers and connections get their turn."""
+CLOSE_TOGETHER: Final = 0.002
+"""Seconds between two wake-ups that count as close together."""
+MANY_IN_A_ROW: Final = 16
+"""Wake-ups close together after which the socket is read by the clock."""
+READ_EVERY: Final = 0.001
+"""Seconds between two reads by the clock: what a datagram may wait for under load."""
+GIVE_UP_AFTER: Final = 4
+"""Reads by the clock that find nothing, after which the loop watches the socket again."""
 LARGEST: Final = 65_535
 """RFC 3261 §18.1.1: datagrams up to the largest there are."""
 SHORTEST: Final = 16
@@ -85,6 +93,12 @@ class UdpListener:
         self._young: dict[object, UdpFlow] = {}
         self._old: dict[object, UdpFlow] = {}
         self._queue: deque[tuple[UdpFlow, bytes]] = deque()
+        self._read: Callable[[float], int]
+        self._woken_at = 0.0
+        self._in_a_row = 0
+        self._found_nothing = 0
+        self._clock: asyncio.TimerHandle | None = None
+        """When the socket is read next, where it is read by the clock."""
 
     def open(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> None:
         """Bind to an IP address and start reading. Raises ListenError."""
@@ -96,7 +110,8 @@ class UdpListener:
         except OSError as error:
             raise ListenError(f"Cannot listen on udp:{hostport(host, port)}: {error.strerror}.") from error
         self.host, self.port = host, self._socket.getsockname()[1]
-        loop.add_reader(self._socket, self._drain_wildcard if self.wildcard else self._drain)
+        self._read = self._drain_wildcard if self.wildcard else self._drain
+        loop.add_reader(self._socket, self._on_readable)
 
     def _bound_socket(self, host: str, port: int) -> socket.socket:
         sock = socket.socket(self.family, socket.SOCK_DGRAM)
@@ -121,6 +136,8 @@ class UdpListener:
 
     def close(self) -> None:
         """Stop reading, forget what waits, and close the socket."""
+        if self._clock is not None:
+            self._clock.cancel()
         self._loop.remove_reader(self._socket)
         if self._queue:
             self._queue.clear()
@@ -203,12 +220,42 @@ class UdpListener:
             queue.popleft()
         self._loop.remove_writer(self._socket)
 
-    def _drain(self) -> None:
-        """Hand over what arrived on a socket that is bound to one address."""
-        receive, on_message = self._socket.recvfrom, self._receiver.on_message
+    def _on_readable(self) -> None:
+        """The loop says that there is something to read.
+
+        Each wake-up has its price, whatever it finds. So where they come thick and fast the socket is read by the
+        clock instead, and by the loop again once nothing has come for a while.
+        """
         now = self._loop.time()
+        self._in_a_row = self._in_a_row + 1 if now - self._woken_at < CLOSE_TOGETHER else 0
+        self._woken_at = now
+        self._read(now)
+        if self._in_a_row >= MANY_IN_A_ROW:
+            self._in_a_row = self._found_nothing = 0
+            self._loop.remove_reader(self._socket)
+            self._clock = self._loop.call_later(READ_EVERY, self._read_by_the_clock)
+
+    def _read_by_the_clock(self) -> None:
+        found = 0
         try:
-            for _ in range(BATCH):
+            found = self._read(self._loop.time())
+        finally:
+            # Whatever happened, somebody reads on.
+            self._found_nothing = 0 if found else self._found_nothing + 1
+            if self._found_nothing < GIVE_UP_AFTER:
+                self._clock = self._loop.call_later(0 if found >= BATCH else READ_EVERY, self._read_by_the_clock)
+            else:
+                self._clock = None
+                self._loop.add_reader(self._socket, self._on_readable)
+
+    def _drain(self, now: float) -> int:
+        """Hand over what arrived on a socket that is bound to one address; how many datagrams there were."""
+        receive, on_message = self._socket.recvfrom, self._receiver.on_message
+        found = 0
+        try:
+            for found in range(BATCH + 1):
+                if found == BATCH:
+                    break
                 try:
                     data, address = receive(LARGEST)
                 except BlockingIOError:
@@ -226,13 +273,16 @@ class UdpListener:
                 on_message(data, flow)
         finally:
             self._receiver.on_batch_end()
+        return found
 
-    def _drain_wildcard(self) -> None:
+    def _drain_wildcard(self, now: float) -> int:
         """The same for a socket that is bound to every address, which learns with each datagram where it was sent."""
         receive, on_message = self._socket.recvmsg, self._receiver.on_message
-        now = self._loop.time()
+        found = 0
         try:
-            for _ in range(BATCH):
+            for found in range(BATCH + 1):
+                if found == BATCH:
+                    break
                 try:
                     data, ancillary, _flags, address = receive(LARGEST, _ANCILLARY_SPACE)
                 except BlockingIOError:
@@ -253,6 +303,7 @@ class UdpListener:
                 on_message(data, flow)
         finally:
             self._receiver.on_batch_end()
+        return found
 
     def _without_keepalive(self, data: bytes) -> bytes:
         """The message after leading CRLFs; nothing where the datagram only keeps a NAT binding alive.

@@ -23,11 +23,16 @@ Row = dict[str, Any]
 
 
 def environment() -> dict[str, str]:
-    """This process' environment, without what would configure the server behind the test's back."""
+    """This process' environment, without what would configure the server behind the test's back.
+
+    Servers run from the sources; with SIPSERVER_INSTALLED=1 what is installed runs, compiled modules and all.
+    """
+    installed = os.environ.get("SIPSERVER_INSTALLED") == "1"
     unwanted = ("SIPSERVER_", "CREDENTIALS_DIRECTORY")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     root = str(Path(__file__).resolve().parents[2])
-    return kept | {"PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
+    where = {"PYTHONSAFEPATH": "1"} if installed else {"PYTHONPATH": root}
+    return kept | where | {"PYTHONUNBUFFERED": "1"}
 
 
 def sipserver(*arguments: str | Path, text: str | None = None) -> str:
