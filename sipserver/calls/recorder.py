@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from hashlib import blake2b
 from typing import Any, Final, Protocol
 
-from sipserver.calls.events import Event, Placed
+from sipserver.calls.events import Event, Located, Placed
 from sipserver.calls.floods import Floods
 from sipserver.calls.machine import ENDED, Call
 from sipserver.calls.network import NetworkPrefix
@@ -199,6 +199,11 @@ class Recorder:
             del self._calls[key]
             self.closed += 1
         return call
+
+    def locate(self, call: Call, event: Located) -> None:
+        """A place has become known late, maybe after the end of the call."""
+        for row in call.handle(event):
+            self._write(row)
 
     def find(self, key: str) -> Call | None:
         """The open call of this key."""

@@ -101,9 +101,7 @@ class GeoDatabase:
             self._failing(str(error))
             return
         self._reader, self._fault = reader, ""
-        meta = reader.metadata()
-        built = datetime.fromtimestamp(meta.build_epoch, UTC).strftime("%Y-%m-%d")
-        self._tell("location.database_loaded", f"{self._path}: {printable(meta.database_type) or '?'} of {built}")
+        self._tell("location.database_loaded", described(self._path, reader))
         self._on_change()
 
     def _failing(self, sentence: str) -> None:
@@ -111,6 +109,16 @@ class GeoDatabase:
             self._fault = sentence
             used = "; the one that was read before is still used" if self._reader is not None else ""
             self._tell("location.database_failing", sentence + used)
+
+
+def described(path: Path, reader: maxminddb.Reader) -> str:
+    """What a database says that it is."""
+    meta = reader.metadata()
+    try:
+        built = datetime.fromtimestamp(meta.build_epoch, UTC).strftime("%Y-%m-%d")
+    except (OverflowError, ValueError, OSError):
+        built = "unknown date"
+    return f"{path}: {printable(meta.database_type) or 'database'} of {built}"
 
 
 def stamp_of(path: Path) -> Stamp | None:

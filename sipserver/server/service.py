@@ -190,7 +190,6 @@ class Service:
         self._ticks += 1
         if self._ticks % 5 == 0:
             self.recorder.alive(self._now_ms())
-        if self._ticks % 60 == 1:
             self.recorder.forget_places(self._now_ms())
 
     def reload(self, config: Config) -> None:

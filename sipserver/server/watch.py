@@ -109,7 +109,7 @@ class CallWatch:
         if self._recorder.find(key) is None:
             raise SipError(503, "Calls Cannot Be Recorded", RETRY_LATER)
         if self._locator.is_waiting(flow.host):
-            self._locator.when_known(flow.host, partial(self._caller_located, key, request, flow, caller, place))
+            self._locator.when_known(flow.host, partial(self._caller_located, call, request, flow, caller, place))
         self._log.info(
             "call.placed", call=call.id, call_id=request.call_id, caller=caller, callee=callee, source=flow.label
         )
@@ -117,7 +117,8 @@ class CallWatch:
 
     def event(self, key: str, event: CallEvent) -> None:
         """Something happened to the call of this key."""
-        if self._recorder.find(key) is None:
+        call = self._recorder.find(key)
+        if call is None:
             return
         made = self._makers[event.kind](event, int(self._clock() * 1000))
         if made is not None:
@@ -125,7 +126,7 @@ class CallWatch:
         if isinstance(made, Tried):
             host = _host_of(event)
             if self._locator.is_waiting(host):
-                self._locator.when_known(host, partial(self._device_located, key, event, made.place))
+                self._locator.when_known(host, partial(self._device_located, call, event, made.place))
 
     def confirmed(self, key: str, ack: Request) -> None:
         """The ACK of a 2xx passes."""
@@ -175,15 +176,15 @@ class CallWatch:
             return self._locator.of_next_hop(host)
         return self._locator.of_device(target.aor, target.uri_text, host, is_relayed=bool(target.path))
 
-    def _caller_located(self, key: str, request: Request, flow: Flow, caller: str | None, before: Place) -> None:
+    def _caller_located(self, call: Call, request: Request, flow: Flow, caller: str | None, before: Place) -> None:
         place = self._locator.of_request(request, flow, caller)
         if place != before:
-            self._recorder.handle(key, Located(place))
+            self._recorder.locate(call, Located(place))
 
-    def _device_located(self, key: str, event: CallEvent, before: Place) -> None:
+    def _device_located(self, call: Call, event: CallEvent, before: Place) -> None:
         place = self._place_of_device(event)
         if place != before:
-            self._recorder.handle(key, Located(place, event.branch))
+            self._recorder.locate(call, Located(place, event.branch))
 
     def _rang(self, event: CallEvent, at: int) -> Event:
         return Rang(at, event.branch, *self._agent_and_media(event.message))
