@@ -14,7 +14,8 @@ waiting any more. A BYE from the caller before the answer (RFC 3261 §15) counts
     talk_ms    answer to end; ringing is never in it
 
 A device's row in ``call_branches`` is written when its part is over, so that most devices cost one row, not three.
-What happens in ENDED changes nothing, but for a place that becomes known late. Times that run backwards give no duration: unknown is None.
+What happens in ENDED changes nothing, but for a place that becomes known late. Times that run backwards give no
+duration: unknown is None.
 """
 
 from __future__ import annotations
