@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Protocol
 
 from sipserver.accounts.lru import Lru
@@ -26,7 +26,6 @@ from sipserver.calls import places
 from sipserver.calls.observe import printable
 from sipserver.calls.places import NONE, NOWHERE, Place, SiteTable, limited, plain_address
 from sipserver.registrar.binding import Binding
-from sipserver.server.geodatabase import GeoDatabase
 from sipserver.sip import access_network, geolocation, names, pidf
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -43,6 +42,13 @@ _OWN: Final = frozenset((places.SITE, places.LINK))
 
 Key = tuple[str, str]
 """Address of record and contact."""
+
+
+class Networks(Protocol):
+    """The part of ``server.geodatabase.GeoDatabase`` that is needed here."""
+
+    def look_up(self, address: IPv4Address | IPv6Address, /) -> Place:
+        """Where this address is, as finely as the database knows."""
 
 
 class Links(Protocol):
@@ -81,7 +87,7 @@ class Locator:
         self,
         settings: Settings,
         wall_clock: Callable[[], float],
-        database: GeoDatabase | None = None,
+        database: Networks | None = None,
         links: Links | None = None,
     ) -> None:
         self._settings = settings
@@ -94,11 +100,11 @@ class Locator:
         self.unreadable = 0
         """Locations in messages that could not be read."""
 
-    def use(self, settings: Settings, database: GeoDatabase | None, links: Links | None) -> None:
+    def use(self, settings: Settings, database: Networks | None, links: Links | None) -> None:
         """From now on these hold."""
         self._settings, self._database, self._links = settings, database, links
         self._off = settings.precision == NONE
-        # What was declared is kept as finely as it may be shown: it cannot get finer, but coarser.
+        # Who was believed may not be any longer, and what was kept may be finer than it may be now.
         self._declared.clear()
         self.forget()
 

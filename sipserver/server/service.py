@@ -212,11 +212,12 @@ class Service:
             self.calls_writer.flush()
             self._batch_end()
             await asyncio.sleep(0.02)
+        # Sign-ins that wait for a place are written without.
+        await self.whereabouts.close()
         self.recorder.stopped(self._now_ms())
         self._batch_end()
         await self.resolver.close()
         await self.transports.close()
-        await self.whereabouts.close()
         self.timers.close()
         lost = await asyncio.to_thread(self._close_stores)
         self.metrics.close()

@@ -42,9 +42,13 @@ class Whereabouts:
         """Once a second."""
         if self._database is not None:
             self._database.poll()
+        if self._links is not None:
+            self._links.tick()
 
     def reload(self, config: Config) -> None:
         """Another configuration holds: its precision and sites from now on, other sources some moments later."""
+        if (config.location, config.proxy.peers) == (self._config.location, self._config.proxy.peers):
+            return
         before = _wanted(self._config, self._settings)
         self._config, self._settings = config, settings.location(config)
         self.locator.use(self._settings, self._database, self._links)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from sipserver.transport import links
 from sipserver.transport.links import LinkFinder, NetlinkQuery, RouteQuery
 from support.transport import PATIENCE, need_ipv6
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Kernel:
@@ -109,6 +115,93 @@ async def test_questions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     finder.find("a", answers.of("a"))
     assert (await answers.wait(4))[3] == ("a", "eth0")
     await finder.close()
+
+
+async def test_who_waits_for_too_long_is_told_that_nothing_is_known() -> None:
+    kernel, answers = Kernel({"a": "eth0", "b": "eth1"}), Answers()
+    finder = LinkFinder(nothing, lambda: kernel)
+    await finder.start()
+    kernel.gate.clear()
+    finder.find("a", answers.of("a"))
+    finder._open[0].asked_at -= links.PATIENCE + 1
+    finder.find("b", answers.of("b"))
+    finder.tick()
+    assert answers.found == [("a", None)]
+    kernel.gate.set()
+    assert await answers.wait(2) == [("a", None), ("b", "eth1")]
+    finder.tick()
+    await finder.close()
+    assert len(answers.found) == 2
+
+
+async def test_who_waits_at_the_end_is_told_that_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, answers = Kernel({"a": "eth0"}), Answers()
+    finder = LinkFinder(nothing, lambda: kernel)
+    await finder.start()
+    kernel.gate.clear()
+    for _ in range(2):
+        finder.find("a", answers.of("a"))
+    thread = finder._thread
+    assert thread is not None
+    monkeypatch.setattr(thread, "join", lambda timeout: None)
+    await finder.close()
+    assert answers.found == [("a", None)] * 2
+    kernel.gate.set()
+    await asyncio.sleep(0)
+    assert len(answers.found) == 2
+
+
+IN_A_NAMESPACE = """
+import asyncio, sys
+from pyroute2 import IPRoute
+from sipserver.transport.links import LinkFinder
+
+def change(what):
+    loop = asyncio.SelectorEventLoop()
+    with IPRoute(use_event_loop=loop) as kernel:
+        what(kernel)
+
+def begin(kernel):
+    kernel.link("add", ifname="va", peer="vb", kind="veth")
+    kernel.link("add", ifname="vc", peer="vd", kind="veth")
+    for number, name in enumerate(("va", "vb", "vc", "vd")):
+        kernel.link("set", index=kernel.link_lookup(ifname=name)[0], state="up")
+    kernel.addr("add", index=kernel.link_lookup(ifname="va")[0], address="192.0.2.1", prefixlen=24)
+    kernel.addr("add", index=kernel.link_lookup(ifname="vc")[0], address="198.51.100.1", prefixlen=24)
+    kernel.route("add", dst="0.0.0.0/0", gateway="198.51.100.2")
+
+def end(kernel):
+    kernel.link("set", index=kernel.link_lookup(ifname="va")[0], state="down")
+
+async def main():
+    changed = asyncio.Event()
+    await asyncio.to_thread(change, begin)
+    finder = LinkFinder(changed.set)
+    await finder.start()
+    async def ask():
+        found = asyncio.get_running_loop().create_future()
+        finder.find("192.0.2.9", found.set_result)
+        return await asyncio.wait_for(found, 5)
+    before = await ask()
+    # What came of the beginning may still come.
+    await asyncio.sleep(0.3)
+    changed.clear()
+    await asyncio.to_thread(change, end)
+    await asyncio.wait_for(changed.wait(), 5)
+    print(before, await ask())
+    await finder.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare (util-linux) is not installed")
+def test_link_that_goes_down_is_told_and_another_found() -> None:
+    command = ["unshare", "-n", sys.executable, "-c", IN_A_NAMESPACE]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    if "unshare failed" in done.stderr or "Operation not permitted" in done.stderr:
+        pytest.skip(f"no network namespaces here: {done.stderr[-200:]}")
+    assert done.stdout.split() == ["va", "vc"], done.stderr
 
 
 async def test_before_the_start_and_after_the_end_nothing_is_known() -> None:
