@@ -50,6 +50,15 @@ def test_the_example_of_rfc_6442() -> None:
     assert civic(TWO_LOCATIONS, NOW) == Civic("US", "Texas", "Colleyville", at("2026-11-25T20:00:00Z"))
 
 
+def test_location_in_a_tuple_has_the_tuples_timestamp() -> None:
+    text = document(timestamp="2026-11-24T11:00:00Z").replace(b"dm:timestamp", b"timestamp")
+    text = text.replace(b'<dm:device id="d1">', b'<tuple id="t"><status>')
+    text = text.replace(b"</gp:geopriv>", b"</gp:geopriv></status>")
+    found = civic(text.replace(b"</dm:device>", b"</tuple>"), NOW)
+    assert found is not None
+    assert found.until == NOW - 3600 + DAY
+
+
 def test_parts_that_are_not_given_are_unknown() -> None:
     found = civic(document("<cl:country>AT</cl:country><cl:A1> </cl:A1>"), NOW)
     assert found is not None

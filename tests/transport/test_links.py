@@ -152,7 +152,7 @@ async def test_who_waits_at_the_end_is_told_that_nothing_is_known(monkeypatch: p
 
 
 IN_A_NAMESPACE = """
-import asyncio, sys
+import asyncio, pathlib
 from pyroute2 import IPRoute
 from sipserver.transport.links import LinkFinder
 
@@ -164,7 +164,7 @@ def change(what):
 def begin(kernel):
     kernel.link("add", ifname="va", peer="vb", kind="veth")
     kernel.link("add", ifname="vc", peer="vd", kind="veth")
-    for number, name in enumerate(("va", "vb", "vc", "vd")):
+    for name in ("va", "vb", "vc", "vd"):
         kernel.link("set", index=kernel.link_lookup(ifname=name)[0], state="up")
     kernel.addr("add", index=kernel.link_lookup(ifname="va")[0], address="192.0.2.1", prefixlen=24)
     kernel.addr("add", index=kernel.link_lookup(ifname="vc")[0], address="198.51.100.1", prefixlen=24)
@@ -174,6 +174,10 @@ def end(kernel):
     kernel.link("set", index=kernel.link_lookup(ifname="va")[0], state="down")
 
 async def main():
+    # IPv6 would tell of addresses that come and go with the link.
+    off = pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+    if off.exists():
+        off.write_text("1")
     changed = asyncio.Event()
     await asyncio.to_thread(change, begin)
     finder = LinkFinder(changed.set)
