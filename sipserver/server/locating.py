@@ -89,7 +89,10 @@ class Locator:
         wall_clock: Callable[[], float],
         database: Networks | None = None,
         links: Links | None = None,
+        note: Callable[[Request, str, SipError], None] | None = None,
     ) -> None:
+        """``note`` is told of locations that cannot be read: the request, the host it came from, and why."""
+        self._note = note
         self._settings = settings
         self._clock = wall_clock
         self._database = database
@@ -97,8 +100,6 @@ class Locator:
         self._off = settings.precision == NONE
         self._hosts: dict[str, _Host] = {}
         self._declared: Lru[Key, Place] = Lru(MAX_DECLARED)
-        self.unreadable = 0
-        """Locations in messages that could not be read."""
 
     def use(self, settings: Settings, database: Networks | None, links: Links | None) -> None:
         """From now on these hold."""
@@ -121,7 +122,7 @@ class Locator:
         host = self._hosts.get(flow.host) or self._look_up(flow.host)
         told = NOWHERE
         if names.GEOLOCATION in request.names or names.P_ACCESS_NETWORK_INFO in request.names:
-            told = self._told(request, host, authenticated=identity is not None)
+            told = self._told(request, flow.host, host, authenticated=identity is not None)
         if told is NOWHERE and identity is not None and len(self._declared):
             told = self._remembered((identity, _contact(request)))
         return _choose(host, told, is_relayed=len(request.vias) > 1)
@@ -169,7 +170,7 @@ class Locator:
             return
         if names.GEOLOCATION in request.names or names.P_ACCESS_NETWORK_INFO in request.names:
             host = self._hosts.get(binding.host) or self._look_up(binding.host)
-            told = self._told(request, host, authenticated=True)
+            told = self._told(request, binding.host, host, authenticated=True)
             if told is not NOWHERE:
                 self._declared.put(key, told)
                 return
@@ -192,29 +193,33 @@ class Locator:
 
     # ------------------------------------------------------------------ sources
 
-    def _told(self, request: Request, host: _Host, *, authenticated: bool) -> Place:
+    def _told(self, request: Request, source: str, host: _Host, *, authenticated: bool) -> Place:
         """What a request itself tells, as finely as may be stored."""
         found = NOWHERE
         if host.is_peer and names.P_ACCESS_NETWORK_INFO in request.names:
-            found = self._access_network(request)
+            found = self._access_network(request, source)
         if found is NOWHERE and authenticated and names.GEOLOCATION in request.names:
-            found = self._geolocation(request)
+            found = self._geolocation(request, source)
         return found
 
-    def _access_network(self, request: Request) -> Place:
+    def _unreadable(self, request: Request, source: str, error: SipError) -> None:
+        if self._note is not None:
+            self._note(request, source, error)
+
+    def _access_network(self, request: Request, source: str) -> Place:
         try:
             networks = access_network.parse(request)
         except SipError:
-            self.unreadable += 1
+            self._unreadable(request, source, SipError(400, "Bad P-Access-Network-Info"))
             return NOWHERE
         return limited(places.place_of_access(networks, self._settings.sites), self._settings.precision)
 
-    def _geolocation(self, request: Request) -> Place:
+    def _geolocation(self, request: Request, source: str) -> Place:
         for document in geolocation.documents(request):
             try:
                 civic = pidf.civic(document, self._clock())
-            except SipError:
-                self.unreadable += 1
+            except SipError as error:
+                self._unreadable(request, source, error)
                 continue
             if civic is not None:
                 found = Place(

@@ -112,7 +112,7 @@ class Service:
         """The registrar's and the proxy's side, and the driver over both."""
         config, clock = self.config, self._clock
         authenticators = settings.authenticators(config, keyring.derive("nonce"), clock())
-        self.whereabouts = Whereabouts(config, clock, self.log)
+        self.whereabouts = Whereabouts(config, clock, self.log, self.recorder)
         locator = self.whereabouts.locator
         self.registrations = Registrations(
             self.context, settings.registrar(config), authenticators, self.credentials, self.location, self.parties,

@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from sipserver.calls import observe
 from sipserver.calls.places import NONE
+from sipserver.calls.recorder import Recorder
 from sipserver.server import settings
 from sipserver.server.config import Config
 from sipserver.server.geodatabase import GeoDatabase
 from sipserver.server.locating import Locator, Settings
+from sipserver.sip.errors import SipError
+from sipserver.sip.message import Request
 from sipserver.telemetry.log import Log
 from sipserver.transport.links import LinkFinder
 
@@ -18,10 +22,12 @@ from sipserver.transport.links import LinkFinder
 class Whereabouts:
     """The locator with its sources."""
 
-    def __init__(self, config: Config, wall_clock: Callable[[], float], log: Log) -> None:
+    def __init__(self, config: Config, wall_clock: Callable[[], float], log: Log, recorder: Recorder) -> None:
         self._config = config
         self._settings = settings.location(config)
-        self.locator = Locator(self._settings, wall_clock)
+        self.locator = Locator(self._settings, wall_clock, note=self._unreadable)
+        self._clock = wall_clock
+        self._recorder = recorder
         self._log = log
         self._database: GeoDatabase | None = None
         self._links: LinkFinder | None = None
@@ -75,6 +81,13 @@ class Whereabouts:
             await links.close()
         if database is not None:
             await database.close()
+
+    def _unreadable(self, request: Request, source: str, error: SipError) -> None:
+        """A location that cannot be read stops nothing, and is an error on record."""
+        self._recorder.error(
+            at=int(self._clock() * 1000), kind="location", method=request.method, agent=observe.agent(request),
+            detail=error.reason, source=source,
+        )  # fmt: skip
 
     def _tell(self, event: str, sentence: str) -> None:
         if event == "location.database_failing":

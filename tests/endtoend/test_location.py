@@ -244,3 +244,5 @@ def test_hostile_documents_leave_the_call_as_it_is(start_server: StartServer, ph
         lines, body = located(document)
         assert place_of(calls(server, alice, bob, *lines, body=body), "caller_") == (None,) * 5
     assert not [each for each in server.events if each["event"] == "internal.fault"]
+    rows = server.wait_for_rows("SELECT * FROM errors WHERE kind = 'location'", bool)
+    assert (rows[0]["method"], rows[0]["detail"], rows[0]["status"]) == ("INVITE", "PIDF-LO With Document Type", None)

@@ -12,6 +12,7 @@ from sipserver.calls.places import NOWHERE, Place, Site, SiteTable
 from sipserver.registrar.binding import Binding
 from sipserver.server import locating
 from sipserver.server.locating import Locator, Settings
+from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request
 from support.places import located, pidf
@@ -68,8 +69,12 @@ class Bench:
         self.now = NOW
         self.database, self.links = Database(), Links()
         self.with_links = with_links
-        self.locator = Locator(Settings(), lambda: self.now)
+        self.faults: list[tuple[str, str, str]] = []
+        self.locator = Locator(Settings(), lambda: self.now, note=self._note)
         self.use(precision)
+
+    def _note(self, message: Request, host: str, error: SipError) -> None:
+        self.faults.append((message.method, host, error.reason))
 
     def use(self, precision: str) -> None:
         database: Any = self.database
@@ -127,8 +132,9 @@ def test_peers_word_about_access_networks_counts(bench: Bench) -> None:
 
 def test_access_network_without_a_place_leaves_the_rest(bench: Bench) -> None:
     assert bench.of("192.0.2.130", invite("P-Access-Network-Info: GPON"), None) == GUESS
+    assert bench.faults == []
     assert bench.of("192.0.2.130", invite('P-Access-Network-Info: X;a="'), None) == GUESS
-    assert bench.locator.unreadable == 1
+    assert bench.faults == [("INVITE", "192.0.2.130", "Bad P-Access-Network-Info")]
 
 
 def test_of_a_relayed_message_the_address_is_the_relays(bench: Bench) -> None:
@@ -141,7 +147,7 @@ def test_of_a_relayed_message_the_address_is_the_relays(bench: Bench) -> None:
 
 def test_documents_that_cannot_be_read_or_kept_say_nothing(bench: Bench) -> None:
     assert bench.of("192.0.2.7", declaring(document=b"<a>")) == GUESS
-    assert bench.locator.unreadable == 1
+    assert bench.faults == [("INVITE", "192.0.2.7", "Bad PIDF-LO")]
     assert bench.of("192.0.2.7", declaring(document=pidf(rules=""))) == GUESS
 
 
@@ -166,6 +172,12 @@ def test_with_no_precision_nothing_is_looked_up() -> None:
     assert bench.of("10.1.2.3", declaring()) is bench.of_device() is bench.locator.of_next_hop("10.1.2.3") is NOWHERE
     bench.locator.declare(binding(), declaring())
     assert (bench.database.asked, bench.links.asked, len(bench.locator._declared)) == (0, [], 0)
+
+
+def test_fault_that_nobody_wants_to_know_of_is_no_fault() -> None:
+    locator = Locator(Settings("city"), lambda: NOW)
+    flow = Flow("UDP", "192.0.2.7", 5060, "", False)
+    assert locator.of_request(declaring(document=b"<a>"), flow, ALICE) is NOWHERE
 
 
 def test_without_sources_everything_is_unknown() -> None:

@@ -46,7 +46,8 @@ class Bench:
 
     def make(self, text: str) -> Whereabouts:
         log: Any = self.log
-        return Whereabouts(self.config(text), lambda: 1_795_000_000.0, log)
+        recorder: Any = None
+        return Whereabouts(self.config(text), lambda: 1_795_000_000.0, log, recorder)
 
 
 @pytest.fixture
