@@ -69,6 +69,12 @@ def _findings(config: Config, ports: bool) -> Iterator[Finding]:
     database = config.location_database
     if database is not None:
         yield _database(database)
+    links = {name for _, name in socket.if_nameindex()}
+    for site in config.location.sites:
+        if site.interface:
+            # A tunnel may come later, so this is no fault.
+            detail = "is there" if site.interface in links else "is not there now, so nobody is at its site"
+            yield Finding(f"interface {site.interface}", detail)
     if ports:
         for listener in config.listeners:
             yield _port(listener.address)

@@ -113,3 +113,12 @@ def test_location_database_is_looked_at(sipserver: Sipserver, config: Path, tmp_
     result = sipserver("check", "--config", str(config), "--json")
     assert result.exit_code == 0
     assert "Test-City of 20" in details(result)["location database"]
+
+
+def test_links_that_are_sites_are_looked_for(sipserver: Sipserver, config: Path) -> None:
+    with config.open("a") as file:
+        file.write('[location]\nsites = [{ interface = "lo", site = "a" }, { interface = "none0", site = "b" }]\n')
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 0
+    assert details(result)["interface lo"] == "is there"
+    assert details(result)["interface none0"] == "is not there now, so nobody is at its site"
