@@ -25,11 +25,27 @@ PACKAGE = "sipserver"
 FOLDERS = ("sip", "sip/transaction", "registrar", "proxy", "calls", "location")
 """Compiled whole, but for what only commands and the start use."""
 MODULES = (
-    "accounts/lru.py", "storage/batch.py", "telemetry/log.py", "telemetry/sink.py", "transport/contract.py",
-    "transport/resolver.py", "transport/udp.py", "server/clock.py", "server/context.py", "server/driver.py", "server/flows.py", "server/gate.py",
-    "server/proxying.py", "server/registrations.py", "server/timers.py", "server/tokens.py", "server/transactions.py",
+    "accounts/lru.py",
+    "storage/batch.py",
+    "telemetry/log.py",
+    "telemetry/sink.py",
+    "transport/contract.py",
+    "transport/resolver.py",
+    "transport/udp.py",
+    "server/clock.py",
+    "server/context.py",
+    "server/driver.py",
+    "server/flows.py",
+    "server/gate.py",
+    "server/locating.py",
+    "server/proxying.py",
+    "server/registrations.py",
+    "server/timers.py",
+    "server/tokens.py",
+    "server/transactions.py",
     "server/watch.py",
-)  # fmt: skip
+    "server/whereabouts.py",
+)
 NOT_COMPILED = ("schema.py", "query.py", "recovery.py", "__init__.py")
 
 _SETUP = """

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from sipserver.calls.places import NOWHERE, Place
 from sipserver.sip.sdp import Description
 
 CALLER: Final = "caller"
@@ -38,6 +39,8 @@ class Placed:
     """The network prefix it came from."""
     offer: Description | None = None
     """None where the INVITE carried no description."""
+    place: Place = NOWHERE
+    """Where the caller is."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,17 @@ class Tried:
     branch: int
     transport: str | None = None
     network: str | None = None
+    place: Place = NOWHERE
+    """Where the device is."""
+
+
+@dataclass(slots=True)
+class Located:
+    """Where the caller or a device is has become known only now."""
+
+    place: Place
+    branch: int | None = None
+    """None for the caller."""
 
 
 @dataclass(slots=True)
@@ -138,5 +152,5 @@ class Ended:
     """How long after ``at`` the call may really have ended; None where the end was observed."""
 
 
-Event = Tried | Rang | Answered | Confirmed | BranchFailed | Failed | Cancelled | Changed | Ended
+Event = Tried | Located | Rang | Answered | Confirmed | BranchFailed | Failed | Cancelled | Changed | Ended
 """What follows Placed."""

@@ -14,7 +14,8 @@ waiting any more. A BYE from the caller before the answer (RFC 3261 §15) counts
     talk_ms    answer to end; ringing is never in it
 
 A device's row in ``call_branches`` is written when its part is over, so that most devices cost one row, not three.
-What happens in ENDED changes nothing. Times that run backwards give no duration: unknown is None.
+What happens in ENDED changes nothing, but for a place that becomes known late. Times that run backwards give no
+duration: unknown is None.
 """
 
 from __future__ import annotations
@@ -34,15 +35,18 @@ from sipserver.calls.events import (
     Ended,
     Event,
     Failed,
+    Located,
     Placed,
     Rang,
     Tried,
 )
 from sipserver.calls.media import MediaBook
+from sipserver.calls.places import NOWHERE, Place
 from sipserver.calls.rows import (
     CallAnswered,
     CallConfirmed,
     CallEnded,
+    CallLocated,
     CallMedia,
     CallRang,
     InsertBranch,
@@ -66,12 +70,13 @@ MAX_EVENTS: Final = 1_000
 class _Branch:
     """A device that was tried and whose part is not over."""
 
-    __slots__ = ("agent", "early_answer", "network", "ringing_at", "transport", "tried_at")
+    __slots__ = ("agent", "early_answer", "network", "place", "ringing_at", "transport", "tried_at")
 
-    def __init__(self, tried_at: int, transport: str | None, network: str | None) -> None:
+    def __init__(self, tried_at: int, transport: str | None, network: str | None, place: Place = NOWHERE) -> None:
         self.tried_at = tried_at
         self.transport = transport
         self.network = network
+        self.place = place
         self.ringing_at: int | None = None
         self.agent: str | None = None
         self.early_answer: Description | None = None
@@ -114,14 +119,14 @@ class Call:
         return [
             InsertCall(
                 self.id, placed.call_id, placed.caller, placed.callee, placed.at, placed.agent, placed.transport,
-                placed.network, _offers_video(placed.offer),
+                placed.network, _offers_video(placed.offer), placed.place,
             ),
             self._event(placed.at, "placed", CALLER),
         ]  # fmt: skip
 
     def handle(self, event: Event) -> list[Row]:
         """What is to be written because of this event."""
-        if self.state == ENDED:
+        if self.state == ENDED and not isinstance(event, Located):
             return []
         match event:
             case Tried():
@@ -142,12 +147,24 @@ class Call:
                 return self._cancelled(event.at, event.reason)
             case Changed():
                 return self._changed(event)
+            case Located():
+                return self._located(event)
 
     # ------------------------------------------------------------------ before the answer
 
     def _tried(self, event: Tried) -> list[Row]:
-        self._branches[event.branch] = _Branch(event.at, event.transport, event.network)
+        self._branches[event.branch] = _Branch(event.at, event.transport, event.network, event.place)
         self._devices += 1
+        return []
+
+    def _located(self, event: Located) -> list[Row]:
+        if event.branch is None:
+            return [CallLocated(self.id, True, event.place)]
+        branch = self._branches.get(event.branch)
+        if branch is not None:
+            branch.place = event.place
+        elif event.branch == self._answered_branch:
+            return [CallLocated(self.id, False, event.place)]
         return []
 
     def _rang(self, event: Rang) -> list[Row]:
@@ -187,7 +204,7 @@ class Call:
             CallAnswered(
                 self.id, event.at, event.status, self._setup_ms, _span(self.ringing_at, event.at),
                 event.agent or branch.agent, branch.transport, branch.network, self._devices,
-                media.video, media.content, media.encrypted,
+                media.video, media.content, media.encrypted, branch.place,
             ),
             self._over(event.branch, branch, event.at, event.status, outcomes.ANSWERED, event.agent),
             self._event(event.at, "answered", CALLEE, event.status),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipserver.sip import names, sdp
+from sipserver.sip import multipart, names, sdp
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Message, text
 from sipserver.sip.sdp import Description
@@ -16,8 +16,6 @@ from sipserver.sip.values import parse_params
 
 MAX_TEXT: Final = 200
 """Characters kept of an agent, a reason or a detail."""
-MAX_PARTS: Final = 16
-"""Parts of a multipart body that are looked at."""
 
 
 def printable(value: str | None) -> str | None:
@@ -79,18 +77,7 @@ def media(message: Message) -> Description | None:
 
 def _sdp_part(body: bytes, content_type: str) -> bytes | None:
     """The first part that is a session description (RFC 2046 §5.1)."""
-    try:
-        params = parse_params(content_type.partition(";")[2].strip(" \t"))
-    except SipError:
-        return None
-    boundary = params.get("boundary")
-    if not boundary or len(boundary) > 70:
-        return None
-    delimiter = b"\r\n--" + boundary.encode("latin-1")
-    for part in (b"\r\n" + body).split(delimiter, MAX_PARTS)[1:]:
-        head, blank, inner = part.partition(b"\r\n\r\n")
-        for line in head.lower().split(b"\r\n"):
-            name, _, value = line.partition(b":")
-            if blank and name.strip() == b"content-type" and value.partition(b";")[0].strip() == b"application/sdp":
-                return inner
+    for part in multipart.parts(body, content_type):
+        if part.kind == "application/sdp":
+            return part.body
     return None

@@ -10,15 +10,17 @@ from collections.abc import Callable, Hashable
 from hashlib import blake2b
 from typing import Any, Final, Protocol
 
-from sipserver.calls.events import Event, Placed
+from sipserver.calls.events import Event, Located, Placed
 from sipserver.calls.floods import Floods
 from sipserver.calls.machine import ENDED, Call
 from sipserver.calls.network import NetworkPrefix
 from sipserver.calls.observe import printable
+from sipserver.calls.places import NOWHERE, Place
 from sipserver.calls.rows import (
     CallAnswered,
     CallConfirmed,
     CallEnded,
+    CallLocated,
     CallMedia,
     CallRang,
     CloseMedia,
@@ -52,14 +54,21 @@ _ERROR_COUNT: Final = 13
 _RUN: Final = 14
 _ALIVE: Final = 15
 _STOPPED: Final = 16
+_CALLER_LOCATED: Final = 17
+_CALLEE_LOCATED: Final = 18
+_CALLER_FORGOTTEN: Final = 19
+_CALLEE_FORGOTTEN: Final = 20
+_SIGN_IN_FORGOTTEN: Final = 21
 
 STATEMENTS: Final = (
     """INSERT INTO calls (id, call_id, caller, callee, started_at, caller_agent, caller_transport, caller_network,
-        offered_video, node) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        offered_video, node, caller_country, caller_region, caller_city, caller_site, caller_location_source,
+        caller_location_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     "UPDATE calls SET ringing_at = ?, setup_ms = ? WHERE id = ?",
     """UPDATE calls SET answered_at = ?, sip_status = ?, setup_ms = ?, ring_ms = ?, callee_agent = ?,
         callee_transport = ?, callee_network = ?, devices = ?, video = ?, content = ?, encrypted = ?,
-        outcome = 'answered' WHERE id = ?""",
+        callee_country = ?, callee_region = ?, callee_city = ?, callee_site = ?, callee_location_source = ?,
+        callee_location_until = ?, outcome = 'answered' WHERE id = ?""",
     "UPDATE calls SET confirmed_at = ? WHERE id = ?",
     "UPDATE calls SET video = ?, content = ?, encrypted = ? WHERE id = ?",
     """UPDATE calls SET ended_at = ?, outcome = ?, sip_status = coalesce(?, sip_status), reason = ?, ended_by = ?,
@@ -71,8 +80,9 @@ STATEMENTS: Final = (
         max_pixels, encrypted, ice, from_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     "UPDATE call_media SET to_at = ? WHERE call = ? AND number = ?",
     "INSERT INTO call_events (call, number, at, kind, side, status, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
-    """INSERT INTO sign_ins (id, at, party, outcome, status, agent, transport, network, detail, count, last_at, node)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)""",
+    """INSERT INTO sign_ins (id, at, party, outcome, status, agent, transport, network, detail, count, last_at, node,
+        country, region, city, site, location_source, location_until)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?)""",
     "UPDATE sign_ins SET count = ?, last_at = ? WHERE id = ?",
     """INSERT INTO errors (id, at, kind, method, status, answered_by, agent, party, network, detail, count, last_at,
         node) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)""",
@@ -80,6 +90,16 @@ STATEMENTS: Final = (
     "INSERT INTO server_runs (id, node, started_at, last_alive_at) VALUES (?, ?, ?, ?)",
     "UPDATE server_runs SET last_alive_at = ? WHERE id = ?",
     "UPDATE server_runs SET last_alive_at = ?, stopped_at = ? WHERE id = ?",
+    """UPDATE calls SET caller_country = ?, caller_region = ?, caller_city = ?, caller_site = ?,
+        caller_location_source = ?, caller_location_until = ? WHERE id = ?""",
+    """UPDATE calls SET callee_country = ?, callee_region = ?, callee_city = ?, callee_site = ?,
+        callee_location_source = ?, callee_location_until = ? WHERE id = ?""",
+    """UPDATE calls SET caller_country = NULL, caller_region = NULL, caller_city = NULL, caller_site = NULL,
+        caller_location_source = NULL, caller_location_until = NULL WHERE caller_location_until <= ?""",
+    """UPDATE calls SET callee_country = NULL, callee_region = NULL, callee_city = NULL, callee_site = NULL,
+        callee_location_source = NULL, callee_location_until = NULL WHERE callee_location_until <= ?""",
+    """UPDATE sign_ins SET country = NULL, region = NULL, city = NULL, site = NULL, location_source = NULL,
+        location_until = NULL WHERE location_until <= ?""",
 )
 """What the writer of ``calls.db`` is made with. Their order holds inside a commit, whatever was put first: a call
 before what belongs to it, and the updates of a call in the order of its life."""
@@ -131,6 +151,7 @@ class Recorder:
             InsertCall: self._insert_call,
             CallRang: self._call_rang,
             CallAnswered: self._call_answered,
+            CallLocated: self._call_located,
             CallConfirmed: self._call_confirmed,
             CallMedia: self._call_media,
             CallEnded: self._call_ended,
@@ -179,6 +200,11 @@ class Recorder:
             self.closed += 1
         return call
 
+    def locate(self, call: Call, event: Located) -> None:
+        """A place has become known late, maybe after the end of the call."""
+        for row in call.handle(event):
+            self._write(row)
+
     def find(self, key: str) -> Call | None:
         """The open call of this key."""
         return self._calls.get(key)
@@ -196,6 +222,7 @@ class Recorder:
         transport: str | None = None,
         source: str | None = None,
         detail: str | None = None,
+        place: Place = NOWHERE,
     ) -> None:
         """A registration that changed something (``bound``, ``removed``, ``expired``, …), or was ``refused``.
 
@@ -204,18 +231,22 @@ class Recorder:
         network = self.network(source)
         row_id: str | None
         if outcome == REFUSED:
-            row_id, is_coarse = self._fold(self._sign_ins, (party, status, network), (status,), at)
+            row_id, is_coarse = self._fold(self._sign_ins, (party, status, network, place), (status,), at)
             if row_id is None:
                 return
             if is_coarse:
                 party = agent = network = None
+                place = NOWHERE
         else:
             row_id = uuid7(at, self._random())
         when = self._stamp(at)
         self._put(
             _SIGN_IN,
-            (row_id, when, party, outcome, status, agent, transport, network, printable(detail), when, self._node),
-        )
+            (
+                row_id, when, party, outcome, status, agent, transport, network, printable(detail), when, self._node,
+                *place[:5], self._stamp(place.until),
+            ),
+        )  # fmt: skip
 
     def error(
         self,
@@ -278,6 +309,12 @@ class Recorder:
             for fold in floods.take_changed(at):
                 self._put(statement, (fold.count, self._stamp(fold.last_at), fold.id))
 
+    def forget_places(self, at: int) -> None:
+        """To be called now and then: places that may not be kept any longer (``Place.until``) are put as unknown."""
+        when = self._stamp(at)
+        for statement in (_CALLER_FORGOTTEN, _CALLEE_FORGOTTEN, _SIGN_IN_FORGOTTEN):
+            self._put(statement, (when,))
+
     def stopped(self, at: int) -> None:
         """The server stops in order; calls that are open stay so until the next start (``calls.recovery``)."""
         self.alive(at)
@@ -297,6 +334,7 @@ class Recorder:
             (
                 row.id, call_id.hexdigest(), row.caller, row.callee, self._stamp(row.started_at), row.agent,
                 row.transport, row.network, row.offered_video, self._node,
+                *row.place[:5], self._stamp(row.place.until),
             ),
         )  # fmt: skip
 
@@ -308,9 +346,14 @@ class Recorder:
             _ANSWERED,
             (
                 self._stamp(row.answered_at), row.status, row.setup_ms, row.ring_ms, row.agent, row.transport,
-                row.network, row.devices, row.video, row.content, row.encrypted, row.id,
+                row.network, row.devices, row.video, row.content, row.encrypted,
+                *row.place[:5], self._stamp(row.place.until), row.id,
             ),
         )  # fmt: skip
+
+    def _call_located(self, row: CallLocated) -> bool:
+        statement = _CALLER_LOCATED if row.is_caller else _CALLEE_LOCATED
+        return self._put(statement, (*row.place[:5], self._stamp(row.place.until), row.id))
 
     def _call_confirmed(self, row: CallConfirmed) -> bool:
         return self._put(_CONFIRMED, (self._stamp(row.confirmed_at), row.id))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sipserver.calls.places import NOWHERE, Place
+
 
 @dataclass(slots=True)
 class Agreed:
@@ -40,6 +42,7 @@ class InsertCall:
     transport: str | None
     network: str | None
     offered_video: int | None
+    place: Place = NOWHERE
 
 
 @dataclass(slots=True)
@@ -67,6 +70,16 @@ class CallAnswered:
     video: int | None
     content: int | None
     encrypted: int | None
+    place: Place = NOWHERE
+
+
+@dataclass(slots=True)
+class CallLocated:
+    """Where the caller is, or the device that answered, has become known after its row was written."""
+
+    id: str
+    is_caller: bool
+    place: Place
 
 
 @dataclass(slots=True)
@@ -159,6 +172,7 @@ Row = (
     InsertCall
     | CallRang
     | CallAnswered
+    | CallLocated
     | CallConfirmed
     | CallMedia
     | CallEnded

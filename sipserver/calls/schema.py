@@ -167,3 +167,53 @@ def m001_calls(database: Database) -> None:
     """Calls with their branches, media and timeline; sign-ins, errors, runs of the server; views for people."""
     for statement in (*_TABLES, *_VIEWS):
         database.execute(statement)
+
+
+_PLACES: Final = (
+    "ALTER TABLE calls ADD COLUMN caller_city TEXT",
+    "ALTER TABLE calls ADD COLUMN callee_city TEXT",
+    "ALTER TABLE sign_ins ADD COLUMN city TEXT",
+    # RFC 4119: until when an endpoint lets its place be kept; it is then made NULL. NULL: no such limit.
+    "ALTER TABLE calls ADD COLUMN caller_location_until TEXT",
+    "ALTER TABLE calls ADD COLUMN callee_location_until TEXT",
+    "ALTER TABLE sign_ins ADD COLUMN location_until TEXT",
+    "CREATE INDEX calls_caller_until ON calls(caller_location_until) WHERE caller_location_until IS NOT NULL",
+    "CREATE INDEX calls_callee_until ON calls(callee_location_until) WHERE callee_location_until IS NOT NULL",
+    "CREATE INDEX sign_ins_until ON sign_ins(location_until) WHERE location_until IS NOT NULL",
+    "DROP VIEW v_calls",
+    "DROP VIEW v_sign_ins",
+    """
+    CREATE VIEW v_calls AS SELECT
+        started_at AS started,
+        caller, callee,
+        coalesce(outcome, CASE WHEN ringing_at IS NULL THEN 'trying' ELSE 'ringing' END) AS outcome,
+        ended_at IS NULL AS open,
+        round(setup_ms / 1000.0, 1) AS setup_s,
+        round(ring_ms / 1000.0, 1) AS ring_s,
+        round(talk_ms / 1000.0, 1) AS talk_s,
+        CASE WHEN talk_ms IS NOT NULL THEN
+            printf('%d:%02d:%02d', talk_ms / 3600000, talk_ms / 60000 % 60, talk_ms / 1000 % 60) END AS talk,
+        round(end_uncertainty_ms / 1000.0, 1) AS end_uncertain_s,
+        round(video_ms / 1000.0, 1) AS video_s,
+        video, content, encrypted,
+        sip_status, reason, ended_by, end_cause, devices,
+        caller_agent, callee_agent, caller_transport, callee_transport,
+        caller_country, caller_region, caller_city, caller_site, caller_location_source,
+        callee_country, callee_region, callee_city, callee_site, callee_location_source,
+        id
+    FROM calls
+    """,
+    """
+    CREATE VIEW v_sign_ins AS SELECT
+        at AS first_at, last_at, count, party, outcome, status, agent, transport, network,
+        country, region, city, site, location_source, detail, id
+    FROM sign_ins
+    """,
+)
+
+
+@MIGRATIONS()
+def m002_location(database: Database) -> None:
+    """Cities, until when a place may be kept, and all of it in the views."""
+    for statement in _PLACES:
+        database.execute(statement)

@@ -18,6 +18,7 @@ from sipserver.cli.output import Form, form_options, show_rows
 from sipserver.cli.stores import CALLS_FILE, LOCATION_FILE, config_option, configured, data_dir_option
 from sipserver.location import schema as location
 from sipserver.server.config import Config, split_host_port
+from sipserver.server.geodatabase import DatabaseError, described, open_copy
 from sipserver.storage.database import StoreError
 from sipserver.storage.migrations import Migrations, open_store
 
@@ -65,6 +66,15 @@ def _findings(config: Config, ports: bool) -> Iterator[Finding]:
     yield from _accounts(folder)
     for file, migrations in ((LOCATION_FILE, location.MIGRATIONS), (CALLS_FILE, calls.MIGRATIONS)):
         yield _store(folder / file, migrations)
+    database = config.location_database
+    if database is not None:
+        yield _database(database)
+    links = {name for _, name in socket.if_nameindex()}
+    for site in config.location.sites:
+        if site.interface:
+            # A tunnel may come later, so this is no fault.
+            detail = "is there" if site.interface in links else "is not there now, so nobody is at its site"
+            yield Finding(f"interface {site.interface}", detail)
     if ports:
         for listener in config.listeners:
             yield _port(listener.address)
@@ -93,6 +103,14 @@ def _store(path: Path, migrations: Migrations) -> Finding:
             return Finding(path.name, "can be read")
     except StoreError as error:
         return Finding(path.name, str(error), ok=False)
+
+
+def _database(path: Path) -> Finding:
+    """Whether places can be looked up. A server would start without, but not do what it was told."""
+    try:
+        return Finding("location database", described(path, open_copy(path)))
+    except DatabaseError as error:
+        return Finding("location database", str(error), ok=False)
 
 
 def _accounts(folder: Path) -> Iterator[Finding]:

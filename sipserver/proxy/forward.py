@@ -19,10 +19,11 @@ from sipserver.sip.uri import Uri
 from sipserver.sip.values import MAGIC_COOKIE, Address
 
 # Nobody who sends to this server is trusted to assert an identity (RFC 3325 §5, §6), so neither header passes.
+# The access network of an endpoint is nobody's business outside of the trust domain (RFC 7315 §4.4.2.2, §6.4).
 _TOUCHED: Final = frozenset(
     (
         names.MAX_FORWARDS, names.MAX_BREADTH, names.ROUTE, names.PROXY_AUTHORIZATION,
-        names.P_ASSERTED_IDENTITY, names.P_PREFERRED_IDENTITY,
+        names.P_ASSERTED_IDENTITY, names.P_PREFERRED_IDENTITY, names.P_ACCESS_NETWORK_INFO,
     )
 )  # fmt: skip
 

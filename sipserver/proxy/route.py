@@ -92,6 +92,8 @@ class Target:
     """Number of the connection that its REGISTER came over, 0 for none."""
     instance: str | None = None
     """Its +sip.instance."""
+    aor: str = ""
+    """The address of record that it was registered for."""
 
 
 @dataclass(slots=True, eq=False)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from sipserver.calls.places import country_code
 from sipserver.server import tables
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -26,6 +27,8 @@ ALGORITHMS: Final = ("MD5", "SHA-256", "SHA-512-256")
 TRANSPORTS: Final = ("udp", "tcp")
 
 _DOMAIN: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
+_INTERFACE: Final = re.compile(r"[!-.0-~]{1,15}\Z")
+"""Linux: at most 15 characters, no white space and no slash."""
 _PRINTABLE: Final = re.compile(r"[ -~]{0,100}\Z")
 
 Algorithm = Literal["MD5", "SHA-256", "SHA-512-256"]
@@ -142,6 +145,32 @@ class CallsSection(Section, frozen=True):
     prefix6: Annotated[int, Meta(ge=0, le=128)] = 56
 
 
+class SiteEntry(Section, frozen=True):
+    """One entry of ``location.sites``: one of the first three, and at least one of the others."""
+
+    network: str = ""
+    """An IP address or network."""
+    interface: str = ""
+    """The interface that the kernel routes over to whoever is there."""
+    access: str = ""
+    """What ``P-Access-Network-Info`` of a peer begins with: ``dsl-location=vienna-``."""
+    site: str = ""
+    country: str = ""
+    """ISO 3166-1, two letters."""
+    region: str = ""
+    city: str = ""
+
+
+class LocationSection(Section, frozen=True):
+    """``[location]``"""
+
+    precision: Literal["none", "country", "region", "city"] = "region"
+    """What is finer is not stored."""
+    sites: tuple[SiteEntry, ...] = ()
+    database: str = ""
+    """An ``.mmdb`` file, relative to the folder of the configuration file; empty for none."""
+
+
 class StorageSection(Section, frozen=True):
     """``[storage]``"""
 
@@ -199,6 +228,7 @@ class Config(Section, frozen=True):
     authentication: AuthenticationSection = AuthenticationSection()
     proxy: ProxySection = ProxySection()
     calls: CallsSection = CallsSection()
+    location: LocationSection = LocationSection()
     storage: StorageSection = StorageSection()
     udp: UdpSection = UdpSection()
     tcp: TcpSection = TcpSection()
@@ -233,6 +263,11 @@ class Config(Section, frozen=True):
         return tuple(ipaddress.ip_network(text, strict=False) for text in self.proxy.peers)
 
     @property
+    def location_database(self) -> Path | None:
+        """The operator's database of networks, or None where there is none."""
+        return Path(self.location.database) if self.location.database else None
+
+    @property
     def metrics_address(self) -> tuple[str, int] | None:
         """Host and port of the metrics page, or None where there is none."""
         return split_host_port(self.metrics.listen) if self.metrics.listen else None
@@ -265,7 +300,10 @@ def load(
     # Relative to the file, so that the server and every command that reads it mean the same stores.
     folder = path.parent / server.data_dir if path is not None and data_dir is None else Path(server.data_dir)
     server = msgspec.structs.replace(server, domains=domains, data_dir=os.path.normpath(folder))
-    return msgspec.structs.replace(config, server=server)
+    location = config.location
+    if path is not None and location.database:
+        location = msgspec.structs.replace(location, database=os.path.normpath(path.parent / location.database))
+    return msgspec.structs.replace(config, server=server, location=location)
 
 
 def split_host_port(text: str) -> tuple[str, int] | None:
@@ -313,8 +351,38 @@ def _faults(config: Config) -> Iterator[str]:
             )
     if config.proxy.inbound == "peers" and not config.proxy.peers:
         yield 'proxy.peers: is empty, but proxy.inbound is "peers"'
+    for position, site in enumerate(config.location.sites, 1):
+        for fault in _site_faults(site, config.location.sites[: position - 1]):
+            yield f"location.sites[{position}]: {fault}"
     if config.metrics.listen and split_host_port(config.metrics.listen) is None:
         yield f"metrics.listen: {tables.shown(config.metrics.listen)} is not allowed; wanted is HOST:PORT"
+
+
+def _site_faults(site: SiteEntry, before: Sequence[SiteEntry]) -> Iterator[str]:
+    keys = (site.network, site.interface, site.access)
+    if sum(map(bool, keys)) != 1:
+        yield "wanted is one of network, interface and access"
+    elif site.network and not _is_network(site.network):
+        yield f'network: {tables.shown(site.network)} is not allowed; wanted is a network such as "192.0.2.0/24"'
+    elif any(_same_place(site, other) for other in before):
+        yield f"{tables.shown(''.join(keys))} is there twice"
+    if site.interface and not _INTERFACE.match(site.interface):
+        yield f'interface: {tables.shown(site.interface)} is not allowed; wanted is a name such as "eth0"'
+    if not (site.site or site.country or site.region or site.city):
+        yield "says nothing; wanted is at least one of site, country, region and city"
+    if site.country and country_code(site.country) is None:
+        yield f'country: {tables.shown(site.country)} is not allowed; wanted are two letters (ISO 3166-1) such as "AT"'
+    for key, value in (("site", site.site), ("region", site.region), ("city", site.city), ("access", site.access)):
+        if len(value) > 100 or not value.isprintable():
+            yield f"{key}: {tables.shown(value)} is not allowed; wanted are at most 100 printable characters"
+
+
+def _same_place(one: SiteEntry, other: SiteEntry) -> bool:
+    if one.network and other.network:
+        return _is_network(other.network) and ipaddress.ip_network(one.network, strict=False) == ipaddress.ip_network(
+            other.network, strict=False
+        )
+    return (one.network, one.interface, one.access) == (other.network, other.interface, other.access)
 
 
 def _server_faults(server: ServerSection) -> Iterator[str]:

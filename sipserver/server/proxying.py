@@ -341,5 +341,5 @@ def _target(binding: Binding) -> Target:
     """A binding as the proxy sees it."""
     return Target(
         binding.contact, binding.q, binding.path, binding.user_agent, binding.transport, binding.host, binding.port,
-        binding.connection, binding.instance,
+        binding.connection, binding.instance, binding.aor,
     )  # fmt: skip

@@ -6,14 +6,18 @@ An address is held from its look-up to its commit (``location.base``), so that n
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any
 
 from sipserver.accounts.credentials import CredentialCache
 from sipserver.accounts.parties import Parties
+from sipserver.calls.places import Place
 from sipserver.location.base import Location
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change
 from sipserver.registrar.process import NeedBindings, Registered, Settings, UpdateBindings, challenge, register
 from sipserver.server.context import RETRY_LATER, Context
+from sipserver.server.locating import Locator
+from sipserver.server.locating import Settings as LocationSettings
 from sipserver.server.transactions import ServerTransaction
 from sipserver.sip import build
 from sipserver.sip.digest import MISSING, STALE, AuthenticationRequired, Authenticator
@@ -36,6 +40,7 @@ class Registrations:
         credentials: CredentialCache,
         location: Location,
         parties: Parties,
+        locator: Locator | None = None,
     ) -> None:
         self.context = context
         self.settings = settings
@@ -47,6 +52,7 @@ class Registrations:
         """REGISTERs refused, challenges not counted."""
         self._authenticators = authenticators
         self._parties = parties
+        self._locator = locator or Locator(LocationSettings(), context.wall_clock)
 
     def on_request(self, request: Request, flow: Flow, key: Key) -> None:
         """A REGISTER without a transaction."""
@@ -68,22 +74,27 @@ class Registrations:
         now = self.context.wall_clock()
         for binding in self.location.expire(now):
             self._note("expired", binding, now)
+            self._locator.gone(binding)
 
     def note_removed(self, bindings: Sequence[Binding]) -> None:
         """An operator removed these."""
         now = self.context.wall_clock()
         for binding in bindings:
             self._note("removed", binding, now)
+            self._locator.gone(binding)
 
-    def note_changes(self, registered: Registered, now: float) -> None:
-        """What changed, for the record and the log; a refresh from the same place is neither."""
+    def note_changes(self, registered: Registered, request: Request, now: float) -> None:
+        """What this REGISTER changed, for the record and the log; a refresh from the same place is neither."""
         for change in registered.changes:
             binding = change.after or change.before
             assert binding is not None, "a change of nothing"
+            if change.after is not None:
+                self._locator.declare(change.after, request)
             if change.kind == ADDED or _moved(change):
                 self._note("bound", binding, now)
             elif change.kind == REMOVED:
                 self._note("unbound", binding, now)
+                self._locator.gone(binding)
             else:
                 self.context.log.debug("registration.refreshed", address=binding.aor, contact=binding.contact)
 
@@ -105,6 +116,7 @@ class Registrations:
         self.context.recorder.sign_in(
             at=int(now * 1000), party=self.party(address), outcome="refused", status=error.status,
             agent=self.context.agent_of(request), transport=flow.transport, source=flow.host, detail=cause,
+            place=self._locator.of_request(request, flow, None),
         )  # fmt: skip
         if self.context.may_log(now):
             self.context.log.warning(
@@ -120,13 +132,23 @@ class Registrations:
             return None
 
     def _note(self, outcome: str, binding: Binding, now: float) -> None:
-        self.context.recorder.sign_in(
-            at=int(now * 1000), party=self.party(binding.aor), outcome=outcome, agent=binding.user_agent,
-            transport=binding.transport, source=binding.host,
-        )  # fmt: skip
+        place = self._locator.of_binding(binding)
+        if self._locator.is_waiting(binding.host):
+            self._locator.when_known(binding.host, partial(self._note_located, outcome, binding, now))
+        else:
+            self._sign_in(outcome, binding, now, place)
         self.context.log.info(
             f"registration.{outcome}", address=binding.aor, contact=binding.contact, transport=binding.transport,
             agent=binding.user_agent,
+        )  # fmt: skip
+
+    def _note_located(self, outcome: str, binding: Binding, now: float) -> None:
+        self._sign_in(outcome, binding, now, self._locator.of_binding(binding))
+
+    def _sign_in(self, outcome: str, binding: Binding, now: float, place: Place) -> None:
+        self.context.recorder.sign_in(
+            at=int(now * 1000), party=self.party(binding.aor), outcome=outcome, agent=binding.user_agent,
+            transport=binding.transport, source=binding.host, place=place,
         )  # fmt: skip
 
 
@@ -207,7 +229,7 @@ class _Run:
         headers = (*registered.headers, *context.server_header)
         data = build.reply(self._request, 200, None, context.tokens.hex16(), headers)
         self._serve().respond(200, data)
-        registrations.note_changes(registered, self._now)
+        registrations.note_changes(registered, self._request, self._now)
         self._release()
 
     def _refuse(self, error: SipError) -> None:

@@ -37,6 +37,7 @@ from sipserver.server.timers import TimerQueue
 from sipserver.server.tokens import Tokens
 from sipserver.server.transactions import TransactionLayer
 from sipserver.server.watch import CallWatch
+from sipserver.server.whereabouts import Whereabouts
 from sipserver.storage.database import StoreError
 from sipserver.storage.migrations import open_store
 from sipserver.storage.writer import Writer
@@ -115,10 +116,13 @@ class Service:
         """The registrar's and the proxy's side, and the driver over both."""
         config, clock = self.config, self._clock
         authenticators = settings.authenticators(config, keyring.derive("nonce"), clock())
+        self.whereabouts = Whereabouts(config, clock, self.log, self.recorder)
+        locator = self.whereabouts.locator
         self.registrations = Registrations(
-            self.context, settings.registrar(config), authenticators, self.credentials, self.location, self.parties
-        )
-        self.watch = CallWatch(self.recorder, self.parties, self.credentials.exists, self.log, clock)
+            self.context, settings.registrar(config), authenticators, self.credentials, self.location, self.parties,
+            locator,
+        )  # fmt: skip
+        self.watch = CallWatch(self.recorder, self.parties, self.credentials.exists, self.log, clock, locator)
         self.dialogs = DialogTable()
         # The resolver calls back through the driver's batch end, which exists only below.
         self.driver = Driver(self.context, self.registrations, self._batch_end)
@@ -141,6 +145,7 @@ class Service:
 
     async def start(self) -> None:
         """Open the sockets. Raises ListenError with a sentence for the operator."""
+        await self.whereabouts.start()
         listeners = [ListenAddress.parse(each.address) for each in self.config.listeners]
         await self.transports.start(listeners, self.driver, settings.transports(self.config))
         address = self.config.metrics_address
@@ -185,9 +190,11 @@ class Service:
         self.parties.refresh()
         self.registrations.tick()
         self.location.poll_removals()
+        self.whereabouts.tick()
         self._ticks += 1
         if self._ticks % 5 == 0:
             self.recorder.alive(self._now_ms())
+            self.recorder.forget_places(self._now_ms())
         if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
             gc.collect()
 
@@ -197,6 +204,7 @@ class Service:
         self.registrations.settings = settings.registrar(config)
         self.proxying.settings = settings.proxy(config, self.transports.is_us)
         self.driver.limits = settings.limits(config)
+        self.whereabouts.reload(config)
         self.log.set_level(config.log.level)
         self.log.info("config.reloaded", domains=list(config.server.domains))
         self.log.flush()
@@ -210,6 +218,8 @@ class Service:
             self.calls_writer.flush()
             self._batch_end()
             await asyncio.sleep(0.02)
+        # Sign-ins that wait for a place are written without.
+        await self.whereabouts.close()
         self.recorder.stopped(self._now_ms())
         self._batch_end()
         await self.resolver.close()

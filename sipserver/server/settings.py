@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_network
 
 from sipserver.calls.network import NetworkPrefix
+from sipserver.calls.places import Place, Site, SiteTable, country_code
 from sipserver.proxy.route import Settings as ProxySettings
 from sipserver.registrar.process import Settings as RegistrarSettings
 from sipserver.server.config import Config
+from sipserver.server.locating import Settings as LocationSettings
 from sipserver.sip.digest import Authenticator
 from sipserver.sip.message import Limits
 from sipserver.sip.timers import Timers
@@ -86,6 +89,16 @@ def authenticators(config: Config, secret: bytes, not_before: float) -> list[Aut
             )  # fmt: skip
         found.append(made[kind])
     return found
+
+
+def location(config: Config) -> LocationSettings:
+    """What the operator decided about places."""
+    sites = []
+    for each in config.location.sites:
+        network = ip_network(each.network, strict=False) if each.network else None
+        place = Place(country_code(each.country), each.region or None, each.city or None, each.site or None)
+        sites.append(Site(network, each.interface, each.access, place))
+    return LocationSettings(config.location.precision, SiteTable(sites), config.peers)
 
 
 def network_prefix(config: Config) -> NetworkPrefix:

@@ -7,6 +7,7 @@ Each call is also told to the operators here: ``call.placed``, ``call.ringing``,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from sipserver.accounts.parties import Parties
@@ -23,15 +24,18 @@ from sipserver.calls.events import (
     Ended,
     Event,
     Failed,
+    Located,
     Placed,
     Rang,
     Tried,
 )
 from sipserver.calls.machine import Call
+from sipserver.calls.places import Place
 from sipserver.calls.recorder import Recorder
 from sipserver.proxy import fork
 from sipserver.proxy.fork import CallEvent
 from sipserver.server.context import RETRY_LATER
+from sipserver.server.locating import Locator, Settings
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Message, Request
@@ -53,12 +57,14 @@ class CallWatch:
         is_subscriber: Callable[[str], bool],
         log: Log,
         wall_clock: Callable[[], float],
+        locator: Locator | None = None,
     ) -> None:
         self._recorder = recorder
         self._parties = parties
         self._is_subscriber = is_subscriber
         self._log = log
         self._clock = wall_clock
+        self._locator = locator or Locator(Settings(), wall_clock)
         self._makers: dict[str, Callable[[CallEvent, int], Event | None]] = {
             fork.TRIED: self._tried,
             fork.RANG: self._rang,
@@ -85,6 +91,7 @@ class CallWatch:
         at = int(self._clock() * 1000)
         if caller is None and callee is None and self._too_many_strangers(at):
             return False
+        place = self._locator.of_request(request, flow, caller)
         call = self._recorder.place(
             Placed(
                 at=at,
@@ -96,10 +103,13 @@ class CallWatch:
                 transport=flow.transport,
                 network=self._recorder.network(flow.host),
                 offer=observe.media(request),
+                place=place,
             )
         )
         if self._recorder.find(key) is None:
             raise SipError(503, "Calls Cannot Be Recorded", RETRY_LATER)
+        if self._locator.is_waiting(flow.host):
+            self._locator.when_known(flow.host, partial(self._caller_located, call, request, flow, caller, place))
         self._log.info(
             "call.placed", call=call.id, call_id=request.call_id, caller=caller, callee=callee, source=flow.label
         )
@@ -107,11 +117,16 @@ class CallWatch:
 
     def event(self, key: str, event: CallEvent) -> None:
         """Something happened to the call of this key."""
-        if self._recorder.find(key) is None:
+        call = self._recorder.find(key)
+        if call is None:
             return
         made = self._makers[event.kind](event, int(self._clock() * 1000))
         if made is not None:
             self._record(key, made)
+        if isinstance(made, Tried):
+            host = _host_of(event)
+            if self._locator.is_waiting(host):
+                self._locator.when_known(host, partial(self._device_located, call, event, made.place))
 
     def confirmed(self, key: str, ack: Request) -> None:
         """The ACK of a 2xx passes."""
@@ -150,7 +165,26 @@ class CallWatch:
     def _tried(self, event: CallEvent, at: int) -> Event:
         flow = event.flow
         assert flow is not None, "a branch that was tried has a flow"
-        return Tried(at, event.branch, flow.transport, self._recorder.network(flow.host))
+        return Tried(
+            at, event.branch, flow.transport, self._recorder.network(flow.host), self._place_of_device(event)
+        )
+
+    def _place_of_device(self, event: CallEvent) -> Place:
+        target, host = event.target, _host_of(event)
+        if target is None or not target.host:
+            # Nobody registered it: what is known is somebody's server that the call goes to.
+            return self._locator.of_next_hop(host)
+        return self._locator.of_device(target.aor, target.uri_text, host, is_relayed=bool(target.path))
+
+    def _caller_located(self, call: Call, request: Request, flow: Flow, caller: str | None, before: Place) -> None:
+        place = self._locator.of_request(request, flow, caller)
+        if place != before:
+            self._recorder.locate(call, Located(place))
+
+    def _device_located(self, call: Call, event: CallEvent, before: Place) -> None:
+        place = self._place_of_device(event)
+        if place != before:
+            self._recorder.locate(call, Located(place, event.branch))
 
     def _rang(self, event: CallEvent, at: int) -> Event:
         return Rang(at, event.branch, *self._agent_and_media(event.message))
@@ -204,3 +238,10 @@ class CallWatch:
             self._second, self._strangers = at // 1000, 0
         self._strangers += 1
         return self._strangers > STRANGERS_PER_SECOND
+
+
+def _host_of(event: CallEvent) -> str:
+    """The host that a branch's device registered from, or that the branch goes to."""
+    flow = event.flow
+    assert flow is not None, "a branch that was tried has a flow"
+    return event.target.host or flow.host if event.target is not None else flow.host

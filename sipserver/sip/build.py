@@ -235,7 +235,10 @@ def _companion(invite: OutgoingRequest, method: str, to: str | None, extra: Iter
 
 
 def without_top_via(response: Message) -> bytes:
-    """The response to pass on upstream (RFC 3261 §16.7 step 3): no top Via value, every other byte as it came."""
+    """The response to pass on upstream (RFC 3261 §16.7 step 3): no top Via value, every other byte as it came.
+
+    Only the access network of whoever answers is kept back (RFC 7315 §4.4.2.2, §6.4).
+    """
     position = response.names.index(names.VIA)
     lines = response.lines.copy()
     line = lines[position]
@@ -244,5 +247,9 @@ def without_top_via(response: Message) -> bytes:
         del lines[position]
     else:
         lines[position] = line[: line.index(":") + 1] + line[comma + 1 :]
+    if names.P_ACCESS_NETWORK_INFO in response.names:
+        private = [each for each, name in zip(response.lines, response.names, strict=True)
+                   if name == names.P_ACCESS_NETWORK_INFO]  # fmt: skip
+        lines = [each for each in lines if each not in private]
     head = "\r\n".join((response.start_line, *lines, "", ""))
     return head.encode("latin-1") + response.body

@@ -28,8 +28,11 @@ DESTINATIONS = 10_000
 FORGET_AFTER = 30.0
 """Seconds after which what is remembered is forgotten where the kernel reports no changes."""
 
-_EVENTS = 0x10 | 0x40 | 0x100 | 0x400
-"""RTMGRP_IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR and IPV6_ROUTE of linux/rtnetlink.h."""
+_EVENTS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR and IPV6_ROUTE of linux/rtnetlink.h.
+
+Of the routes that go with an IPv4 link which goes down, the kernel tells nothing but that.
+"""
 
 
 class _Netlink(Protocol):

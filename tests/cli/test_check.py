@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from support.places import city, write_database
 from support.ports import free_port
 
 Sipserver = Callable[..., Result]
@@ -99,3 +100,25 @@ def test_wrong_configuration_exits_2(sipserver: Sipserver, config: Path) -> None
     result = sipserver("check", "--config", str(config))
     assert result.exit_code == 2
     assert result.stderr.startswith(f"sipserver: {config}: nothing: there is no such key")
+
+
+def test_location_database_is_looked_at(sipserver: Sipserver, config: Path, tmp_path: Path) -> None:
+    with config.open("a") as file:
+        file.write('[location]\ndatabase = "geo.mmdb"\n')
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 1
+    reason = f"{tmp_path / 'geo.mmdb'} cannot be read: No such file or directory"
+    assert (states(result)["location database"], details(result)["location database"]) == ("FAULT", reason)
+    write_database(tmp_path / "geo.mmdb", {"192.0.2.0/24": city("AT")})
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 0
+    assert "Test-City of 20" in details(result)["location database"]
+
+
+def test_links_that_are_sites_are_looked_for(sipserver: Sipserver, config: Path) -> None:
+    with config.open("a") as file:
+        file.write('[location]\nsites = [{ interface = "lo", site = "a" }, { interface = "none0", site = "b" }]\n')
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 0
+    assert details(result)["interface lo"] == "is there"
+    assert details(result)["interface none0"] == "is not there now, so nobody is at its site"

@@ -125,6 +125,11 @@ def test_identity_headers_of_untrusted_senders_are_dropped() -> None:
     assert not [line for line in forwarded.lines if "boss" in line]
 
 
+def test_access_network_of_an_endpoint_is_nobodys_business_further_on() -> None:
+    line = "P-Access-Network-Info: 3GPP-GERAN;cgi-3gpp=2320112345;network-provided"
+    assert not values(sent(request("INVITE", "sip:bob@example.test", line)), "p-access-network-info")
+
+
 def test_consumed_credentials_are_dropped_and_others_stay() -> None:
     message = request("INVITE", "sip:bob@example.test", "Proxy-Authorization: ours", "Proxy-Authorization: theirs")
     forwarded = sent(message, dropped=(message.names.index("proxy-authorization"),))

@@ -276,6 +276,12 @@ Content-Length: 0
     assert b"Reason" not in build.cancel(OUTGOING).data
 
 
+def test_access_network_of_whoever_answers_is_kept_back() -> None:
+    lines = "Via: a\np-access-network-info : GPON\nVia: b\nX: y\nP-Access-Network-Info: ADSL;network-provided"
+    left = build.without_top_via(response(f"SIP/2.0 200 OK\n{lines}"))
+    assert left == wire("SIP/2.0 200 OK\nVia: b\nX: y")
+
+
 @pytest.mark.parametrize(
     ("vias", "left"),
     [
