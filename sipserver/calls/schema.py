@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sipserver.calls import quality_schema
 from sipserver.storage.migrations import Database, Migrations
 
 MIGRATIONS = Migrations("calls")
@@ -167,3 +168,9 @@ def m001_calls(database: Database) -> None:
     """Calls with their branches, media and timeline; sign-ins, errors, runs of the server; views for people."""
     for statement in (*_TABLES, *_VIEWS):
         database.execute(statement)
+
+
+@MIGRATIONS()
+def m003_quality(database: Database) -> None:
+    """Quality reports, devices, refreshes by day, activity by party."""
+    quality_schema.create(database)

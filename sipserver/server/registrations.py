@@ -10,6 +10,7 @@ from typing import Any
 
 from sipserver.accounts.credentials import CredentialCache
 from sipserver.accounts.parties import Parties
+from sipserver.calls.activity import ActivityRecords
 from sipserver.location.base import Location
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change
 from sipserver.registrar.process import NeedBindings, Registered, Settings, UpdateBindings, challenge, register
@@ -36,6 +37,7 @@ class Registrations:
         credentials: CredentialCache,
         location: Location,
         parties: Parties,
+        activity: ActivityRecords,
     ) -> None:
         self.context = context
         self.settings = settings
@@ -47,6 +49,7 @@ class Registrations:
         """REGISTERs refused, challenges not counted."""
         self._authenticators = authenticators
         self._parties = parties
+        self._activity = activity
 
     def on_request(self, request: Request, flow: Flow, key: Key) -> None:
         """A REGISTER without a transaction."""
@@ -75,12 +78,15 @@ class Registrations:
         for binding in bindings:
             self._note("removed", binding, now)
 
-    def note_changes(self, registered: Registered, now: float) -> None:
-        """What changed, for the record and the log; a refresh from the same place is neither."""
+    def note_changes(self, registered: Registered, now: float, request: Request) -> None:
+        """What changed, for the record and the log; a refresh from the same place is only counted."""
         for change in registered.changes:
             binding = change.after or change.before
             assert binding is not None, "a change of nothing"
-            if change.kind == ADDED or _moved(change):
+            is_new = change.kind == ADDED or _moved(change)
+            if change.after is not None:
+                self._note_device(binding, now, request, refreshed=not is_new)
+            if is_new:
                 self._note("bound", binding, now)
             elif change.kind == REMOVED:
                 self._note("unbound", binding, now)
@@ -118,6 +124,17 @@ class Registrations:
             return self._parties.party(address) if address is not None else None
         except StoreError:
             return None
+
+    def _note_device(self, binding: Binding, now: float, request: Request, *, refreshed: bool) -> None:
+        party = self.party(binding.aor)
+        if party is None:
+            return
+        at = int(now * 1000)
+        self._activity.device(
+            party, binding.instance, binding.user_agent, request, binding.transport, binding.host, at
+        )  # fmt: skip
+        if refreshed:
+            self._activity.refreshed(party, at)
 
     def _note(self, outcome: str, binding: Binding, now: float) -> None:
         self.context.recorder.sign_in(
@@ -207,7 +224,7 @@ class _Run:
         headers = (*registered.headers, *context.server_header)
         data = build.reply(self._request, 200, None, context.tokens.hex16(), headers)
         self._serve().respond(200, data)
-        registrations.note_changes(registered, self._now)
+        registrations.note_changes(registered, self._now, self._request)
         self._release()
 
     def _refuse(self, error: SipError) -> None:
