@@ -86,7 +86,7 @@ def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
     key = (call["id"],)
     call["branches"] = _records(connection, "SELECT * FROM call_branches WHERE call = ? ORDER BY branch", key)
     call["media"] = _records(connection, "SELECT * FROM call_media WHERE call = ? ORDER BY number", key)
-    call["quality"] = _records(connection, "SELECT * FROM quality_reports WHERE call = ? ORDER BY id", key)
+    call["quality"] = _records(connection, "SELECT * FROM quality_reports WHERE call = ? ORDER BY rowid", key)
     call["events"] = _records(connection, "SELECT * FROM call_events WHERE call = ? ORDER BY number", key)
     return call
 
