@@ -78,19 +78,27 @@ def media(message: Message) -> Description | None:
 
 
 def _sdp_part(body: bytes, content_type: str) -> bytes | None:
-    """The first part that is a session description (RFC 2046 §5.1)."""
+    """The first part that is a session description."""
+    found = parts(body, content_type, b"application/sdp")
+    return found[0] if found else None
+
+
+def parts(body: bytes, content_type: str, wanted: bytes) -> list[bytes]:
+    """The parts of a multipart body that are of this type, without their headers (RFC 2046 §5.1)."""
     try:
         params = parse_params(content_type.partition(";")[2].strip(" \t"))
     except SipError:
-        return None
+        return []
     boundary = params.get("boundary")
     if not boundary or len(boundary) > 70:
-        return None
+        return []
+    found: list[bytes] = []
     delimiter = b"\r\n--" + boundary.encode("latin-1")
     for part in (b"\r\n" + body).split(delimiter, MAX_PARTS)[1:]:
         head, blank, inner = part.partition(b"\r\n\r\n")
         for line in head.lower().split(b"\r\n"):
             name, _, value = line.partition(b":")
-            if blank and name.strip() == b"content-type" and value.partition(b";")[0].strip() == b"application/sdp":
-                return inner
-    return None
+            if blank and name.strip() == b"content-type" and value.partition(b";")[0].strip() == wanted:
+                found.append(inner)
+                break
+    return found

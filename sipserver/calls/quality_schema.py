@@ -8,7 +8,7 @@ Its columns:
     refreshes                       registrations that only lasted longer
     calls_begun, calls_received     by who called; both sides of a call of one's own
     calls_answered, calls_ended     of these: answered at all; over
-    calls_hung_up                   of these: ended by this party
+    calls_hung_up                   of the answered ones: ended by this party
     minutes                         of talk, from the answer to the end
     errors                          refused, failed or malformed requests
     quality_reports, devices        rows of those tables
@@ -168,7 +168,7 @@ def _activity_rows(sizes: dict[str, str]) -> str:
             arm(
                 f"calls t WHERE t.{side} IS NOT NULL", party=f"t.{side}", first="t.started_at",
                 last="coalesce(t.ended_at, t.started_at)", answered="t.answered_at IS NOT NULL",
-                ended="t.ended_at IS NOT NULL", hung_up=f"t.ended_by = '{side}'", talk_ms="t.talk_ms",
+                ended="t.ended_at IS NOT NULL", hung_up=f"t.answered_at IS NOT NULL AND t.ended_by = '{side}'", talk_ms="t.talk_ms",
                 bytes=sizes["calls"], **{how: "1"},
             )
         )  # fmt: skip

@@ -32,7 +32,6 @@ MAX_EXPIRES: Final = 86_400
 DEFAULT_EXPIRES: Final = 3_600
 
 _IF_MATCH: Final = "sip-if-match"
-_WRONG_TYPE: Final = SipError(415, "Unsupported Media Type", (f"Accept: {MEDIA_TYPE}", "Accept-Encoding: identity"))
 
 
 class Collector:
@@ -154,8 +153,14 @@ def _reports(request: Request) -> list[Report]:
     """The reports in the body; none where a PUBLISH only refreshes or removes what it published before."""
     if not request.body and request.method == "PUBLISH" and request.has(_IF_MATCH):
         return []
-    kind = (request.header(names.CONTENT_TYPE) or "").partition(";")[0].strip().lower()
+    content_type = request.header(names.CONTENT_TYPE) or ""
+    kind = content_type.partition(";")[0].strip().lower()
+    body = request.body
+    if kind.startswith("multipart/"):
+        # RFC 6035 §3.3: a body for each session; a body of ours may hold several reports.
+        body = b"\r\n".join(observe.parts(body, content_type, MEDIA_TYPE.encode()))
+        kind = MEDIA_TYPE if body else ""
     encoding = request.header(names.CONTENT_ENCODING)
     if kind != MEDIA_TYPE or (encoding is not None and encoding.lower() != "identity"):
-        raise SipError(_WRONG_TYPE.status, _WRONG_TYPE.reason, _WRONG_TYPE.headers)
-    return parse(request.body)
+        raise SipError(415, "Unsupported Media Type", (f"Accept: {MEDIA_TYPE}", "Accept-Encoding: identity"))
+    return parse(body)

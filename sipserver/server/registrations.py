@@ -49,7 +49,8 @@ class Registrations:
         """REGISTERs refused, challenges not counted."""
         self._authenticators = authenticators
         self._parties = parties
-        self._activity = activity
+        self.activity = activity
+        """Where devices and refreshes are counted."""
 
     def on_request(self, request: Request, flow: Flow, key: Key) -> None:
         """A REGISTER without a transaction."""
@@ -130,11 +131,11 @@ class Registrations:
         if party is None:
             return
         at = int(now * 1000)
-        self._activity.device(
+        self.activity.device(
             party, binding.instance, binding.user_agent, request, binding.transport, binding.host, at
         )  # fmt: skip
         if refreshed:
-            self._activity.refreshed(party, at)
+            self.activity.refreshed(party, at)
 
     def _note(self, outcome: str, binding: Binding, now: float) -> None:
         self.context.recorder.sign_in(

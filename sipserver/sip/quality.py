@@ -9,7 +9,7 @@
 
 Endpoints leave out what they like, put spaces anywhere and end lines as they please, so a report needs no more than
 its first line, a CallID and LocalMetrics. A value that is missing, cannot be read, or lies where no value can lie is
-left out: RFC 6035 has no word for "unknown", RFC 3611 has one in most of its fields (127, 0), and endpoints copy it.
+left out: RFC 6035 has no word for "unknown", RFC 3611 says 127 in many of its fields, and endpoints copy that.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _FIELDS: Final[dict[str, tuple[str, int, float, float]]] = {
     "SR": ("sample_rate", _HIGHEST, 1, 999_999), "PPS": ("packets_per_second", _INTEGER, 1, 99_999),
     "FD": ("frame_ms", _INTEGER, 1, 9_999), "FO": ("frame_octets", _INTEGER, 1, 99_999),
     "FPP": ("frames_per_packet", _INTEGER, 1, 99), "FMTP": ("format", _TEXT, 0, 0),
-    # RFC 3611 §4.7.6: 0 means that it is not known.
+    # 0 is unspecified.
     "PLC": ("loss_concealment", _INTEGER, 1, 3), "SSUP": ("silence_suppression", _TEXT, 0, 0),
     # JitterBuffer; JBA 0 is unknown, 1 reserved.
     "JBA": ("jitter_buffer_adaptive", _INTEGER, 2, 3), "JBR": ("jitter_buffer_rate", _INTEGER, 0, 15),
@@ -67,14 +67,14 @@ _FIELDS: Final[dict[str, tuple[str, int, float, float]]] = {
     "BLD": ("burst_loss_percent", _REAL, 0, 100), "BD": ("burst_ms", _INTEGER, 0, 3_600_000),
     "GLD": ("gap_loss_percent", _REAL, 0, 100), "GD": ("gap_ms", _INTEGER, 0, 3_600_000),
     "GMIN": ("gap_threshold", _INTEGER, 1, 255),
-    # Delay. RFC 3611 §4.7.3: a delay that was not measured is 0.
+    # Delay. What takes no time at all was not measured.
     "RTD": ("round_trip_ms", _REAL, 0.001, 65_535), "ESD": ("end_system_ms", _REAL, 0.001, 65_535),
     "OWD": ("one_way_ms", _REAL, 0.001, 65_535), "SOWD": ("symmetric_one_way_ms", _REAL, 0.001, 65_535),
     "IAJ": ("jitter_ms", _REAL, 0, 65_535), "MAJ": ("mean_jitter_ms", _REAL, 0, 65_535),
-    # Signal. RFC 3611 §4.7.4: 127 is unavailable.
+    # Signal. 127 is unavailable (RFC 3611 §4.7.4).
     "SL": ("signal_dbm", _INTEGER, -126, 126), "NL": ("noise_dbm", _INTEGER, -126, 126),
     "RERL": ("echo_return_loss_db", _INTEGER, 0, 126),
-    # QualityEst. RFC 3611 §4.7.5: 127 is unavailable, and a MOS is 1 to 5.
+    # QualityEst. 127 is unavailable (RFC 6035 §4.6.2.11), and a MOS is 1 to 5.
     "RLQ": ("r_lq", _REAL, 0, 120), "RCQ": ("r_cq", _REAL, 0, 120),
     "EXTRI": ("external_r_in", _REAL, 0, 120), "EXTR": ("external_r_in", _REAL, 0, 120),
     "EXTRO": ("external_r_out", _REAL, 0, 120),
@@ -84,7 +84,10 @@ _FIELDS: Final[dict[str, tuple[str, int, float, float]]] = {
     "RCQESTALG": ("r_cq_algorithm", _TEXT, 0, 0),
 }  # fmt: skip
 
-_PAIR: Final = re.compile(r'([A-Za-z][A-Za-z0-9]{0,15})[ \t]*=[ \t]*("[^"]*"|[^ \t"]*)')
+# White space may stand around the sign, so a value that is missing must not take the next name for itself.
+_PAIR: Final = re.compile(
+    r'([A-Za-z][A-Za-z0-9]{0,15})[ \t]*=[ \t]*("[^"]*"|(?![A-Za-z][A-Za-z0-9]{0,15}[ \t]*=)[^ \t"]*)'
+)
 _NUMBER: Final = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?\Z")
 _SSRC: Final = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{1,8})\Z")
 _DATE_TIME: Final = re.compile(
