@@ -54,7 +54,7 @@ _STORED: Final = (
     "source_network", "agent", "node", *METRICS,
 )  # fmt: skip
 """The columns that a row brings with it."""
-_ASKED: Final = ("known_call", "known_side", "known_party", "call_hash", "dialog_hash")
+_ASKED: Final = ("known_side", "known_party", "call_hash", "dialog_hash")
 """What the call is found by."""
 
 _GIVEN: Final = ", ".join(f"? AS {name}" for name in (*_STORED, *_ASKED))
@@ -64,45 +64,52 @@ def _calls_of(side: str) -> str:
     """The newest call of the party on this side that has one of the two Call-IDs."""
     return f"""
         SELECT * FROM (
-            SELECT latest.id, '{side}' AS side, latest.caller, latest.callee FROM (
-                SELECT id, call_id, caller, callee FROM calls
-                WHERE {side} = (SELECT known_party FROM given WHERE known_call IS NULL)
+            SELECT id, '{side}' AS side FROM (
+                SELECT id, call_id FROM calls
+                WHERE {side} = (SELECT known_party FROM given)
                 ORDER BY rowid DESC LIMIT {LATEST_CALLS}
-            ) AS latest JOIN given ON latest.call_id IN (call_hash, dialog_hash) LIMIT 1)
+            ) WHERE call_id IN ((SELECT call_hash FROM given), (SELECT dialog_hash FROM given)) LIMIT 1)
     """  # noqa: S608 - constants alone
+
+
+def _stream_of(call: str, kind: str, codec: str) -> str:
+    """A join of the latest row of the only stream that is of this kind and codec, or else of this kind."""
+    only = f"""
+        SELECT CASE WHEN min(stream) = max(stream) THEN max(number) END FROM call_media
+        WHERE call = {call} AND accepted = 1 AND kind = {kind}"""  # noqa: S608 - constants alone
+    return f"""
+    LEFT JOIN call_media ON call_media.call = {call}
+        AND call_media.number = coalesce(({only} AND codec = {codec} COLLATE NOCASE), ({only}))
+    """
 
 
 STATEMENTS: Final = (
     f"""
     INSERT INTO quality_reports (call, side, party, media, stream, {", ".join(_STORED)})
-    WITH given AS (SELECT {_GIVEN}),
+    WITH given AS MATERIALIZED (SELECT {_GIVEN}),
     found AS (
         SELECT * FROM (
-            SELECT calls.id, known_side AS side, caller, callee FROM given JOIN calls ON calls.id = known_call
-            UNION ALL {_calls_of("caller")} UNION ALL {_calls_of("callee")}
+            {_calls_of("caller")} UNION ALL {_calls_of("callee")}
         ) ORDER BY id DESC, side IS (SELECT known_side FROM given) DESC LIMIT 1
-    ),
-    streams AS (
-        SELECT call_media.number, call_media.stream,
-            ifnull(call_media.codec = given.codec COLLATE NOCASE, 0) AS same
-        FROM found JOIN call_media ON call_media.call = found.id AND call_media.accepted = 1
-            JOIN given ON given.media_kind = call_media.kind
-    ),
-    chosen AS (
-        SELECT number, stream FROM streams
-        WHERE same = (SELECT max(same) FROM streams)
-            AND (SELECT count(DISTINCT stream) FROM streams AS others
-                WHERE same = (SELECT max(same) FROM streams)) = 1
-        ORDER BY number DESC LIMIT 1
     )
-    SELECT found.id, coalesce(found.side, known_side),
-        coalesce(known_party, CASE found.side WHEN 'caller' THEN caller ELSE callee END),
-        chosen.number, chosen.stream, {", ".join(f"given.{name}" for name in _STORED)}
-    FROM given LEFT JOIN found ON 1 LEFT JOIN chosen ON 1
+    SELECT found.id, coalesce(found.side, known_side), known_party, call_media.number, call_media.stream,
+        {", ".join(f"given.{name}" for name in _STORED)}
+    FROM given LEFT JOIN found ON 1 {_stream_of("found.id", "given.media_kind", "given.codec")}
     WHERE true ON CONFLICT DO NOTHING
+    """,  # noqa: S608 - constants alone
+    # The call is known, and its BYE waits for the commit.
+    f"""
+    INSERT INTO quality_reports (call, side, party, media, stream, {", ".join(_STORED)})
+    SELECT calls.id, ?, CASE ? WHEN 'caller' THEN caller ELSE callee END, call_media.number, call_media.stream,
+        {", ".join("?" for _ in _STORED)}
+    FROM calls {_stream_of("calls.id", "?", "?")}
+    WHERE calls.id = ? ON CONFLICT DO NOTHING
     """,  # noqa: S608 - constants alone
 )
 """For the writer of ``calls.db``, after those of the recorder, so that the call is there before its reports."""
+
+_REPORT: Final = 0
+_SUMMARY: Final = 1
 
 _VIDEO_CODECS: Final = ("H26", "H.26", "VP8", "VP9", "AV1", "MP4V", "MPV", "JPEG", "THEORA")
 
@@ -205,7 +212,11 @@ class QualityRecords:
             node=self._node,
         )  # fmt: skip
         self.recorded += 1
-        return self._put(self._first, tuple([values.get(name) for name in (*_STORED, *_ASKED)]))
+        stored = tuple([values.get(name) for name in _STORED])
+        if sender.call is None:
+            return self._put(self._first + _REPORT, (*stored, *[values[name] for name in _ASKED]))
+        kind, codec, side = values["media_kind"], values.get("codec"), sender.side
+        return self._put(self._first + _SUMMARY, (side, side, *stored, kind, codec, kind, sender.call))
 
     def _ends(self, receiver: Transport, source: Transport) -> dict[str, Any]:
         return {

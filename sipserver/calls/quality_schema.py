@@ -168,8 +168,8 @@ def _activity_rows(sizes: dict[str, str]) -> str:
             arm(
                 f"calls t WHERE t.{side} IS NOT NULL", party=f"t.{side}", first="t.started_at",
                 last="coalesce(t.ended_at, t.started_at)", answered="t.answered_at IS NOT NULL",
-                ended="t.ended_at IS NOT NULL", hung_up=f"t.answered_at IS NOT NULL AND t.ended_by = '{side}'", talk_ms="t.talk_ms",
-                bytes=sizes["calls"], **{how: "1"},
+                ended="t.ended_at IS NOT NULL", hung_up=f"t.answered_at IS NOT NULL AND t.ended_by = '{side}'",
+                talk_ms="t.talk_ms", bytes=sizes["calls"], **{how: "1"},
             )
         )  # fmt: skip
         arms += [

@@ -121,7 +121,9 @@ def list_(
 @form_options
 @store_options
 def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
-    """Show the call ID, whole: its devices, its media, their quality and what happened when. The beginning of an id is enough.
+    """Show the call ID, whole: its devices, its media, their quality, and what happened when.
+
+    The beginning of an id is enough.
 
     \b
     Example:

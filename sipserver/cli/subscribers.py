@@ -24,6 +24,7 @@ from sipserver.cli.stores import (
     subscribers_without_key,
 )
 from sipserver.location.query import request_removal
+from sipserver.storage.database import StoreError
 
 DEVICES = ("agent", "transport", "network", "first_seen", "last_seen")
 COLUMNS = ("address", "name", "email", "company", "country", "disabled", "created_at")
@@ -122,9 +123,14 @@ def _activity(data_dir: Path, party: str | None) -> tuple[dict[str, Any], list[d
     path = data_dir / CALLS_FILE
     if party is None or not os.access(path, os.R_OK):
         return {}, []
-    with calls_store(data_dir) as connection:
-        activity = list_activity(connection, party)
-        return activity[0] if activity else {}, list_devices(connection, party)
+    try:
+        with calls_store(data_dir) as connection:
+            activity = list_activity(connection, party)
+            return activity[0] if activity else {}, list_devices(connection, party)
+    except StoreError as error:
+        # The subscriber is there all the same.
+        click.echo(f"sipserver: {error}", err=True)
+        return {}, []
 
 
 @subscribers.command()
