@@ -67,6 +67,8 @@ class ActivityRecords:
     def __init__(self, writer: Sink, first: int, *, key: bytes, network: NetworkPrefix) -> None:
         self.refreshes = 0
         """Refreshes counted since the start."""
+        self.lost = 0
+        """Counts that were given up, because the store did not take them for too long."""
         self._put = writer.put
         self._first = first
         self._hash = blake2b(digest_size=12, key=key)
@@ -75,13 +77,20 @@ class ActivityRecords:
         self._day = -1
         self._counts: dict[str, _Count] = {}
         self._seen: dict[tuple[str, str], tuple[int, str | None]] = {}
+        self._parties: set[str] = set()
 
     def refreshed(self, party: str, at: int) -> None:
         """A registration of this party lasts longer and is otherwise as it was."""
         day = at // 86_400_000
         if day != self._day or len(self._counts) >= MAX_COUNTED:
             self.flush()
-            self._day = day
+            if day != self._day:
+                self.lost += len(self._counts)
+                self._counts.clear()
+                self._day = day
+            elif len(self._counts) >= MAX_COUNTED:
+                self.lost += 1
+                return
         count = self._counts.get(party)
         if count is None:
             count = self._counts[party] = _Count(at)
@@ -90,14 +99,15 @@ class ActivityRecords:
         self.refreshes += 1
 
     def flush(self) -> None:
-        """Put what was counted; to be called every few seconds and at the stop."""
-        counts, self._counts = self._counts, {}
-        stamp = self._stamp
-        for party, count in counts.items():
+        """Put what was counted, to be called every few seconds and at the stop; what the queue does not take waits."""
+        counts, stamp = self._counts, self._stamp
+        while counts:
+            party, count = next(iter(counts.items()))
             first_at = stamp(count.first_at) or ""
-            self._put(
-                self._first + _DAY, (party, first_at[:10], count.refreshes, first_at, stamp(count.last_at))
-            )  # fmt: skip
+            row = party, first_at[:10], count.refreshes, first_at, stamp(count.last_at)
+            if not self._put(self._first + _DAY, row):
+                return
+            del counts[party]
 
     def device(
         self, party: str, instance: str | None, agent: str | None, request: Message, transport: str, host: str, at: int
@@ -109,6 +119,7 @@ class ActivityRecords:
             return
         if len(self._seen) >= MAX_DEVICES:
             self._seen.clear()
+            self._parties.clear()
         self._seen[party, name] = at, agent
         digest = self._hash.copy()
         digest.update(name.encode("utf-8", "replace"))
@@ -120,7 +131,11 @@ class ActivityRecords:
                 _list(request, names.SUPPORTED), transport, self._network(host), when, when,
             ),
         )  # fmt: skip
-        self._put(self._first + _OLD_DEVICES, (party,))
+        if seen is None:
+            # Most have one device, and then there is nothing to look for.
+            if party in self._parties:
+                self._put(self._first + _OLD_DEVICES, (party,))
+            self._parties.add(party)
 
 
 def _list(message: Message, name: str) -> str | None:

@@ -69,6 +69,7 @@ def _calls_and_registrations(it: Measured) -> None:
     add("registrations_accepted", "REGISTERs answered 200", lambda: registrations.accepted)
     add("registrations_refused", "REGISTERs refused after they could be read", lambda: registrations.refused)
     add("registrations_refreshed", "Registrations that only lasted longer", lambda: registrations.activity.refreshes)
+    add("refreshes_lost", "Counts of refreshes given up", lambda: registrations.activity.lost)
     add("quality_accepted", "Requests with quality reports answered 200", lambda: it.proxying.collector.accepted)
     add("quality_refused", "Requests with quality reports not taken", lambda: it.proxying.collector.refused)
     add("bindings", "Contacts of all addresses", lambda: it.location.count, "gauge")

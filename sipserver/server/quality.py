@@ -3,7 +3,7 @@
 A report is kept for good, so there is no state that could expire: whatever lifetime a PUBLISH asks for is granted, and
 one that only refreshes or removes its state (RFC 3903 §4.1: no body) is answered 200 and changes nothing. The same
 report sent twice is one row. When the store fails or takes too long the answer is 503 with Retry-After, and never a
-false 200.
+false 200: unlike the answers of calls (``server.gate``) these can be asked for again.
 """
 
 from __future__ import annotations

@@ -76,6 +76,27 @@ def test_many_parties_are_written_early(store: Store, activity: ActivityRecords)
     assert len(store.rows) == records.MAX_COUNTED
 
 
+def test_counts_wait_for_a_store_that_takes_nothing(
+    store: Store, activity: ActivityRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.room = 0
+    activity.refreshed("p_a", T)
+    activity.flush()
+    activity.refreshed("p_a", T + 1)
+    store.room = 10
+    activity.flush()
+    assert days(store) == [("p_a", "2026-11-23", 2)]
+    assert activity.lost == 0
+    # Not for ever, though, nor all of them.
+    store.room = 0
+    monkeypatch.setattr(records, "MAX_COUNTED", 2)
+    for party in ("p_a", "p_b", "p_c"):
+        activity.refreshed(party, T + 2)
+    assert activity.lost == 1
+    activity.refreshed("p_a", T + DAY)
+    assert activity.lost == 3
+
+
 def test_device_and_what_it_says_of_itself(store: Store, activity: ActivityRecords) -> None:
     request = register("Allow: INVITE, BYE, ACK", "Allow: CANCEL", "Supported: path, outbound")
     activity.device("p_a", INSTANCE, "Set 1.0", request, "TCP", "192.0.2.7", T)

@@ -163,27 +163,3 @@ class TestShortTimerC:
         assert (row["outcome"], row["ended_by"]) == ("no_answer", "server")
         assert abs(row["ring_ms"] - (ended - rang) * 1000) < TOLERANCE_MS
         assert row["talk_ms"] is None
-
-
-def test_statistics_of_the_endpoints_are_on_record(
-    server: ServerProcess, tmp_path: Path, transport: str
-) -> None:
-    with (
-        Baresip(tmp_path, "bob", server.port, transport=transport, statistics=True) as bob,
-        Baresip(tmp_path, "alice", server.port, transport=transport, statistics=True) as alice,
-    ):
-        alice.dial(bob.address)
-        alice.wait("CALL_ESTABLISHED")
-        time.sleep(2.0)
-        alice.hang_up()
-        row = only_call(server, transport)
-        reports = server.rows("SELECT * FROM quality_reports WHERE direction = 'local' ORDER BY rowid")
-    assert {(each["call"], each["format"], each["kind"]) for each in reports} == {(row["id"], "x-rtp-stat", "summary")}
-    first = reports[0]
-    assert (first["side"], first["source"], first["party"]) == ("caller", "bye", server.party("alice"))
-    # Audio is the first stream.
-    assert (first["media_kind"], first["stream"]) == ("audio", 0)
-    # Twenty milliseconds a packet.
-    assert 50 < first["packets_received"] < 200
-    assert first["packets_lost"] == 0
-    assert first["jitter_ms"] is not None

@@ -6,10 +6,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from sipserver.sip.message import Response
+from support import baresip
+from support.baresip import Baresip
 from support.pen import DOMAIN
 from support.phone import Phone
 from support.server import Row, ServerProcess, sipserver
@@ -252,3 +255,27 @@ def test_refreshes_are_counted_and_make_no_row_each(made: Call) -> None:
     (device,) = made.server.rows("SELECT * FROM devices")
     assert (device["agent"], device["allow"], device["named"]) == ("Set 1.0", "ACK, INVITE", 0)
     made.server.stop()
+
+
+@pytest.mark.skipif(bool(baresip.why_not()), reason=baresip.why_not())
+def test_statistics_of_real_endpoints_are_on_record(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("alice", "bob")
+    with (
+        Baresip(tmp_path, "bob", server.port, statistics=True),
+        Baresip(tmp_path, "alice", server.port, statistics=True) as alice,
+    ):
+        alice.dial(f"sip:bob@{DOMAIN}")
+        alice.wait("CALL_ESTABLISHED")
+        # It tells of them once a sender report has come with packets in it, after five seconds (RFC 3550 §6.2).
+        time.sleep(7)
+        alice.hang_up()
+        (call,) = server.ended_calls()
+    reports = server.rows("SELECT * FROM quality_reports WHERE direction = 'local' ORDER BY rowid")
+    assert {(row["call"], row["format"], row["kind"]) for row in reports} == {(call["id"], "x-rtp-stat", "summary")}
+    first = reports[0]
+    assert (first["side"], first["source"], first["party"]) == ("caller", "bye", server.party("alice"))
+    # Audio is the first stream; twenty milliseconds a packet.
+    assert (first["media_kind"], first["stream"], first["packets_lost"]) == ("audio", 0, 0)
+    assert 100 < first["packets_received"] < 2_000
+    assert first["jitter_ms"] is not None
+    assert abs(first["duration_ms"] - call["talk_ms"]) < 2_000

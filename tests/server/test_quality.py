@@ -97,6 +97,16 @@ def test_failing_store_is_503_and_nothing_is_kept(server: Server) -> None:
     assert count(server) == 0
 
 
+def test_full_queue_is_503(server: Server) -> None:
+    alice = Device(server, "alice")
+    data = publish(alice)
+    writer = server.service.calls_writer
+    room, writer._room = writer._room, 0
+    assert alice.ask(data).status == 503
+    writer._room = room
+    assert count(server) == 0
+
+
 def test_more_than_so_many_a_minute_are_503(server: Server) -> None:
     alice, bob = Device(server, "alice"), Device(server, "bob", port=5080)
     answers = [alice.ask(publish(alice, body=BODY % number)).status for number in range(quality.PER_MINUTE + 1)]
