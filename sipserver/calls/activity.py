@@ -64,7 +64,16 @@ class ActivityRecords:
     Times are UNIX milliseconds. ``key`` keys the hash of what names a device.
     """
 
-    def __init__(self, writer: Sink, first: int, *, key: bytes, network: NetworkPrefix) -> None:
+    def __init__(
+        self,
+        writer: Sink,
+        first: int,
+        *,
+        key: bytes,
+        network: NetworkPrefix,
+        max_counted: int = MAX_COUNTED,
+        max_devices: int = MAX_DEVICES,
+    ) -> None:
         self.refreshes = 0
         """Refreshes counted since the start."""
         self.lost = 0
@@ -73,6 +82,8 @@ class ActivityRecords:
         self._first = first
         self._hash = blake2b(digest_size=12, key=key)
         self._network = network
+        self._max_counted = max_counted
+        self._max_devices = max_devices
         self._stamp = Stamp()
         self._day = -1
         self._counts: dict[str, _Count] = {}
@@ -82,13 +93,13 @@ class ActivityRecords:
     def refreshed(self, party: str, at: int) -> None:
         """A registration of this party lasts longer and is otherwise as it was."""
         day = at // 86_400_000
-        if day != self._day or len(self._counts) >= MAX_COUNTED:
+        if day != self._day or len(self._counts) >= self._max_counted:
             self.flush()
             if day != self._day:
                 self.lost += len(self._counts)
                 self._counts.clear()
                 self._day = day
-            elif len(self._counts) >= MAX_COUNTED:
+            elif len(self._counts) >= self._max_counted:
                 self.lost += 1
                 return
         count = self._counts.get(party)
@@ -101,8 +112,7 @@ class ActivityRecords:
     def flush(self) -> None:
         """Put what was counted, to be called every few seconds and at the stop; what the queue does not take waits."""
         counts, stamp = self._counts, self._stamp
-        while counts:
-            party, count = next(iter(counts.items()))
+        for party, count in list(counts.items()):
             first_at = stamp(count.first_at) or ""
             row = party, first_at[:10], count.refreshes, first_at, stamp(count.last_at)
             if not self._put(self._first + _DAY, row):
@@ -117,7 +127,7 @@ class ActivityRecords:
         seen = self._seen.get((party, name))
         if seen is not None and seen[1] == agent and abs(at - seen[0]) < SEEN_EVERY_MS:
             return
-        if len(self._seen) >= MAX_DEVICES:
+        if len(self._seen) >= self._max_devices:
             self._seen.clear()
             self._parties.clear()
         self._seen[party, name] = at, agent

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from sipserver.calls import activity as records
 from sipserver.calls.activity import ActivityRecords
 from sipserver.calls.events import CALLEE, CALLER, Answered, Ended, Failed, Placed, Tried
 from sipserver.calls.quality import PUBLISH, Sender
@@ -70,15 +69,15 @@ def test_row_that_is_written_again_counts_once(store: Store, activity: ActivityR
     assert days(store) == [("p_a", "2026-11-23", 1)]
 
 
-def test_many_parties_are_written_early(store: Store, activity: ActivityRecords) -> None:
-    for number in range(records.MAX_COUNTED + 1):
+def test_many_parties_are_written_early(store: Store, recorder: Recorder) -> None:
+    activity = activity_records(store, recorder, max_counted=5)
+    for number in range(6):
         activity.refreshed(f"p_{number}", T)
-    assert len(store.rows) == records.MAX_COUNTED
+    assert len(store.rows) == 5
 
 
-def test_counts_wait_for_a_store_that_takes_nothing(
-    store: Store, activity: ActivityRecords, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counts_wait_for_a_store_that_takes_nothing(store: Store, recorder: Recorder) -> None:
+    activity = activity_records(store, recorder, max_counted=2)
     store.room = 0
     activity.refreshed("p_a", T)
     activity.flush()
@@ -89,7 +88,6 @@ def test_counts_wait_for_a_store_that_takes_nothing(
     assert activity.lost == 0
     # Not for ever, though, nor all of them.
     store.room = 0
-    monkeypatch.setattr(records, "MAX_COUNTED", 2)
     for party in ("p_a", "p_b", "p_c"):
         activity.refreshed(party, T + 2)
     assert activity.lost == 1
@@ -143,10 +141,8 @@ def test_party_has_a_bounded_number_of_devices(store: Store, activity: ActivityR
     assert {row["agent"] for row in store.all("devices")} == {f"Set {number}" for number in range(10, 60)}
 
 
-def test_memory_of_devices_is_bounded(
-    store: Store, activity: ActivityRecords, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(records, "MAX_DEVICES", 3)
+def test_memory_of_devices_is_bounded(store: Store, recorder: Recorder) -> None:
+    activity = activity_records(store, recorder, max_devices=3)
     for number in range(8):
         activity.device("p_a", f"urn:x:{number}", None, register(), "UDP", "192.0.2.7", T)
     assert len(activity._seen) <= 3

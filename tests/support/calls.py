@@ -80,7 +80,7 @@ def quality_records(store: Store, calls: Recorder) -> QualityRecords:
     )  # fmt: skip
 
 
-def activity_records(store: Store, calls: Recorder) -> ActivityRecords:
+def activity_records(store: Store, calls: Recorder, **options: Any) -> ActivityRecords:
     """What puts devices and refreshes into this store."""
     first = len(CALL_STATEMENTS) + len(quality.STATEMENTS)
-    return ActivityRecords(store, first, key=b"k" * 32, network=calls.network)
+    return ActivityRecords(store, first, key=b"k" * 32, network=calls.network, **options)
