@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from sipserver.calls.quality_schema import ACTIVITY_COLUMNS
 from sipserver.calls.times import Stamp
 from sipserver.storage.database import sqlite
 
@@ -68,7 +69,8 @@ def list_calls(
 
 
 def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
-    """One call by its id, or by the beginning of it that no other has; with ``branches``, ``media`` and ``events``.
+    """One call by its id, or by the beginning of it that no other has; with ``branches``, ``media``,
+    ``quality`` and ``events``.
 
     None where there is none; raises LookupError where several begin so.
     """
@@ -84,8 +86,24 @@ def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
     key = (call["id"],)
     call["branches"] = _records(connection, "SELECT * FROM call_branches WHERE call = ? ORDER BY branch", key)
     call["media"] = _records(connection, "SELECT * FROM call_media WHERE call = ? ORDER BY number", key)
+    call["quality"] = _records(connection, "SELECT * FROM quality_reports WHERE call = ? ORDER BY rowid", key)
     call["events"] = _records(connection, "SELECT * FROM call_events WHERE call = ? ORDER BY number", key)
     return call
+
+
+def list_activity(connection: sqlite.Connection, party: str | None = None) -> list[Record]:
+    """``v_activity`` of one party, by the indices that there are; of everybody, those seen last first, for None."""
+    if party is None:
+        return _records(connection, "SELECT * FROM v_activity ORDER BY last_seen DESC", ())
+    query = f"SELECT {ACTIVITY_COLUMNS} FROM activity_rows WHERE party = ? GROUP BY party"  # noqa: S608 - a constant
+    return _records(connection, query, (party,))
+
+
+def list_devices(connection: sqlite.Connection, party: str | None = None) -> list[Record]:
+    """The devices of one party, or of everybody for None, those seen last first."""
+    if party is None:
+        return _records(connection, "SELECT * FROM devices ORDER BY last_seen DESC", ())
+    return _records(connection, "SELECT * FROM devices WHERE party = ? ORDER BY last_seen DESC", (party,))
 
 
 def _records(connection: sqlite.Connection, query: str, values: Any) -> list[Record]:

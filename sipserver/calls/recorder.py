@@ -326,13 +326,17 @@ class Recorder:
     def _write(self, row: Row) -> bool:
         return self._writes[type(row)](row)
 
+    def hash_call_id(self, call_id: str) -> str:
+        """A SIP Call-ID as ``calls.call_id`` has it."""
+        digest = self._call_id_hash.copy()
+        digest.update(call_id.encode("latin-1", "replace"))
+        return digest.hexdigest()
+
     def _insert_call(self, row: InsertCall) -> bool:
-        call_id = self._call_id_hash.copy()
-        call_id.update(row.call_id.encode("latin-1", "replace"))
         return self._put(
             _CALL,
             (
-                row.id, call_id.hexdigest(), row.caller, row.callee, self._stamp(row.started_at), row.agent,
+                row.id, self.hash_call_id(row.call_id), row.caller, row.callee, self._stamp(row.started_at), row.agent,
                 row.transport, row.network, row.offered_video, self._node,
                 *row.place[:5], self._stamp(row.place.until),
             ),

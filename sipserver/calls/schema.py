@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sipserver.calls import quality_schema
 from sipserver.storage.migrations import Database, Migrations
 
 MIGRATIONS = Migrations("calls")
@@ -217,3 +218,7 @@ def m002_location(database: Database) -> None:
     """Cities, until when a place may be kept, and all of it in the views."""
     for statement in _PLACES:
         database.execute(statement)
+@MIGRATIONS()
+def m003_quality(database: Database) -> None:
+    """Quality reports, devices, refreshes by day, activity by party."""
+    quality_schema.create(database)

@@ -25,6 +25,10 @@ COLUMNS = ("started_at", "caller", "callee", "outcome", "talk", "video", "id")
 PARTS = {
     "branches": ("branch", "tried_at", "ringing_at", "answered_at", "ended_at", "status", "outcome", "agent"),
     "media": ("stream", "kind", "codec", "direction", "resolution", "from_at", "to_at"),
+    "quality": (
+        "side", "direction", "kind", "stream", "codec", "loss_percent", "packets_lost", "jitter_ms", "round_trip_ms",
+        "mos_lq", "mos_cq", "format",
+    ),
     "events": ("at", "kind", "side", "status", "detail"),
 }
 
@@ -117,7 +121,9 @@ def list_(
 @form_options
 @store_options
 def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
-    """Show the call ID, whole: its devices, its media and what happened when. The beginning of an id is enough.
+    """Show the call ID, whole: its devices, its media, their quality, and what happened when.
+
+    The beginning of an id is enough.
 
     \b
     Example:

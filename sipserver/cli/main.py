@@ -18,6 +18,7 @@ COMMANDS = {
     "subscribers": "sipserver.cli.subscribers:subscribers",
     "bindings": "sipserver.cli.bindings:bindings",
     "calls": "sipserver.cli.calls:calls",
+    "activity": "sipserver.cli.activity:activity",
     "check": "sipserver.cli.check:check",
 }
 

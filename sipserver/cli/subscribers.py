@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sipserver.accounts.subscribers import Subscriber, Subscribers, subscriber_address
-from sipserver.cli.output import Form, fields, form_options, plain, show_rows
-from sipserver.cli.stores import LOCATION_FILE, store_options, subscribers_store, subscribers_without_key
+from sipserver.calls.query import list_activity, list_devices
+from sipserver.cli.output import Form, fields, form_options, plain, show_rows, table
+from sipserver.cli.stores import (
+    CALLS_FILE,
+    LOCATION_FILE,
+    calls_store,
+    store_options,
+    subscribers_store,
+    subscribers_without_key,
+)
 from sipserver.location.query import request_removal
+from sipserver.storage.database import StoreError
 
+DEVICES = ("agent", "transport", "network", "first_seen", "last_seen")
 COLUMNS = ("address", "name", "email", "company", "country", "disabled", "created_at")
 
 password_option = click.option(
@@ -84,18 +96,41 @@ def list_(form: Form | None, data_dir: Path) -> None:
 @form_options
 @store_options
 def show(address: str, form: Form | None, data_dir: Path) -> None:
-    """Show what is known about the subscriber ADDRESS.
+    """Show what is known about the subscriber ADDRESS, what it did, and with which devices.
 
     \b
     Example:
       sipserver subscribers show alice@example.test
     """
     with subscribers_without_key(data_dir, readonly=True) as store:
-        row = asdict(store.show(address))
-    if form is None:
-        click.echo(fields(row))
-    else:
+        row: dict[str, Any] = asdict(store.show(address))
+    activity, devices = _activity(data_dir, row["party"])
+    if form == "json":
+        show_rows([{**row, "activity": activity or None, "devices": devices}], form, COLUMNS, "")
+        return
+    # The party and the number of devices stand in both.
+    row = {**row, **{name: value for name, value in activity.items() if name not in row}}
+    if form == "csv":
         show_rows([row], form, COLUMNS, "")
+        return
+    click.echo(fields(row))
+    if devices:
+        click.echo(f"\ndevices\n{table(devices, DEVICES)}")
+
+
+def _activity(data_dir: Path, party: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the call record has of this party; nothing where there is no record yet, or none that may be read."""
+    path = data_dir / CALLS_FILE
+    if party is None or not os.access(path, os.R_OK):
+        return {}, []
+    try:
+        with calls_store(data_dir) as connection:
+            activity = list_activity(connection, party)
+            return activity[0] if activity else {}, list_devices(connection, party)
+    except StoreError as error:
+        # The subscriber is there all the same.
+        click.echo(f"sipserver: {error}", err=True)
+        return {}, []
 
 
 @subscribers.command()

@@ -22,6 +22,8 @@ from sipserver.sip.effects import Effect
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request
+from sipserver.sip.quality import EVENT as QUALITY_EVENT
+from sipserver.sip.quality import MEDIA_TYPE as QUALITY_TYPE
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address
 
@@ -29,8 +31,10 @@ FORWARD: Final = "forward"
 """``Plan.kind``: the request goes on to the targets."""
 ANSWER: Final = "answer"
 """``Plan.kind``: this server is who was asked; it answers 200 with ``Plan.headers``."""
+COLLECT: Final = "collect"
+"""``Plan.kind``: a report of quality to this server (RFC 6035); ``Plan.caller`` sent it."""
 
-ALLOW: Final = "Allow: OPTIONS, REGISTER"
+ALLOW: Final = "Allow: NOTIFY, OPTIONS, PUBLISH, REGISTER"
 """What this server itself does, as opposed to what it passes on."""
 
 _KNOWN_METHODS: Final = frozenset(
@@ -38,6 +42,7 @@ _KNOWN_METHODS: Final = frozenset(
 )
 # RFC 3261 §16.6 step 4: a method that is not known may form a dialog, so only these go without Record-Route.
 _NO_DIALOG: Final = frozenset(("ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "PRACK"))
+_REPORTING: Final = frozenset(("PUBLISH", "NOTIFY"))
 _LOOP_HEADERS: Final = frozenset((names.ROUTE, names.PROXY_REQUIRE, names.PROXY_AUTHORIZATION))
 
 
@@ -233,6 +238,8 @@ def admit_new(
     if method == "INVITE":
         yield CallPlaced(identity, plan.callee if plan.callee is not None or for_us else uri.aor())
     check_identity(request, identity)
+    if method in _REPORTING and (for_us or plan.callee is not None) and is_report(request, for_us):
+        return plan_collect(plan)
     if for_us:
         raise _not_for_us(method)
     relayed = identity is not None and settings.outbound
@@ -506,7 +513,31 @@ def _preference(target: Target) -> int:
 def plan_answer(plan: Plan, settings: Settings) -> Plan:
     """RFC 3261 §11.2: what this server says of itself when it is asked."""
     plan.kind = ANSWER
-    plan.headers = (ALLOW, "Accept: application/sdp", f"Supported: {', '.join(settings.supported)}")
+    plan.headers = (
+        ALLOW, f"Allow-Events: {QUALITY_EVENT}", f"Accept: application/sdp, {QUALITY_TYPE}",
+        f"Supported: {', '.join(settings.supported)}",
+    )  # fmt: skip
+    return plan
+
+
+def is_report(request: Request, for_us: bool) -> bool:
+    """Whether a PUBLISH or NOTIFY brings a report of quality: that ends here, whichever of our addresses it names.
+
+    Raises SipError(489) for another event that is published to this server itself (RFC 3903 §6 step 2).
+    """
+    event = (request.header(names.EVENT) or "").partition(";")[0].strip().lower()
+    if event == QUALITY_EVENT:
+        return True
+    if for_us and request.method == "PUBLISH":
+        raise SipError(489, "Bad Event", (f"Allow-Events: {QUALITY_EVENT}",))
+    return False
+
+
+def plan_collect(plan: Plan) -> Plan:
+    """RFC 6035 §6: reports are taken from whom one knows. No Route leads past this server."""
+    if plan.caller is None or plan.routes:
+        raise SipError(403, "Forbidden")
+    plan.kind = COLLECT
     return plan
 
 

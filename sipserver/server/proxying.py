@@ -14,6 +14,7 @@ from sipserver.proxy.forward import next_hop, stateless
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
 from sipserver.proxy.route import (
     ANSWER,
+    COLLECT,
     CallPlaced,
     Examined,
     NeedTargets,
@@ -30,6 +31,7 @@ from sipserver.registrar.binding import Binding
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
+from sipserver.server.quality import Collector
 from sipserver.server.timers import TimerQueue
 from sipserver.server.transactions import ServerTransaction
 from sipserver.server.watch import CallWatch
@@ -59,6 +61,7 @@ class Proxying:
         finder: FlowFinder,
         dialogs: DialogTable,
         timers: TimerQueue,
+        collector: Collector,
     ) -> None:
         self.context = context
         self.settings = settings
@@ -68,6 +71,7 @@ class Proxying:
         self.timers = timers
         self.finder = finder
         self.minter = minter
+        self.collector = collector
         self.forwarded = 0
         """Requests that went on to at least one target."""
         self.targets = RemoteTargets()
@@ -99,6 +103,10 @@ class Proxying:
             return
         except SipError as error:
             self._refuse(request, flow, key, _Refused(error, ""))
+            return
+        if plan.kind == COLLECT:
+            assert plan.caller is not None, "a report without a sender"
+            self.collector.collect(request, flow, key, plan.caller)
             return
         transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         if plan.kind == ANSWER:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sipserver.accounts.credentials import CredentialCache
 from sipserver.accounts.parties import Parties
+from sipserver.calls.activity import ActivityRecords
 from sipserver.calls.places import Place
 from sipserver.location.base import Location
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change
@@ -40,6 +41,7 @@ class Registrations:
         credentials: CredentialCache,
         location: Location,
         parties: Parties,
+        activity: ActivityRecords,
         locator: Locator | None = None,
     ) -> None:
         self.context = context
@@ -53,6 +55,8 @@ class Registrations:
         self._authenticators = authenticators
         self._parties = parties
         self._locator = locator or Locator(LocationSettings(), context.wall_clock)
+        self.activity = activity
+        """Where devices and refreshes are counted."""
 
     def on_request(self, request: Request, flow: Flow, key: Key) -> None:
         """A REGISTER without a transaction."""
@@ -84,13 +88,15 @@ class Registrations:
             self._locator.gone(binding)
 
     def note_changes(self, registered: Registered, request: Request, now: float) -> None:
-        """What this REGISTER changed, for the record and the log; a refresh from the same place is neither."""
+        """What this REGISTER changed, for the record and the log; a refresh from the same place is only counted."""
         for change in registered.changes:
             binding = change.after or change.before
             assert binding is not None, "a change of nothing"
+            is_new = change.kind == ADDED or _moved(change)
             if change.after is not None:
                 self._locator.declare(change.after, request)
-            if change.kind == ADDED or _moved(change):
+                self._note_device(binding, now, request, refreshed=not is_new)
+            if is_new:
                 self._note("bound", binding, now)
             elif change.kind == REMOVED:
                 self._note("unbound", binding, now)
@@ -130,6 +136,17 @@ class Registrations:
             return self._parties.party(address) if address is not None else None
         except StoreError:
             return None
+
+    def _note_device(self, binding: Binding, now: float, request: Request, *, refreshed: bool) -> None:
+        party = self.party(binding.aor)
+        if party is None:
+            return
+        at = int(now * 1000)
+        self.activity.device(
+            party, binding.instance, binding.user_agent, request, binding.transport, binding.host, at
+        )  # fmt: skip
+        if refreshed:
+            self.activity.refreshed(party, at)
 
     def _note(self, outcome: str, binding: Binding, now: float) -> None:
         place = self._locator.of_binding(binding)

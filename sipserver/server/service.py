@@ -17,6 +17,10 @@ from sipserver.accounts.schema import FILE as ACCOUNTS_FILE
 from sipserver.accounts.schema import open_accounts, open_keyring
 from sipserver.calls import recovery
 from sipserver.calls import schema as calls_schema
+from sipserver.calls.activity import STATEMENTS as ACTIVITY_STATEMENTS
+from sipserver.calls.activity import ActivityRecords
+from sipserver.calls.quality import STATEMENTS as QUALITY_STATEMENTS
+from sipserver.calls.quality import QualityRecords
 from sipserver.calls.recorder import STATEMENTS as CALL_STATEMENTS
 from sipserver.calls.recorder import Recorder
 from sipserver.location.sqlite import SqliteLocation
@@ -32,6 +36,7 @@ from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
 from sipserver.server.measures import Measured, publish
 from sipserver.server.proxying import Proxying
+from sipserver.server.quality import Collector
 from sipserver.server.registrations import Registrations
 from sipserver.server.timers import TimerQueue
 from sipserver.server.tokens import Tokens
@@ -48,6 +53,8 @@ from sipserver.transport.resolver import Resolver, ResolverSettings
 
 CALLS_FILE: Final = "calls.db"
 LOCATION_FILE: Final = "location.db"
+ALL_STATEMENTS: Final = (*CALL_STATEMENTS, *QUALITY_STATEMENTS, *ACTIVITY_STATEMENTS)
+"""Of the writer of ``calls.db``."""
 CALLS_MODE: Final = 0o640
 """Analysts of the server's group may read what happened; who people are is for the server alone."""
 
@@ -81,7 +88,7 @@ class Service:
         keyring = self._open_accounts(data_dir)
         self.log = make_log(self.parties.party)
         self.recovered = self._recover(data_dir / CALLS_FILE)
-        self.calls_writer = self._writer(data_dir / CALLS_FILE, CALL_STATEMENTS, keep_failed=True, mode=CALLS_MODE)
+        self.calls_writer = self._writer(data_dir / CALLS_FILE, ALL_STATEMENTS, keep_failed=True, mode=CALLS_MODE)
         self.location = self._open_location(data_dir / LOCATION_FILE)
         tokens = Tokens()
         self.recorder = Recorder(
@@ -92,6 +99,7 @@ class Service:
             network=settings.network_prefix(config),
             max_open_calls=config.limits.calls,
         )
+        self._keep_quality_and_activity(keyring, tokens)
         self.transports = transports or Transports()
         self.timers = TimerQueue(loop.time, loop.call_at, self._batch_end)
         self.transactions = TransactionLayer(
@@ -112,6 +120,16 @@ class Service:
             )
         )  # fmt: skip
 
+    def _keep_quality_and_activity(self, keyring: Keyring, tokens: Tokens) -> None:
+        """What stands in ``calls.db`` beside calls."""
+        writer, network = self.calls_writer, self.recorder.network
+        self.quality = QualityRecords(
+            writer, len(CALL_STATEMENTS), node=self.config.node, call_id_hash=self.recorder.hash_call_id,
+            digest_key=keyring.derive("quality-report"), random=tokens.bytes10, network=network,
+        )  # fmt: skip
+        first = len(CALL_STATEMENTS) + len(QUALITY_STATEMENTS)
+        self.activity = ActivityRecords(writer, first, key=keyring.derive("device"), network=network)
+
     def _wire(self, keyring: Keyring) -> None:
         """The registrar's and the proxy's side, and the driver over both."""
         config, clock = self.config, self._clock
@@ -120,9 +138,11 @@ class Service:
         locator = self.whereabouts.locator
         self.registrations = Registrations(
             self.context, settings.registrar(config), authenticators, self.credentials, self.location, self.parties,
-            locator,
+            self.activity, locator,
         )  # fmt: skip
-        self.watch = CallWatch(self.recorder, self.parties, self.credentials.exists, self.log, clock, locator)
+        self.watch = CallWatch(
+            self.recorder, self.quality, self.parties, self.credentials.exists, self.log, clock, locator
+        )
         self.dialogs = DialogTable()
         # The resolver calls back through the driver's batch end, which exists only below.
         self.driver = Driver(self.context, self.registrations, self._batch_end)
@@ -139,6 +159,7 @@ class Service:
             FlowFinder(self.transports, self.resolver, self.dialogs),
             self.dialogs,
             self.timers,
+            Collector(self.context, self.calls_writer, self.timers, self.quality, self.watch.party),
         )
         self.driver.use_proxy(self.proxying)
         self.transactions.on_ack = self.driver.on_ack
@@ -195,6 +216,7 @@ class Service:
         if self._ticks % 5 == 0:
             self.recorder.alive(self._now_ms())
             self.recorder.forget_places(self._now_ms())
+            self.activity.flush()
         if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
             gc.collect()
 
@@ -220,6 +242,7 @@ class Service:
             await asyncio.sleep(0.02)
         # Sign-ins that wait for a place are written without.
         await self.whereabouts.close()
+        self.activity.flush()
         self.recorder.stopped(self._now_ms())
         self._batch_end()
         await self.resolver.close()

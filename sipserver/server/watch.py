@@ -31,14 +31,18 @@ from sipserver.calls.events import (
 )
 from sipserver.calls.machine import Call
 from sipserver.calls.places import Place
+from sipserver.calls.quality import BYE, BYE_RESPONSE, QualityRecords, Sender
 from sipserver.calls.recorder import Recorder
 from sipserver.proxy import fork
 from sipserver.proxy.fork import CallEvent
+from sipserver.proxy.record_route import other_side
 from sipserver.server.context import RETRY_LATER
 from sipserver.server.locating import Locator, Settings
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Message, Request
+from sipserver.sip.rtpstat import HEADERS as SUMMARY_HEADERS
+from sipserver.sip.rtpstat import summaries
 from sipserver.sip.sdp import Description
 from sipserver.storage.database import StoreError
 from sipserver.telemetry.log import Log
@@ -53,6 +57,7 @@ class CallWatch:
     def __init__(
         self,
         recorder: Recorder,
+        quality: QualityRecords,
         parties: Parties,
         is_subscriber: Callable[[str], bool],
         log: Log,
@@ -60,6 +65,7 @@ class CallWatch:
         locator: Locator | None = None,
     ) -> None:
         self._recorder = recorder
+        self._quality = quality
         self._parties = parties
         self._is_subscriber = is_subscriber
         self._log = log
@@ -97,8 +103,8 @@ class CallWatch:
                 at=at,
                 key=key,
                 call_id=request.call_id,
-                caller=self._party(caller),
-                callee=self._party(callee),
+                caller=self.party(caller),
+                callee=self.party(callee),
                 agent=observe.agent(request),
                 transport=flow.transport,
                 network=self._recorder.network(flow.host),
@@ -120,7 +126,10 @@ class CallWatch:
         call = self._recorder.find(key)
         if call is None:
             return
-        made = self._makers[event.kind](event, int(self._clock() * 1000))
+        at = int(self._clock() * 1000)
+        if event.kind == fork.ENDED:
+            self._summarized(call, event, at)
+        made = self._makers[event.kind](event, at)
         if made is not None:
             self._record(key, made)
         if isinstance(made, Tried):
@@ -215,13 +224,25 @@ class CallWatch:
         request = event.request
         return Ended(at, event.side or SERVER, reason=observe.reason(request) if request is not None else None)
 
+    def _summarized(self, call: Call, event: CallEvent, at: int) -> None:
+        """What the endpoints say of their media in the BYE and in its response."""
+        side = event.side or CALLER
+        for message, source, sender_side in (
+            (event.request, BYE, side), (event.message, BYE_RESPONSE, other_side(side)),
+        ):  # fmt: skip
+            if message is None or SUMMARY_HEADERS.isdisjoint(message.names):
+                continue
+            sender = Sender(source, observe.agent(message), call=call.id, side=sender_side)
+            for summary in summaries(message):
+                self._quality.summary(summary, sender, at)
+
     @staticmethod
     def _agent_and_media(message: Message | None) -> tuple[str | None, Description | None]:
         if message is None:
             return None, None
         return observe.agent(message), observe.media(message)
 
-    def _party(self, address: str | None) -> str | None:
+    def party(self, address: str | None) -> str | None:
         """The party of an address: made at first need, but never for an address of ours that nobody has."""
         if address is None:
             return None

@@ -374,7 +374,7 @@ def test_options_to_the_server_itself_is_answered() -> None:
     for uri in ("sip:example.test", "sip:192.0.2.10"):
         plan = World().admit(request("OPTIONS", uri, from_=STRANGER))
         assert plan.kind == ANSWER
-        assert [line.partition(":")[0] for line in plan.headers] == ["Allow", "Accept", "Supported"]
+        assert [line.partition(":")[0] for line in plan.headers] == ["Allow", "Allow-Events", "Accept", "Supported"]
 
 
 @pytest.mark.parametrize(("method", "status"), [("INVITE", 405), ("MESSAGE", 405), ("FOO", 501)])

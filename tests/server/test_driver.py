@@ -135,7 +135,7 @@ def test_options_for_the_server_is_answered(server: Server) -> None:
     assert challenge.status == 407
     answer = alice.ask(alice.signed("OPTIONS", ""))
     assert answer.status == 200
-    assert answer.header("allow") == "OPTIONS, REGISTER"
+    assert answer.header("allow") == "NOTIFY, OPTIONS, PUBLISH, REGISTER"
     assert answer.header("server") == "sipserver"
 
 

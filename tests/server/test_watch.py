@@ -15,7 +15,7 @@ from sipserver.server.watch import STRANGERS_PER_SECOND, CallWatch
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Request
 from sipserver.storage.database import StoreError
-from support.calls import Store, recorder
+from support.calls import Store, quality_records, recorder
 from support.inprocess import FakeTransports
 from support.pen import DOMAIN
 from support.sip import request, response, written
@@ -60,7 +60,8 @@ class Bench:
         parties: Any = self.parties
         log: Any = self.log
         exists: Callable[[str], bool] = {ALICE, BOB}.__contains__
-        self.watch = CallWatch(self.recorder, parties, exists, log, lambda: self.now)
+        quality = quality_records(self.store, self.recorder)
+        self.watch = CallWatch(self.recorder, quality, parties, exists, log, lambda: self.now)
         self.flow = FakeTransports().udp_flow("192.0.2.8", 5060)
 
     def place(self, key: str = "k", caller: str | None = ALICE, callee: str | None = BOB) -> bool:

@@ -84,6 +84,7 @@ class Baresip:
         password: str = "",
         answermode: str = "auto",
         video: bool = True,
+        statistics: bool = False,
     ) -> None:
         self.user = user
         self.address = f"sip:{user}@{domain}"
@@ -103,6 +104,8 @@ class Baresip:
             modules=modules,
         )  # fmt: skip
         names = [name for name in MODULES if video or name not in ("fakevideo.so", "vp8.so")]
+        if statistics:
+            config += "rtp_stats yes\n"
         config += "".join(f"module {name}\n" for name in names)
         config += "".join(f"module_app {name}\n" for name in APPLICATIONS)
         account = ACCOUNT.format(

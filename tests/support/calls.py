@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sipserver.calls.recorder import STATEMENTS, Recorder
+from sipserver.calls import activity, quality
+from sipserver.calls.activity import ActivityRecords
+from sipserver.calls.quality import QualityRecords
+from sipserver.calls.recorder import STATEMENTS as CALL_STATEMENTS
+from sipserver.calls.recorder import Recorder
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.database import sqlite
 from sipserver.storage.migrations import open_store
+
+STATEMENTS = (*CALL_STATEMENTS, *quality.STATEMENTS, *activity.STATEMENTS)
 
 T = 1_795_467_737_942
 """2026-11-23T21:02:17.942Z"""
@@ -64,3 +70,17 @@ class Numbers:
 def recorder(store: Store, **options: Any) -> Recorder:
     """A recorder that puts into this store."""
     return Recorder(store, node="node-1", call_id_key=b"k" * 32, random=Numbers(), **options)
+
+
+def quality_records(store: Store, calls: Recorder) -> QualityRecords:
+    """What puts quality reports into this store, beside the recorder of its calls."""
+    return QualityRecords(
+        store, len(CALL_STATEMENTS), node="node-1", call_id_hash=calls.hash_call_id, digest_key=b"d" * 32,
+        random=Numbers(), network=calls.network,
+    )  # fmt: skip
+
+
+def activity_records(store: Store, calls: Recorder, **options: Any) -> ActivityRecords:
+    """What puts devices and refreshes into this store."""
+    first = len(CALL_STATEMENTS) + len(quality.STATEMENTS)
+    return ActivityRecords(store, first, key=b"k" * 32, network=calls.network, **options)
