@@ -50,6 +50,22 @@ def reason(message: Message) -> str | None:
     return printable(params.get("text") or (f"{protocol.strip()} {cause}" if cause else protocol.strip()))
 
 
+def is_reliable(response: Message) -> bool:
+    """Whether this provisional response is acknowledged by PRACK (RFC 3262 §3)."""
+    return "rseq" in response.names
+
+
+def why_unreadable(message: Message) -> str:
+    """Why ``media`` could not read this body, for an operator."""
+    if message.has(names.CONTENT_ENCODING):
+        return "Content-Encoding"
+    try:
+        sdp.parse(message.body)
+    except SipError as error:
+        return error.reason
+    return "Bad multipart body"
+
+
 def media(message: Message) -> Description | None:
     """The session description in the body (RFC 4566), also as a part of a multipart body (RFC 5621).
 

@@ -25,6 +25,11 @@ class Agreed:
     max_pixels: int | None = None
     encrypted: int | None = None
     ice: int | None = None
+    profile: str | None = None
+    encryption: str | None = None
+    """``sdes``, ``dtls`` or ``tls``."""
+    held_by: str | None = None
+    """``caller``, ``callee`` or ``both``: who received this stream before and does not want to for now."""
 
 
 @dataclass(slots=True)
@@ -53,7 +58,7 @@ class CallRang:
 
 @dataclass(slots=True)
 class CallAnswered:
-    """The first 2xx."""
+    """The first 2xx; once more with that of another device where the caller kept that one."""
 
     id: str
     answered_at: int
@@ -71,10 +76,10 @@ class CallAnswered:
 
 @dataclass(slots=True)
 class CallConfirmed:
-    """The first ACK."""
+    """The first ACK; None where the dialog that was kept has none yet."""
 
     id: str
-    confirmed_at: int
+    confirmed_at: int | None
 
 
 @dataclass(slots=True)
@@ -124,6 +129,16 @@ class InsertBranch:
 
 
 @dataclass(slots=True)
+class UpdateBranch:
+    """A device that answered is not, or no longer, the call's; or it is now."""
+
+    id: str
+    branch: int
+    outcome: str
+    ended_at: int | None
+
+
+@dataclass(slots=True)
 class OpenMedia:
     """A stream as it is agreed from now on."""
 
@@ -131,6 +146,10 @@ class OpenMedia:
     number: int
     stream: Agreed
     from_at: int
+    branch: int | None = None
+    """The device it is agreed with."""
+    early: int = 0
+    """1: before the answer."""
 
 
 @dataclass(slots=True)
@@ -140,6 +159,15 @@ class CloseMedia:
     id: str
     number: int
     to_at: int
+
+
+@dataclass(slots=True)
+class DropMedia:
+    """What was agreed after the answer until now is not the call's: the caller did not keep that device."""
+
+    id: str
+    before: int
+    """The rows of the call with smaller numbers go."""
 
 
 @dataclass(slots=True)
@@ -163,7 +191,9 @@ Row = (
     | CallMedia
     | CallEnded
     | InsertBranch
+    | UpdateBranch
     | OpenMedia
     | CloseMedia
+    | DropMedia
     | InsertEvent
 )

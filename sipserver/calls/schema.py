@@ -167,3 +167,26 @@ def m001_calls(database: Database) -> None:
     """Calls with their branches, media and timeline; sign-ins, errors, runs of the server; views for people."""
     for statement in (*_TABLES, *_VIEWS):
         database.execute(statement)
+
+
+@MIGRATIONS()
+def m005_media(database: Database) -> None:
+    """Whose media a row is, hold, profile and encryption; calls that came of others by transfer or replacement."""
+    for statement in (
+        "ALTER TABLE call_media ADD COLUMN branch INTEGER",  # the device; NULL in rows of earlier versions
+        "ALTER TABLE call_media ADD COLUMN early INTEGER NOT NULL DEFAULT 0",  # 1: before the answer
+        "ALTER TABLE call_media ADD COLUMN held_by TEXT",  # caller, callee or both; NULL: nobody
+        "ALTER TABLE call_media ADD COLUMN profile TEXT",
+        "ALTER TABLE call_media ADD COLUMN encryption TEXT",  # sdes, dtls or tls
+        """
+        CREATE TABLE call_links (
+            call TEXT NOT NULL REFERENCES calls(id) ON DELETE CASCADE,
+            other TEXT NOT NULL REFERENCES calls(id) ON DELETE CASCADE,     -- the call that came of it
+            kind TEXT NOT NULL,                 -- transfer, attended_transfer or replaced
+            at TEXT NOT NULL,                   -- the other call was placed
+            PRIMARY KEY (call, other, kind)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX call_links_other ON call_links(other)",
+    ):
+        database.execute(statement)

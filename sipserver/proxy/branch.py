@@ -27,8 +27,8 @@ class Branch:
     """What the response context keeps of one branch; its states are told in ``fork``."""
 
     __slots__ = (
-        "answered", "armed", "cancel_reason", "cancel_sent", "cancel_wanted", "datagram", "expired", "flow", "hop",
-        "index", "learned", "rang", "rearm", "request", "state", "target",
+        "answer_tag", "answered", "armed", "cancel_reason", "cancel_sent", "cancel_wanted", "datagram", "expired",
+        "flow", "hop", "index", "learned", "rang", "rearm", "request", "ring_tag", "state", "target",
     )  # fmt: skip
 
     def __init__(self, index: int, target: Target) -> None:
@@ -44,12 +44,16 @@ class Branch:
         """The way over UDP, to be taken after all where no stream can be had."""
         self.answered = False
         """Whether a 2xx to an INVITE came."""
+        self.answer_tag: str | None = None
+        """The tag of its last 2xx."""
         self.armed = 0
         """Timers C that are running."""
         self.rearm = False
         """Whether timer C is set once more when the last of them fires."""
         self.rang = 0
         """The last 18x."""
+        self.ring_tag: str | None = None
+        """Its tag."""
         self.learned: str | None = None
         """The next hop that was learned of the answering side."""
         self.cancel_wanted = False

@@ -44,11 +44,11 @@ from sipserver.sip.timers import TIMER_C
 from sipserver.sip.uri import Uri
 
 TRIED: Final = "tried"
-"""The INVITE goes to a device."""
+"""The INVITE goes to a device, or cannot: then there is no ``flow``."""
 RANG: Final = "rang"
-"""A device sent 18x; once for each status in a row."""
+"""A device sent 18x; once for each status and tag in a row, and whenever there is a body."""
 ANSWERED: Final = "answered"
-"""A device sent its first 2xx."""
+"""A device sent a 2xx; once for each tag in a row."""
 BRANCH_FAILED: Final = "branch_failed"
 """A device refused or was not reached."""
 FAILED: Final = "failed"
@@ -56,7 +56,11 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 """The caller gave up; ``message`` is the CANCEL."""
 CHANGED: Final = "changed"
-"""A re-INVITE or UPDATE was accepted: ``request`` and ``message``."""
+"""A re-INVITE, UPDATE or PRACK was accepted: ``request`` and ``message``; PRACK only where one of them has a body."""
+PROGRESSED: Final = "progressed"
+"""An 18x with a body to a re-INVITE: ``request`` and ``message``."""
+REFERRED: Final = "referred"
+"""A REFER within the call was accepted: ``request`` and ``message``."""
 ENDED: Final = "ended"
 """A BYE was accepted, or nobody is left who has the dialog; ``side`` sent it."""
 
@@ -138,7 +142,7 @@ class Learn(Effect):
 
 @dataclass(slots=True)
 class CallEvent(Effect):
-    """Something to be written down. Only INVITE, UPDATE and BYE make events, and only as far as they concern calls."""
+    """Something to be written down. Only what concerns calls makes events: INVITE, UPDATE, PRACK, REFER and BYE."""
 
     kind: str
     branch: int = -1
@@ -430,9 +434,15 @@ class ResponseContext:
             if not each.cancel_wanted and not each.cancel_sent:
                 self._arm_timer_c(each, out)
             if not self._final:
-                if self._call and 180 <= status < 190 and status != each.rang:
-                    each.rang = status
-                    out.append(CallEvent(RANG, each.index, response, status=status, flow=each.flow))
+                if self._call and 180 <= status < 190:
+                    tag = response.to_tag
+                    if status != each.rang or tag != each.ring_tag or response.body:
+                        each.rang, each.ring_tag = status, tag
+                        out.append(CallEvent(RANG, each.index, response, status=status, flow=each.flow))
+                elif response.body and self._plan.dialog is not None:
+                    out.append(
+                        CallEvent(PROGRESSED, each.index, response, self._plan.dialog[1], status, request=self._request)
+                    )
                 self._learn_answerer(each, response, out)
                 out.append(Reply(status, build.without_top_via(response), durable=False))
         if each.cancel_wanted:
@@ -444,6 +454,9 @@ class ResponseContext:
         if each.answered:
             # A retransmission, or another endpoint behind this branch. The first may still wait for the disk, so
             # this waits as well.
+            if self._call and response.to_tag != each.answer_tag:
+                each.answer_tag = response.to_tag
+                self._note_success(each, response, out)
             out.append(Reply(status, build.without_top_via(response), durable=self._call))
             return
         if each.pending:
@@ -453,7 +466,7 @@ class ResponseContext:
         # An INVITE's branch that was given up, and answers after all, counts as well.
         each.state = TERMINATED
         if self._invite:
-            each.state, each.answered = ACCEPTED, True
+            each.state, each.answered, each.answer_tag = ACCEPTED, True, response.to_tag
             self._lingering += 1
             out.append(SetBranchTimer(each.index, LINGER, self._settings.linger))
         self._learn_answerer(each, response, out)
@@ -480,7 +493,9 @@ class ResponseContext:
         if method == "BYE":
             out.append(CallEvent(ENDED, index, response, side, status, request=self._request))
             return True
-        if method in ("INVITE", "UPDATE"):
+        if method == "REFER":
+            out.append(CallEvent(REFERRED, index, response, side, status, request=self._request))
+        elif method in ("INVITE", "UPDATE") or (method == "PRACK" and (self._request.body or response.body)):
             out.append(CallEvent(CHANGED, index, response, side, status, request=self._request, flow=each.flow))
         return False
 
@@ -519,6 +534,8 @@ class ResponseContext:
         response: Response | None = None,
     ) -> None:
         """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4)."""
+        if self._call and each.state == RESOLVING:
+            out.append(CallEvent(TRIED, each.index, target=each.target))
         each.state = TERMINATED
         self._active -= 1
         if self._call:

@@ -30,6 +30,10 @@ FORWARD: Final = "forward"
 ANSWER: Final = "answer"
 """``Plan.kind``: this server is who was asked; it answers 200 with ``Plan.headers``."""
 
+class Unproven(SipError):
+    """A request that claims to be inside a dialog, or to have come by here, and cannot prove it."""
+
+
 ALLOW: Final = "Allow: OPTIONS, REGISTER"
 """What this server itself does, as opposed to what it passes on."""
 
@@ -349,7 +353,7 @@ def preprocess_route(
             if not names_us(route, settings):
                 break
             if token:
-                raise SipError(403, "Route Not Valid Here")
+                raise Unproven(403, "Route Not Valid Here")
         elif proof is None:
             proof = found
         elif found[0] != proof[0]:
@@ -380,7 +384,7 @@ def names_us(uri: Uri, settings: Settings) -> bool:
 def plan_in_dialog(request: Request, plan: Plan, proof: tuple[str, str] | None, *, for_us: bool) -> Plan:
     """A request inside a dialog follows the route that this server minted for that dialog, and no other."""
     if proof is None:
-        raise SipError(403, "Route Not Valid Here")
+        raise Unproven(403, "Route Not Valid Here")
     # No dialog has this server at its end.
     if for_us:
         raise SipError(404, "Not Found")

@@ -329,7 +329,7 @@ def test_the_first_of_two_answers_is_the_call() -> None:
     row = one(InsertBranch, rows)
     assert rows == [row]
     assert (row.branch, row.outcome, row.agent, row.answered_at, row.ended_at) == (
-        1, "also_answered", "other", None, T + 2_110
+        1, "also_answered", "other", T + 2_110, None
     )  # fmt: skip
 
 

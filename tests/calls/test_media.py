@@ -7,18 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sipserver.calls.media import MediaBook, agree, covered, shows_video
-from sipserver.calls.rows import Agreed, CloseMedia, OpenMedia
+from sipserver.calls.negotiation import Agreement
+from sipserver.calls.rows import Agreed, CloseMedia, OpenMedia, Row
 from sipserver.sip import sdp
+from sipserver.sip.sdp import Description
 from support.sdp import AUDIO, NO_VIDEO, SLIDES, VIDEO, description
 
 SECURE = "m=audio 1 RTP/SAVP 0"
+
+
+def change(book: MediaBook, at: int, offer: Description, answer: Description, by_caller: bool = True) -> list[Row]:
+    return book.change("id", at, Agreement(offer, answer, by_caller), 0)
 
 
 def test_agreed_stream_has_what_the_answer_says_and_else_the_offer() -> None:
     offer = description(VIDEO)
     answer = description("m=video 1 RTP/AVP 97\na=rtpmap:97 H264/90000\na=sendonly")
     (found,) = agree(offer, answer, offered_by_caller=True)
-    assert found == Agreed(0, "video", 1, "H264", "recvonly", 1_024_000, None, "3.1", 921_600, 0, 0)
+    assert found == Agreed(
+        0, "video", 1, "H264", "recvonly", 1_024_000, None, "3.1", 921_600, 0, 0, "constrained baseline"
+    )
 
 
 def test_answers_bandwidth_is_preferred_even_when_it_is_zero() -> None:
@@ -79,35 +87,35 @@ def test_flags_are_unknown_before_anything_is_agreed() -> None:
 def test_flags_remember_what_there_was() -> None:
     book = MediaBook()
     both = description(AUDIO, VIDEO, SLIDES)
-    book.change("id", 0, both, both, True)
-    book.change("id", 1_000, description(AUDIO), description(AUDIO), True)
+    change(book, 0, both, both)
+    change(book, 1_000, description(AUDIO), description(AUDIO))
     assert (book.video, book.content, book.encrypted, book.video_ms) == (1, 1, 0, 1_000)
 
 
 def test_one_stream_in_the_clear_makes_the_call_so() -> None:
     book = MediaBook()
     secure = description(SECURE)
-    book.change("id", 0, secure, secure, True)
+    change(book, 0, secure, secure)
     assert book.encrypted == 1
     mixed = description(SECURE, VIDEO)
-    book.change("id", 1, mixed, mixed, True)
+    change(book, 1, mixed, mixed)
     assert book.encrypted == 0
 
 
 def test_a_data_channel_says_nothing_of_encryption() -> None:
     book = MediaBook()
     data = description("m=application 9 UDP/DTLS/SCTP webrtc-datachannel")
-    book.change("id", 0, data, data, True)
+    change(book, 0, data, data)
     assert (book.video, book.encrypted) == (0, None)
 
 
 def test_only_what_changes_is_closed_and_opened() -> None:
     book = MediaBook()
     both = description(AUDIO, VIDEO)
-    assert len(book.change("id", 0, both, both, True)) == 2
-    assert book.change("id", 5, both, both, True) == []
+    assert len(change(book, 0, both, both)) == 2
+    assert change(book, 5, both, both) == []
     held = description(AUDIO, f"{VIDEO}\na=inactive")
-    closed, opened = book.change("id", 9, held, held, True)
+    closed, opened = change(book, 9, held, held)
     assert closed == CloseMedia("id", 2, 9)
     assert isinstance(opened, OpenMedia)
     assert (opened.number, opened.stream.direction, opened.from_at) == (3, "inactive", 9)
@@ -116,9 +124,9 @@ def test_only_what_changes_is_closed_and_opened() -> None:
 def test_time_on_hold_has_no_video() -> None:
     book = MediaBook()
     live, held = description(VIDEO), description(f"{VIDEO}\na=inactive")
-    book.change("id", 0, live, live, True)
-    book.change("id", 10_000, held, held, True)
-    book.change("id", 40_000, live, live, True)
+    change(book, 0, live, live)
+    change(book, 10_000, held, held)
+    change(book, 40_000, live, live)
     book.close("id", 45_000)
     assert book.video_ms == 15_000
 
@@ -127,8 +135,8 @@ def test_time_on_hold_has_no_video() -> None:
 def test_what_cannot_be_read_makes_the_media_unknown(unreadable_side: int) -> None:
     book = MediaBook()
     both = description(AUDIO, VIDEO)
-    book.change("id", 0, both, both, True)
+    change(book, 0, both, both)
     sides = [both, both]
     sides[unreadable_side] = sdp.UNREADABLE
-    assert book.change("id", 9, sides[0], sides[1], True) == [CloseMedia("id", 1, 9), CloseMedia("id", 2, 9)]
+    assert change(book, 9, sides[0], sides[1]) == [CloseMedia("id", 1, 9), CloseMedia("id", 2, 9)]
     assert (book.video, book.video_ms) == (1, None)

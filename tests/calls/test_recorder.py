@@ -93,6 +93,7 @@ def test_media_of_a_call(store: Store, recorder: Recorder) -> None:
         "number": 2, "stream": 1, "kind": "video", "accepted": 1, "codec": "H264", "direction": "sendrecv",
         "bandwidth": 1_024_000, "resolution": None, "level": "3.1", "max_pixels": 921_600, "encrypted": 0, "ice": 0,
         "from_at": "2026-11-23T21:02:20.042Z", "to_at": "2026-11-23T21:03:20.042Z",
+        "branch": 0, "early": 0, "held_by": None, "profile": "constrained baseline", "encryption": None,
     }  # fmt: skip
 
 

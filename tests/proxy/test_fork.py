@@ -306,13 +306,13 @@ def test_branch_without_a_flow_counts_with_the_status_given() -> None:
     driver = Driver(request(), plan(targets(1)), resolve=False)
     driver.start()
     happened = driver.do(driver.context.on_no_flow(0, 480, "Device Not Connected"))
-    assert kinds(happened) == ["branch_failed", "failed", "480", "Done"]
+    assert kinds(happened) == ["tried", "branch_failed", "failed", "480", "Done"]
     assert replied(happened).reason == "Device Not Connected"
 
 
 def test_contact_that_cannot_be_read_counts_as_unreachable() -> None:
     driver = Driver(request(), plan([Target("sip:bob@")]))
-    assert kinds(driver.start()) == ["100", "branch_failed", "failed", "500", "Done"]
+    assert kinds(driver.start()) == ["100", "tried", "branch_failed", "failed", "500", "Done"]
 
 
 def test_failures_of_an_invite_are_told_whose_they_are() -> None:
