@@ -63,6 +63,22 @@ class Branch:
         self.expired = False
         """Whether timer C ended it."""
 
+    def rings_anew(self, ringing: Response) -> bool:
+        """Whether this 18x says what the one before did not: another status, another dialog, or anything of media."""
+        status, tag = ringing.status, ringing.to_tag
+        if status == self.rang and tag == self.ring_tag and not ringing.body:
+            return False
+        self.rang, self.ring_tag = status, tag
+        return True
+
+    def answers_anew(self, answer: Response) -> bool:
+        """Whether this 2xx makes another dialog than the one before."""
+        tag = answer.to_tag
+        if self.answered and tag == self.answer_tag:
+            return False
+        self.answered, self.answer_tag = True, tag
+        return True
+
     @property
     def pending(self) -> bool:
         """Whether it was sent and has no final answer yet."""

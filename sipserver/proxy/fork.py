@@ -56,11 +56,13 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 """The caller gave up; ``message`` is the CANCEL."""
 CHANGED: Final = "changed"
-"""A re-INVITE, UPDATE or PRACK was accepted: ``request`` and ``message``; PRACK only where one of them has a body."""
+"""A re-INVITE, UPDATE or PRACK was accepted: ``request`` and ``message``."""
 PROGRESSED: Final = "progressed"
 """An 18x with a body to a re-INVITE: ``request`` and ``message``."""
 REFERRED: Final = "referred"
-"""A REFER within the call was accepted: ``request`` and ``message``."""
+"""The same of a REFER."""
+RETARGETED: Final = "retargeted"
+"""The same of another request that names its sender's target anew (RFC 6665 §4.4.1)."""
 ENDED: Final = "ended"
 """A BYE was accepted, or nobody is left who has the dialog; ``side`` sent it."""
 
@@ -70,6 +72,11 @@ CANCELLING: Final = "cancelling"
 """Timer of a branch: its CANCEL should have ended it by now (RFC 3261 §9.1)."""
 LINGER: Final = "linger"
 """Timer of a branch: no more 2xx are passed on."""
+
+_ACCEPTED: Final = {
+    "INVITE": CHANGED, "UPDATE": CHANGED, "PRACK": CHANGED, "BYE": ENDED, "REFER": REFERRED, "NOTIFY": RETARGETED,
+    "SUBSCRIBE": RETARGETED,
+}  # fmt: skip
 
 _MAX_TIMERS_C: Final = 4
 """Of timer C that one branch may have running, however many provisional responses a peer sends."""
@@ -142,7 +149,7 @@ class Learn(Effect):
 
 @dataclass(slots=True)
 class CallEvent(Effect):
-    """Something to be written down. Only what concerns calls makes events: INVITE, UPDATE, PRACK, REFER and BYE."""
+    """Something to be written down. Only what concerns calls makes events."""
 
     kind: str
     branch: int = -1
@@ -434,15 +441,11 @@ class ResponseContext:
             if not each.cancel_wanted and not each.cancel_sent:
                 self._arm_timer_c(each, out)
             if not self._final:
-                if self._call and 180 <= status < 190:
-                    tag = response.to_tag
-                    if status != each.rang or tag != each.ring_tag or response.body:
-                        each.rang, each.ring_tag = status, tag
-                        out.append(CallEvent(RANG, each.index, response, status=status, flow=each.flow))
-                elif response.body and self._plan.dialog is not None:
-                    out.append(
-                        CallEvent(PROGRESSED, each.index, response, self._plan.dialog[1], status, request=self._request)
-                    )
+                dialog = self._plan.dialog
+                if self._call and 180 <= status < 190 and each.rings_anew(response):
+                    out.append(CallEvent(RANG, each.index, response, status=status, flow=each.flow))
+                elif dialog is not None and response.body:
+                    out.append(CallEvent(PROGRESSED, each.index, response, dialog[1], status, request=self._request))
                 self._learn_answerer(each, response, out)
                 out.append(Reply(status, build.without_top_via(response), durable=False))
         if each.cancel_wanted:
@@ -454,8 +457,7 @@ class ResponseContext:
         if each.answered:
             # A retransmission, or another endpoint behind this branch. The first may still wait for the disk, so
             # this waits as well.
-            if self._call and response.to_tag != each.answer_tag:
-                each.answer_tag = response.to_tag
+            if self._call and each.answers_anew(response):
                 self._note_success(each, response, out)
             out.append(Reply(status, build.without_top_via(response), durable=self._call))
             return
@@ -466,7 +468,8 @@ class ResponseContext:
         # An INVITE's branch that was given up, and answers after all, counts as well.
         each.state = TERMINATED
         if self._invite:
-            each.state, each.answered, each.answer_tag = ACCEPTED, True, response.to_tag
+            each.state = ACCEPTED
+            each.answers_anew(response)
             self._lingering += 1
             out.append(SetBranchTimer(each.index, LINGER, self._settings.linger))
         self._learn_answerer(each, response, out)
@@ -489,15 +492,10 @@ class ResponseContext:
         if self._plan.dialog is None:
             return False
         side = self._plan.dialog[1]
-        method = self._request.method
-        if method == "BYE":
-            out.append(CallEvent(ENDED, index, response, side, status, request=self._request))
-            return True
-        if method == "REFER":
-            out.append(CallEvent(REFERRED, index, response, side, status, request=self._request))
-        elif method in ("INVITE", "UPDATE") or (method == "PRACK" and (self._request.body or response.body)):
-            out.append(CallEvent(CHANGED, index, response, side, status, request=self._request, flow=each.flow))
-        return False
+        kind = _ACCEPTED.get(self._request.method)
+        if kind is not None:
+            out.append(CallEvent(kind, index, response, side, status, request=self._request, flow=each.flow))
+        return kind == ENDED
 
     def _learn_answerer(self, each: Branch, response: Response, out: list[Effect]) -> None:
         """Remember how both sides are reached that this response puts into a dialog, or whose target it refreshes."""

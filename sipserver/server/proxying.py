@@ -47,6 +47,9 @@ FORGED: Final = "forged"
 """The kind in ``errors`` of a request that claims to belong to a call or transaction, and does not."""
 
 
+_RETARGETING: Final = (fork.CHANGED, fork.REFERRED, fork.RETARGETED)
+
+
 class Proxying:
     """Requests that are no REGISTER: admitted, forwarded, answered."""
 
@@ -343,7 +346,7 @@ class Relay:
             request, plan = self._begun
             targets.learn(key, CALLER, sender_hop(request))
             targets.learn(key, CALLEE, answerer_hop(message, plan.token))
-        elif event.kind == fork.CHANGED and event.side is not None and event.request is not None:
+        elif event.kind in _RETARGETING and event.side is not None and event.request is not None:
             targets.learn(key, event.side, sender_hop(event.request))
             targets.learn(key, other_side(event.side), answerer_hop(message, ""))
 

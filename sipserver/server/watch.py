@@ -140,7 +140,8 @@ class CallWatch:
         if event.kind == fork.REFERRED:
             self._refer_accepted(key, event, at)
             return
-        made = self._makers[event.kind](event, at)
+        maker = self._makers.get(event.kind)
+        made = maker(event, at) if maker is not None else None
         if made is None:
             return
         if self._unreadable:
