@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sipserver.calls import media
 from sipserver.calls.media import MediaBook, agree, covered, shows_video
 from sipserver.calls.negotiation import Agreement
-from sipserver.calls.rows import Agreed, CloseMedia, OpenMedia, Row
+from sipserver.calls.rows import Agreed, CloseMedia, DropMedia, OpenMedia, Row
 from sipserver.sip import sdp
 from sipserver.sip.sdp import Description
 from support.sdp import AUDIO, NO_VIDEO, SLIDES, VIDEO, description
@@ -140,3 +141,133 @@ def test_what_cannot_be_read_makes_the_media_unknown(unreadable_side: int) -> No
     sides[unreadable_side] = sdp.UNREADABLE
     assert change(book, 9, sides[0], sides[1]) == [CloseMedia("id", 1, 9), CloseMedia("id", 2, 9)]
     assert (book.video, book.video_ms) == (1, None)
+
+
+# hold
+
+
+def said(direction: str, kind: str = "audio") -> Description:
+    return description(f"m={kind} 1 RTP/AVP 0\na={direction}")
+
+
+@pytest.mark.parametrize(
+    ("exchanges", "held_by", "direction"),
+    [
+        ([("caller", "sendonly", "recvonly")], "caller", "sendonly"),
+        ([("callee", "sendonly", "recvonly")], "callee", "recvonly"),
+        ([("caller", "inactive", "inactive")], "caller", "inactive"),
+        ([("callee", "inactive", "inactive")], "callee", "inactive"),
+        # An answer can hold as well.
+        ([("caller", "sendrecv", "sendonly")], "callee", "recvonly"),
+        ([("caller", "sendonly", "inactive")], "both", "inactive"),
+        # Held by one side, then by the other too; each resumes on its own.
+        ([("caller", "sendonly", "recvonly"), ("callee", "inactive", "inactive")], "both", "inactive"),
+        ([("caller", "sendonly", "recvonly"), ("callee", "recvonly", "sendonly")], "caller", "sendonly"),
+        ([("caller", "sendonly", "recvonly"), ("callee", "inactive", "inactive"),
+          ("caller", "recvonly", "sendonly")], "callee", "recvonly"),
+        ([("caller", "sendonly", "recvonly"), ("caller", "sendrecv", "sendrecv")], None, "sendrecv"),
+        # A refresh that says the same again.
+        ([("caller", "sendonly", "recvonly"), ("caller", "sendonly", "recvonly")], "caller", "sendonly"),
+        # Who only takes what it is sent holds nothing.
+        ([("caller", "recvonly", "sendonly")], None, "recvonly"),
+        ([("caller", "recvonly", "sendonly"), ("callee", "sendonly", "recvonly")], None, "recvonly"),
+    ],
+)  # fmt: skip
+def test_who_holds(exchanges: list[tuple[str, str, str]], held_by: str | None, direction: str) -> None:
+    book = MediaBook()
+    change(book, 0, said("sendrecv"), said("sendrecv"))
+    found = None
+    for at, (side, offer, answer) in enumerate(exchanges, start=1):
+        for row in change(book, at, said(offer), said(answer), side == "caller"):
+            if isinstance(row, OpenMedia):
+                found = row.stream
+    assert found is not None
+    assert (found.held_by, found.direction) == (held_by, direction)
+
+
+def test_stream_that_begins_one_way_is_not_on_hold() -> None:
+    book = MediaBook()
+    for at in (0, 1):
+        rows = change(book, at, said("sendonly"), said("recvonly"))
+        assert all(isinstance(row, OpenMedia) and row.stream.held_by is None for row in rows)
+
+
+def test_slides_that_are_no_longer_shown_are_not_on_hold() -> None:
+    book = MediaBook()
+    shown = description(SLIDES)
+    change(book, 0, shown, shown)
+    rows = change(book, 1, description(f"{SLIDES}\na=inactive"), description(f"{SLIDES}\na=inactive"))
+    assert [row.stream.held_by for row in rows if isinstance(row, OpenMedia)] == [None]
+
+
+@pytest.mark.parametrize(
+    ("offer", "answer", "caller_sees"),
+    [
+        ("sendonly", "sendrecv", "sendonly"), ("recvonly", "sendrecv", "recvonly"),
+        ("sendrecv", "recvonly", "sendonly"), ("sendonly", "sendonly", "inactive"),
+        ("inactive", "sendrecv", "inactive"),
+    ],
+)  # fmt: skip
+def test_what_flows_is_what_one_side_sends_and_the_other_takes(offer: str, answer: str, caller_sees: str) -> None:
+    assert agree(said(offer), said(answer), offered_by_caller=True)[0].direction == caller_sees
+
+
+# other facts
+
+
+def test_stream_that_the_offer_takes_out_of_use_is_none() -> None:
+    book = MediaBook()
+    both = description(AUDIO, VIDEO)
+    change(book, 0, both, both)
+    assert change(book, 9, description(AUDIO, NO_VIDEO), description(AUDIO, NO_VIDEO)) == [CloseMedia("id", 2, 9)]
+
+
+def test_level_of_a_codec_that_was_not_chosen_does_not_count() -> None:
+    answer = description("m=video 1 RTP/AVP 98\na=rtpmap:98 VP8/90000")
+    (found,) = agree(description(VIDEO), answer, offered_by_caller=True)
+    assert (found.codec, found.level, found.max_pixels, found.profile) == ("VP8", None, None, None)
+
+
+def test_encryption_is_what_the_answer_chose() -> None:
+    keyed = f"{AUDIO}\na=crypto:1 x"
+    both = description(f"{keyed}\na=fingerprint:sha-256 00")
+    assert agree(both, description(keyed), offered_by_caller=True)[0].encryption == "sdes"
+    assert agree(both, both, offered_by_caller=True)[0].encryption == "dtls"
+    assert agree(both, description(AUDIO), offered_by_caller=True)[0].encryption is None
+
+
+# early media
+
+
+def early(book: MediaBook, at: int, dialog: str, branch: int, offer: Description, answer: Description) -> list[Row]:
+    return book.change_early("id", at, dialog, branch, Agreement(offer, answer, True))
+
+
+def test_early_media_count_for_nothing() -> None:
+    book = MediaBook()
+    both = description(AUDIO, VIDEO)
+    assert len(early(book, 0, "a", 0, both, both)) == 2
+    assert early(book, 1, "a", 0, both, both) == []
+    assert early(book, 5, "a", 0, sdp.UNREADABLE, both) == [CloseMedia("id", 1, 5), CloseMedia("id", 2, 5)]
+    assert (book.video, book.video_ms) == (None, None)
+    assert book.close("id", 9) == []
+
+
+def test_early_media_are_bounded() -> None:
+    book = MediaBook()
+    voice = description(AUDIO)
+    opened = [early(book, 0, f"d{number}", 0, voice, voice) for number in range(media.MAX_EARLY + 3)]
+    assert [len(rows) for rows in opened] == [1] * media.MAX_EARLY + [0] * 3
+    assert len(book.close("id", 9)) == media.MAX_EARLY
+
+
+def test_what_is_dropped_is_forgotten() -> None:
+    book = MediaBook()
+    both = description(AUDIO, VIDEO)
+    change(book, 0, both, both)
+    change(book, 5, sdp.UNREADABLE, both)
+    assert book.drop("id") == [DropMedia("id", 3)]
+    assert (book.video, book.content, book.encrypted) == (None, None, None)
+    change(book, 6, both, both)
+    book.close("id", 10)
+    assert book.video_ms == 4

@@ -12,7 +12,9 @@ CONTRACT = {
         callee_location_source
         caller_agent callee_agent caller_transport callee_transport devices node""",
     "call_branches": "call branch tried_at ringing_at answered_at ended_at status outcome agent",
-    "call_media": "call kind codec direction bandwidth resolution level from_at to_at",
+    "call_media": """call kind codec direction bandwidth resolution level from_at to_at
+        profile encryption held_by branch early""",
+    "call_links": "call other kind at",
     "call_events": "call at kind",
     "sign_ins": "at party outcome agent transport network country region site location_source",
     "errors": "at kind method status agent party detail count",
@@ -32,7 +34,7 @@ def test_tables_and_views_have_the_columns_of_the_contract(store: Store) -> None
 def test_every_table_is_strict(store: Store) -> None:
     tables = store.connection.execute("PRAGMA table_list").fetchall()
     ours = [row for row in tables if row[1] in CONTRACT and row[2] == "table"]
-    assert len(ours) == 7
+    assert len(ours) == 8
     assert all(row[5] == 1 for row in ours)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def assert_changed(rows: list[Row], expected: list[tuple[str, str | None]], mome
     assert [(row["direction"], row["held_by"]) for row in rows] == expected
     for row, moment in zip(rows, moments, strict=True):
         assert abs(parse_stamp(row["from_at"]) - moment * 1000) < TOLERANCE_MS
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in pairwise(rows):
         assert row["to_at"] == following["from_at"]
 
 

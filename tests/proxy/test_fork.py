@@ -123,6 +123,23 @@ def test_ringing_goes_upstream_at_once_and_sets_timer_c_again() -> None:
     assert kinds(invite().answer(0, 199)) == ["timer C", "199"]
 
 
+def test_ringing_of_another_dialog_and_every_body_is_an_event() -> None:
+    driver = invite()
+    driver.answer(0, 180, tag="a")
+    assert "rang" in kinds(driver.answer(0, 180, tag="b"))
+    assert "rang" not in kinds(driver.answer(0, 180, tag="b"))
+    assert "rang" in kinds(driver.answer(0, 180, tag="b", body=b"x"))
+    assert "rang" in kinds(driver.answer(0, 180, tag="b", body=b"x"))
+
+
+def test_another_endpoint_behind_a_branch_that_answers_is_an_event() -> None:
+    driver = invite()
+    driver.answer(0, 200, tag="a")
+    assert kinds(driver.answer(0, 200, tag="a")) == ["200"]
+    assert kinds(driver.answer(0, 200, tag="b")) == ["answered", "200"]
+    assert kinds(driver.answer(0, 200, tag="b")) == ["200"]
+
+
 def test_response_goes_upstream_without_our_via_and_otherwise_as_it_came() -> None:
     message = replied(invite().answer(0, 180, "X-Odd : a ,b", body=b"\x00"))
     assert [via.branch for via in message.vias] == ["z9hG4bKcaller"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -170,8 +171,8 @@ def test_device_behind_the_same_branch_may_answer_too(call: Talk) -> None:
 # ---------------------------------------------------------------------- cancel
 
 
-def cancel(call: Talk, device: Device | None = None, **options: object) -> bytes:
-    given = {"branch": f"z9hG4bK{call.call_id}", "cseq": 1, "call_id": call.call_id, **options}
+def cancel(call: Talk, device: Device | None = None, **options: Any) -> bytes:
+    given: dict[str, Any] = {"branch": f"z9hG4bK{call.call_id}", "cseq": 1, "call_id": call.call_id, **options}
     return (device or call.caller).write("CANCEL", f"sip:bob@{DOMAIN}", **given)
 
 
@@ -229,7 +230,9 @@ def test_forged_cancel_is_refused_and_counted_and_the_call_goes_on(call: Talk, l
     call.respond(180)
     forger = Device(call.server, "alice", "203.0.113.9") if lie == "host" else call.caller
     via = f"Via: SIP/2.0/UDP {call.caller.hostport};branch=z9hG4bKtalk;rport".encode()
-    lies = {"host": {}, "call_id": {"call_id": "x"}, "cseq": {"cseq": 2}, "from_": {"from_": f"<sip:e@{DOMAIN}>;tag=e"}}
+    lies: dict[str, dict[str, Any]] = {
+        "host": {}, "call_id": {"call_id": "x"}, "cseq": {"cseq": 2}, "from_": {"from_": f"<sip:e@{DOMAIN}>;tag=e"}
+    }  # fmt: skip
     data = re.sub(rb"Via: [^\r]*", via, cancel(call, forger, **lies[lie]))
     answer = forger.ask(data)
     assert answer.status == 481
@@ -294,8 +297,11 @@ def test_bye_that_is_refused_ends_nothing(call: Talk, status: int) -> None:
 def test_bye_without_our_route_is_forged(call: Talk) -> None:
     call.begin(VOICE, VOICE)
     forger = Device(call.server, "alice", "203.0.113.9")
-    given = {"from_": call.answer.header("from"), "to": call.answer.header("to"), "call_id": call.call_id}
-    assert forger.ask(forger.write("BYE", call.callee.contact, **given)).status == 403
+    answer = call.answer
+    bye = forger.write(
+        "BYE", call.callee.contact, from_=answer.header("from") or "", to=answer.header("to") or "", call_id="talk"
+    )
+    assert forger.ask(bye).status == 403
     assert call.callee.requests("BYE") == []
     assert call.errors() == [("forged", "BYE", 403, 1)]
     assert call.call()["ended_at"] is None

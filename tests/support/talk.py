@@ -6,7 +6,6 @@ from typing import Any
 
 from sipserver.sip.message import Message, Request, Response
 from support.inprocess import Device, Server
-from support.pen import DOMAIN
 
 SDP_TYPE = "Content-Type: application/sdp"
 
@@ -24,7 +23,9 @@ def responses(messages: list[Message], status: int) -> list[Response]:
 class Talk:
     """A call of one device to another; what each side says goes through the server at once."""
 
-    def __init__(self, server: Server, caller: Device, callee: Device, *, call_id: str = "talk", tag: str = "t") -> None:
+    def __init__(
+        self, server: Server, caller: Device, callee: Device, *, call_id: str = "talk", tag: str = "t"
+    ) -> None:
         self.server = server
         self.caller = caller
         self.callee = callee
@@ -144,6 +145,3 @@ def talk(server: Server, *, tcp: bool = False) -> Talk:
     bob = Device(server, "bob", "192.0.2.8", tcp=tcp)
     assert bob.register().status == 200
     return Talk(server, Device(server, "alice", tcp=tcp), bob)
-
-
-ADDRESS = f"sip:bob@{DOMAIN}"
