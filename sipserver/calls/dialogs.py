@@ -2,13 +2,15 @@
 
 Two devices may answer at once, and then the caller has two dialogs, of which it ends the one that it does not want.
 The call is the dialog that the caller kept: the first one, unless that is ended while another one stands, at once or
-without ever having been acknowledged. A dialog stands while it has had its ACK, or may still get it.
+without ever having been acknowledged. A dialog stands while it has had its ACK, or may still get it; one that is over
+and never got it was not what the caller kept, if another one did.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from sipserver.calls.events import Ended
 from sipserver.calls.negotiation import Negotiation
 
 AT_ONCE_MS: Final = 32_000
@@ -24,7 +26,7 @@ class Dialog:
     """What is known of one dialog; before its 2xx it is an early one."""
 
     __slots__ = (
-        "agent", "agreed_at", "answered_at", "branch", "confirmed_at", "key", "negotiation", "network", "over",
+        "agent", "agreed_at", "answered_at", "branch", "confirmed_at", "end", "key", "negotiation", "network",
         "status", "transport",
     )  # fmt: skip
 
@@ -36,7 +38,8 @@ class Dialog:
         """When its media were agreed on last."""
         self.answered_at: int | None = None
         self.confirmed_at: int | None = None
-        self.over = False
+        self.end: Ended | None = None
+        """How it ended."""
         self.status = 200
         self.agent: str | None = None
         self.transport: str | None = None
@@ -44,7 +47,7 @@ class Dialog:
 
     def stands(self, at: int) -> bool:
         """Whether it is up, as far as can be told."""
-        if self.answered_at is None or self.over:
+        if self.answered_at is None or self.end is not None:
             return False
         return self.confirmed_at is not None or at - self.answered_at <= AT_ONCE_MS
 
@@ -88,11 +91,20 @@ class Dialogs:
     def has(self, tag: str) -> bool:
         """Whether this is the tag of a dialog that is not over."""
         found = self._dialogs.get(tag)
-        return found is not None and not found.over
+        return found is not None and found.end is None
 
     def heir(self, at: int) -> Dialog | None:
         """The first that stands beside the one that was the call."""
         for dialog in self._dialogs.values():
             if dialog is not self.kept and dialog.stands(at):
+                return dialog
+        return None
+
+    def really_kept(self) -> Dialog | None:
+        """The dialog that was over before, and is what the caller had, since the last one was never acknowledged."""
+        if self.kept is None or self.kept.confirmed_at is not None:
+            return None
+        for dialog in self._dialogs.values():
+            if dialog.end is not None and dialog.confirmed_at is not None:
                 return dialog
         return None

@@ -365,7 +365,6 @@ class Call:
         return [self._event(event.at, "referred", event.side, detail="attended" if event.attended else None)]
 
     def _ended(self, event: Ended) -> list[Row]:
-        rows: list[Row] = []
         if self.state < ANSWERED:
             if event.side == CALLER:
                 # RFC 3261 §15: it ends one early dialog; the others go on ringing.
@@ -373,24 +372,29 @@ class Call:
             if event.side == CALLEE:
                 # RFC 3261 §15: a callee sends no BYE before it has answered; the INVITE's final response counts.
                 return []
-        elif event.tag is not None and event.side != SERVER:
+            return self._finish(event)
+        if event.tag is not None and event.side != SERVER:
             dialog = self._dialogs.find(event.tag)
-            if dialog is None or dialog.over:
+            if dialog is None or dialog.end is not None:
                 return []
-            dialog.over = True
+            dialog.end = event
             kept = self._dialogs.kept
             assert kept is not None, "an answered call has a dialog"
             if dialog is kept:
                 heir = self._dialogs.heir(event.at) if kept.was_dropped(event.at) else None
                 if heir is not None:
                     return self._follow(heir, event)
-            elif not kept.stands(event.at) and dialog.confirmed_at is not None:
-                # The first was never acknowledged: this one was the call all the time.
-                rows = self._follow(dialog, event)
-            else:
+            elif kept.stands(event.at) or dialog.confirmed_at is None:
                 return self._dropped(dialog, event)
+        # It may be another dialog whose end is the call's: the only one that was ever acknowledged.
+        kept = self._dialogs.really_kept()
+        if kept is None or kept.end is None:
+            return self._finish(event)
+        return self._follow(kept, event) + self._finish(kept.end)
+
+    def _finish(self, event: Ended) -> list[Row]:
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
-        rows += self._end(event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms)
+        rows = self._end(event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms)
         rows.append(self._event(event.at, "ended", event.side, detail=event.cause))
         return rows
 

@@ -185,7 +185,7 @@ class CallWatch:
             # Of another dialog of the same call the record tells.
             case Answered() if event.at == call.answered_at:
                 self._log.info("call.answered", call=call.id, status=event.status, agent=event.agent)
-            case Rang():
+            case Rang() if event.at == call.ringing_at:
                 self._log.info("call.ringing", call=call.id, agent=event.agent)
             case Ended() if call.state == ENDED:
                 self._log.info(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from sipserver.calls import machine
 from sipserver.calls.dialogs import AT_ONCE_MS, MAX_DIALOGS
 from sipserver.calls.events import (
@@ -10,9 +15,11 @@ from sipserver.calls.events import (
     SERVER,
     Answered,
     BranchFailed,
+    Cancelled,
     Changed,
     Confirmed,
     Ended,
+    Event,
     Failed,
     Placed,
     Progressed,
@@ -27,10 +34,13 @@ from sipserver.calls.rows import (
     CallEnded,
     CloseMedia,
     DropMedia,
+    InsertBranch,
     InsertEvent,
     OpenMedia,
+    Row,
     UpdateBranch,
 )
+from sipserver.sip.sdp import UNREADABLE, Description
 from support.machine import BOTH, VOICE, T, answered, feed, kinds, of, one, placed, ringing
 
 
@@ -120,6 +130,21 @@ def test_callee_that_waits_in_vain_for_the_ack_gives_up_its_own_dialog() -> None
     rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(34_200, "a", CALLEE))
     assert one(CallAnswered, rows).answered_at == T + 2_150
     assert of(CallEnded, rows) == []
+
+
+def test_caller_that_hangs_up_without_a_word_to_the_other_device_had_the_first() -> None:
+    call = forked()
+    rows = feed(call, Confirmed(T + 2_200, tag="a"), bye(7_100, "a"))
+    # It may yet acknowledge the other one.
+    assert of(CallEnded, rows) == []
+    rows = feed(call, bye(34_150, "b", CALLEE))
+    row = one(CallEnded, rows)
+    assert (row.ended_at, row.talk_ms, row.ended_by, row.video_ms) == (T + 7_100, 5_000, CALLER, 0)
+    assert one(CallAnswered, rows).agent == "phone"
+    assert one(CallConfirmed, rows).confirmed_at == T + 2_200
+    assert of(UpdateBranch, rows) == [
+        UpdateBranch("id", 0, "answered", None), UpdateBranch("id", 1, "also_answered", T + 34_150)
+    ]  # fmt: skip
 
 
 def test_bye_with_a_tag_of_no_dialog_ends_nothing() -> None:
@@ -261,3 +286,55 @@ def test_refer_after_refer_is_bounded() -> None:
     feed(call, *(Referred(T + 3_000, CALLER) for _ in range(machine.MAX_EVENTS)))
     assert feed(call, Referred(T + 3_000, CALLER)) == []
     assert feed(call, bye(3_100, "b")) == [UpdateBranch("id", 1, "also_answered", T + 3_100)]
+
+
+# ---------------------------------------------------------------------- whatever happens
+
+TAGS = st.sampled_from([None, "a", "b", "c"])
+SIDES = st.sampled_from([CALLER, CALLEE, SERVER])
+BRANCHES = st.integers(0, 2)
+STATUSES = st.sampled_from([404, 408, 486, 487, 603])
+SAID = st.sampled_from([None, BOTH, VOICE, UNREADABLE])
+METHODS = st.sampled_from(["INVITE", "UPDATE", "PRACK"])
+NUMBERS = st.integers(0, 3)
+ANYTHING = st.one_of(
+    st.builds(Rang, st.just(0), BRANCHES, answer=SAID, tag=TAGS, reliable=st.booleans()),
+    st.builds(Answered, st.just(0), BRANCHES, answer=SAID, tag=TAGS),
+    st.builds(Confirmed, st.just(0), SAID, TAGS, SIDES, NUMBERS),
+    st.builds(BranchFailed, st.just(0), BRANCHES, STATUSES),
+    st.builds(Failed, st.just(0), STATUSES, SIDES),
+    st.builds(Cancelled, st.just(0)),
+    st.builds(Changed, st.just(0), SIDES, SAID, SAID, TAGS, METHODS, NUMBERS),
+    st.builds(Progressed, st.just(0), SIDES, SAID, st.sampled_from([BOTH, VOICE]), TAGS, NUMBERS, st.booleans()),
+    st.builds(Referred, st.just(0), SIDES),
+    st.builds(Ended, st.just(0), SIDES, tag=TAGS),
+)
+
+
+@given(st.sampled_from([None, BOTH, UNREADABLE]), st.lists(st.tuples(st.integers(0, 40_000), ANYTHING), max_size=30))
+def test_whatever_happens_the_rows_make_sense(offer: Description | None, events: list[tuple[int, Event]]) -> None:
+    call = placed(offer)
+    rows: list[Row] = []
+    feed(call, *(Tried(T, branch) for branch in range(3)))
+    at = T
+    for pause, event in [*events, (1, Ended(0, SERVER, "operator"))]:
+        at += pause
+        rows += call.handle(replace(event, at=at))
+    (end,) = of(CallEnded, rows)
+    assert call.state == machine.ENDED
+    assert (end.outcome == "answered") == (end.talk_ms is not None)
+    assert end.video_ms is None or (end.talk_ms is not None and 0 <= end.video_ms <= end.talk_ms)
+    numbers = [row.number for row in of(InsertEvent, rows)]
+    assert numbers == list(range(2, len(numbers) + 2))
+    opened = {row.number for row in of(OpenMedia, rows)}
+    assert len(opened) == len(of(OpenMedia, rows))
+    dropped = max([row.before for row in of(DropMedia, rows)], default=0)
+    closed = [row.number for row in of(CloseMedia, rows)]
+    assert len(closed) == len(set(closed))
+    assert opened - set(closed) <= set(range(dropped))
+    # The device that the call was answered by is one and only one.
+    state: dict[int, str | None] = {}
+    for row in rows:
+        if isinstance(row, InsertBranch | UpdateBranch):
+            state[row.branch] = row.outcome
+    assert list(state.values()).count("answered") == (end.outcome == "answered")
