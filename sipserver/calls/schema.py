@@ -8,6 +8,8 @@ Made for a hundred million calls:
 * Indices cost every insert, so there are few. Those on ``caller`` and ``callee`` need no time in them: equal keys
   are in order of rowid, which is order of time. ``calls_open`` holds only what is open.
 
+What a call had in the way of media are the rows of ``call_media`` with ``early = 0``.
+
 Times are UTC text with milliseconds, durations integer milliseconds, unknown is NULL. Parties are pseudonyms.
 """
 

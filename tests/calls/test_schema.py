@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from sipserver.calls.schema import MIGRATIONS
+from sipserver.storage.database import sqlite
+from sipserver.storage.migrations import Database, open_store
 from support.calls import Store
 
 CONTRACT = {
@@ -44,3 +49,17 @@ def test_what_belongs_to_a_call_goes_with_it(store: Store) -> None:
     execute("INSERT INTO call_events (call, number, at, kind) VALUES ('c', 1, 't', 'placed')")
     execute("DELETE FROM calls")
     assert execute("SELECT count(*) FROM call_events").fetchone() == (0,)
+
+
+def test_store_of_before_keeps_its_media(tmp_path: Path) -> None:
+    connection = sqlite.connect(tmp_path / "calls.db", isolation_level=None)
+    MIGRATIONS.apply(Database(connection), stop_before=["m005_media"])
+    connection.execute("INSERT INTO calls (id, call_id, started_at) VALUES ('c', 'h', 't')")
+    connection.execute(
+        "INSERT INTO call_media (call, number, stream, kind, accepted, from_at) VALUES ('c', 1, 0, 'audio', 1, 't')"
+    )
+    connection.close()
+    connection = open_store(tmp_path / "calls.db", MIGRATIONS)
+    found = connection.execute("SELECT kind, branch, early, held_by, profile, encryption FROM call_media").fetchall()
+    assert [tuple(row) for row in found] == [("audio", None, 0, None, None, None)]
+    connection.close()
