@@ -3,7 +3,9 @@
 Every ``at`` is UNIX time in integer milliseconds. Durations are differences of these, so whoever makes events
 derives ``at`` from a clock that is never set: a wall clock read once and a monotonic one from then on.
 
-People appear as party ids only. A branch is the proxy's number for one device that was tried.
+People appear as party ids only. A branch is the proxy's number for one device that was tried. A ``tag`` is the
+callee's tag, which tells the dialogs of one call apart (RFC 3261 §12); None stands for the only one. ``number`` is the
+CSeq number of the request that a message belongs to, 0 where nobody says.
 """
 
 from __future__ import annotations
@@ -39,6 +41,9 @@ class Placed:
     """The network prefix it came from."""
     offer: Description | None = None
     """None where the INVITE carried no description."""
+    tag: str | None = None
+    """The caller's own."""
+    number: int = 0
     place: Place = NOWHERE
     """Where the caller is."""
 
@@ -51,6 +56,8 @@ class Tried:
     branch: int
     transport: str | None = None
     network: str | None = None
+    agent: str | None = None
+    """What the device said it is when it registered."""
     place: Place = NOWHERE
     """Where the device is."""
 
@@ -73,11 +80,14 @@ class Rang:
     agent: str | None = None
     answer: Description | None = None
     """An answer may come early, and the 200 then has none (RFC 3262 §5)."""
+    tag: str | None = None
+    reliable: bool = False
+    """It is acknowledged by PRACK (RFC 3262), so it may also carry an offer."""
 
 
 @dataclass(slots=True)
 class Answered:
-    """A device sent a 2xx."""
+    """A device sent a 2xx; once for each dialog that it makes."""
 
     at: int
     branch: int
@@ -85,14 +95,18 @@ class Answered:
     agent: str | None = None
     answer: Description | None = None
     """The answer, or the offer where the INVITE had none (RFC 3264 §5)."""
+    tag: str | None = None
 
 
 @dataclass(slots=True)
 class Confirmed:
-    """The caller's ACK passed; for a re-INVITE too, where its 2xx carried the offer."""
+    """An ACK of a 2xx passed, of a re-INVITE's too."""
 
     at: int
     answer: Description | None = None
+    tag: str | None = None
+    side: str = CALLER
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -128,7 +142,7 @@ class Cancelled:
 
 @dataclass(slots=True)
 class Changed:
-    """A re-INVITE or UPDATE within the call was accepted; without descriptions it is a sign of life only."""
+    """A re-INVITE, UPDATE or PRACK within the call was accepted; without descriptions it is a sign of life only."""
 
     at: int
     side: str
@@ -136,6 +150,34 @@ class Changed:
     offer: Description | None = None
     answer: Description | None = None
     """The answer; or the offer of the other side, where the request had none and the ACK brings the answer."""
+    tag: str | None = None
+    method: str = "INVITE"
+    number: int = 0
+
+
+@dataclass(slots=True)
+class Progressed:
+    """An 18x to a re-INVITE carries a description; nothing is accepted yet."""
+
+    at: int
+    side: str
+    """Who sent the re-INVITE."""
+    offer: Description | None
+    answer: Description
+    tag: str | None = None
+    number: int = 0
+    reliable: bool = False
+
+
+@dataclass(slots=True)
+class Referred:
+    """A REFER within the call was accepted: one side shall call somebody else (RFC 3515)."""
+
+    at: int
+    side: str
+    """Who sent the REFER."""
+    attended: bool = False
+    """Whether the new call is to replace another one (RFC 3891)."""
 
 
 @dataclass(slots=True)
@@ -150,7 +192,22 @@ class Ended:
     reason: str | None = None
     uncertainty_ms: int | None = None
     """How long after ``at`` the call may really have ended; None where the end was observed."""
+    tag: str | None = None
+    """Of the dialog that ended; None for the call as a whole."""
 
 
-Event = Tried | Located | Rang | Answered | Confirmed | BranchFailed | Failed | Cancelled | Changed | Ended
+Event = (
+    Tried
+    | Located
+    | Rang
+    | Answered
+    | Confirmed
+    | BranchFailed
+    | Failed
+    | Cancelled
+    | Changed
+    | Progressed
+    | Referred
+    | Ended
+)
 """What follows Placed."""

@@ -4,9 +4,12 @@
        │                │                     └────────Ended──────────────────────────►
        └──Answered──►   └──Failed───────────────────────────────────────────────────►
 
-The first 2xx is the call; a later one is only noted on its branch. CANCEL does not end a call, the final response
-that follows does: the callee may have answered first. The end is then the moment of the CANCEL, since nobody was
-waiting any more. A BYE from the caller before the answer (RFC 3261 §15) counts as a CANCEL.
+The first 2xx is the call; a later one is noted on its branch, unless the caller keeps that one and ends the first
+(``calls.dialogs``): then the record follows. What belongs to another dialog than the call's changes nothing.
+
+CANCEL does not end a call, the final response that follows does: the callee may have answered first. The end is then
+the moment of the CANCEL, since nobody was waiting any more. A BYE from the caller before the answer (RFC 3261 §15)
+counts as a CANCEL where no other device rings.
 
     setup_ms   INVITE to the first sign of a device: ringing, answer, or refusal (the session request delay of
                RFC 6076 §4.3, seen from here; successes and failures are told apart by ``outcome``)
@@ -14,6 +17,7 @@ waiting any more. A BYE from the caller before the answer (RFC 3261 §15) counts
     talk_ms    answer to end; ringing is never in it
 
 A device's row in ``call_branches`` is written when its part is over, so that most devices cost one row, not three.
+Of what two sides agree on before the answer, early media are written down as such (``calls.media``).
 What happens in ENDED changes nothing, but for a place that becomes known late. Times that run backwards give no
 duration: unknown is None.
 """
@@ -23,6 +27,7 @@ from __future__ import annotations
 from typing import Final
 
 from sipserver.calls import outcomes
+from sipserver.calls.dialogs import Dialog, Dialogs
 from sipserver.calls.events import (
     CALLEE,
     CALLER,
@@ -37,10 +42,13 @@ from sipserver.calls.events import (
     Failed,
     Located,
     Placed,
+    Progressed,
     Rang,
+    Referred,
     Tried,
 )
 from sipserver.calls.media import MediaBook
+from sipserver.calls.negotiation import INVITE, PRACK, Agreement
 from sipserver.calls.places import NOWHERE, Place
 from sipserver.calls.rows import (
     CallAnswered,
@@ -53,6 +61,7 @@ from sipserver.calls.rows import (
     InsertCall,
     InsertEvent,
     Row,
+    UpdateBranch,
 )
 from sipserver.sip import sdp
 from sipserver.sip.sdp import Description
@@ -70,25 +79,30 @@ MAX_EVENTS: Final = 1_000
 class _Branch:
     """A device that was tried and whose part is not over."""
 
-    __slots__ = ("agent", "early_answer", "network", "place", "ringing_at", "transport", "tried_at")
+    __slots__ = ("agent", "network", "place", "ringing_at", "transport", "tried_at")
 
-    def __init__(self, tried_at: int, transport: str | None, network: str | None, place: Place = NOWHERE) -> None:
+    def __init__(
+        self,
+        tried_at: int,
+        transport: str | None,
+        network: str | None,
+        agent: str | None = None,
+        place: Place = NOWHERE,
+    ) -> None:
         self.tried_at = tried_at
         self.transport = transport
         self.network = network
         self.place = place
         self.ringing_at: int | None = None
-        self.agent: str | None = None
-        self.early_answer: Description | None = None
+        self.agent = agent
 
 
 class Call:
     """A call and what is to be written of it."""
 
     __slots__ = (
-        "_answered_branch", "_branches", "_cancel_reason", "_cancelled_at", "_devices", "_event_number", "_media",
-        "_open_offer", "_placed", "_reached", "_setup_ms", "answered_at", "id", "outcome", "ringing_at", "state",
-        "talk_ms",
+        "_branches", "_cancel_reason", "_cancelled_at", "_devices", "_dialogs", "_event_number", "_media",
+        "_placed", "_reached", "_setup_ms", "answered_at", "id", "outcome", "ringing_at", "state", "talk_ms",
     )  # fmt: skip
 
     def __init__(self, row_id: str, placed: Placed) -> None:
@@ -106,12 +120,35 @@ class Call:
         self._branches: dict[int, _Branch] = {}
         self._devices = 0
         self._reached = False
-        self._answered_branch = -1
+        self._dialogs = Dialogs()
         self._cancelled_at: int | None = None
         self._cancel_reason: str | None = None
         self._media = MediaBook()
-        self._open_offer: tuple[Description, bool] | None = None
         self._event_number = 0
+
+    @property
+    def caller(self) -> str | None:
+        """Party id."""
+        return self._placed.caller
+
+    @property
+    def callee(self) -> str | None:
+        """Party id."""
+        return self._placed.callee
+
+    @property
+    def call_id(self) -> str:
+        """The SIP Call-ID."""
+        return self._placed.call_id
+
+    def has_dialog(self, tag: str | None) -> bool:
+        """Whether a request with this tag of the callee's side may belong to this call."""
+        return self.state < ANSWERED or self._dialogs.knows(tag)
+
+    def is_between(self, one: str, other: str) -> bool:
+        """Whether these two are the tags of one of its dialogs, whichever is whose."""
+        mine = self._placed.tag
+        return (mine == one and self._dialogs.has(other)) or (mine == other and self._dialogs.has(one))
 
     def start(self) -> list[Row]:
         """The row of the call."""
@@ -147,13 +184,17 @@ class Call:
                 return self._cancelled(event.at, event.reason)
             case Changed():
                 return self._changed(event)
+            case Progressed():
+                return self._progressed(event)
+            case Referred():
+                return self._referred(event)
             case Located():
                 return self._located(event)
 
     # ------------------------------------------------------------------ before the answer
 
     def _tried(self, event: Tried) -> list[Row]:
-        self._branches[event.branch] = _Branch(event.at, event.transport, event.network, event.place)
+        self._branches[event.branch] = _Branch(event.at, event.transport, event.network, event.agent, event.place)
         self._devices += 1
         return []
 
@@ -163,7 +204,10 @@ class Call:
         branch = self._branches.get(event.branch)
         if branch is not None:
             branch.place = event.place
-        elif event.branch == self._answered_branch:
+            return []
+        self._dialogs.locate(event.branch, event.place)
+        kept = self._dialogs.kept
+        if kept is not None and kept.branch == event.branch:
             return [CallLocated(self.id, False, event.place)]
         return []
 
@@ -174,42 +218,86 @@ class Call:
             if branch.ringing_at is None:
                 branch.ringing_at = event.at
             branch.agent = event.agent or branch.agent
-            branch.early_answer = event.answer or branch.early_answer
+        rows: list[Row] = []
+        if self.state < ANSWERED and (event.tag is not None or event.answer is not None):
+            dialog = self._dialogs.make(event.tag, event.branch, early=True)
+            if dialog is not None and event.answer is not None:
+                placed = self._placed
+                agreement = dialog.negotiation.early(
+                    placed.offer, event.answer, True, placed.number, reliable=event.reliable, first=True
+                )
+                rows = self._agreed(event.at, dialog, agreement)
         if self.state != PLACED:
-            return []
+            return rows
         self.state = RINGING
         self.ringing_at = event.at
         self._setup_ms = _span(self._placed.at, event.at)
-        return [CallRang(self.id, event.at, self._setup_ms), self._event(event.at, "ringing", CALLEE)]
+        return [CallRang(self.id, event.at, self._setup_ms), self._event(event.at, "ringing", CALLEE), *rows]
 
     def _answered(self, event: Answered) -> list[Row]:
-        branch = self._branches.pop(event.branch, None)
+        dialog = self._dialogs.make(event.tag, event.branch)
         if self.state >= ANSWERED:
-            # RFC 3261 §16.7 step 10: every 2xx is passed on; the call is the first one.
-            if branch is None or event.branch == self._answered_branch:
-                return []
-            return [self._over(event.branch, branch, event.at, event.status, outcomes.ALSO_ANSWERED, event.agent)]
+            return self._also_answered(event, dialog)
+        assert dialog is not None, "early dialogs leave room for the answer"
+        branch = self._branches.pop(event.branch, None)
         if branch is None:
             branch = _Branch(self._placed.at, None, None)
         self.state = ANSWERED
         self.outcome = outcomes.ANSWERED
-        self.answered_at = event.at
-        self._answered_branch = event.branch
         self._reached = True
         if self.ringing_at is None:
             self._setup_ms = _span(self._placed.at, event.at)
-        rows = self._first_media(event.at, event.answer, branch.early_answer)
-        media = self._media
+        self._note_answer(event, dialog, branch)
+        early = self._media.close_early(self.id, event.at)
         return [
-            CallAnswered(
-                self.id, event.at, event.status, self._setup_ms, _span(self.ringing_at, event.at),
-                event.agent or branch.agent, branch.transport, branch.network, self._devices,
-                media.video, media.content, media.encrypted, branch.place,
-            ),
+            *self._keep(dialog, event.at),
             self._over(event.branch, branch, event.at, event.status, outcomes.ANSWERED, event.agent),
             self._event(event.at, "answered", CALLEE, event.status),
-            *rows,
-        ]  # fmt: skip
+            *early,
+        ]
+
+    def _note_answer(self, event: Answered, dialog: Dialog, branch: _Branch | None) -> None:
+        """What a 2xx says of its dialog; it is another device's where the branch was forked further on."""
+        dialog.branch, dialog.answered_at, dialog.status = event.branch, event.at, event.status
+        dialog.agent = event.agent
+        if branch is not None:
+            dialog.agent = event.agent or branch.agent
+            dialog.transport, dialog.network, dialog.place = branch.transport, branch.network, branch.place
+        placed = self._placed
+        dialog.agreed_at = event.at
+        dialog.negotiation.accepted(INVITE, placed.offer, event.answer, True, placed.number)
+
+    def _keep(self, dialog: Dialog, at: int) -> list[Row]:
+        """This dialog is the call, and has been since it was answered; ``at`` is now."""
+        self._dialogs.kept = dialog
+        answered_at = dialog.answered_at
+        assert answered_at is not None, "what is kept was answered"
+        self.answered_at = answered_at
+        agreement = dialog.negotiation.agreed
+        media = self._media
+        rows: list[Row] = []
+        if agreement is not None:
+            rows = media.change(self.id, min(dialog.agreed_at, at), agreement, dialog.branch)
+        answer = CallAnswered(
+            self.id, answered_at, dialog.status, self._setup_ms, _span(self.ringing_at, answered_at), dialog.agent,
+            dialog.transport, dialog.network, self._devices, media.video, media.content, media.encrypted,
+            dialog.place,
+        )  # fmt: skip
+        return [answer, *rows]
+
+    def _also_answered(self, event: Answered, dialog: Dialog | None) -> list[Row]:
+        """RFC 3261 §16.7 step 10: every 2xx is passed on; which is the call is for the caller to say."""
+        if dialog is None or dialog.answered_at is not None:
+            return []
+        branch = self._branches.pop(event.branch, None)
+        kept = self._dialogs.kept
+        if branch is not None:
+            self._note_answer(event, dialog, branch)
+            return [self._over(event.branch, branch, event.at, event.status, outcomes.ALSO_ANSWERED, event.agent)]
+        if kept is not None and kept.branch == event.branch:
+            dialog.transport, dialog.network, dialog.place = kept.transport, kept.network, kept.place
+        self._note_answer(event, dialog, None)
+        return []
 
     def _branch_failed(self, event: BranchFailed) -> list[Row]:
         responded = event.cause is None
@@ -222,8 +310,10 @@ class Call:
             responded=responded,
             rang=branch.ringing_at is not None,
             answered_elsewhere=self.state >= ANSWERED,
+            cancelled=self._cancelled_at is not None,
         )
-        return [self._over(event.branch, branch, event.at, event.status, outcome, event.agent)]
+        over = self._over(event.branch, branch, event.at, event.status, outcome, event.agent)
+        return [over, *self._media.close_early(self.id, event.at, event.branch)]
 
     def _cancelled(self, at: int, reason: str | None) -> list[Row]:
         if self.state >= ANSWERED or self._cancelled_at is not None:
@@ -262,44 +352,107 @@ class Call:
     # ------------------------------------------------------------------ after the answer
 
     def _confirmed(self, event: Confirmed) -> list[Row]:
-        if self.state < ANSWERED:
-            return []
-        rows: list[Row] = []
-        if self.state == ANSWERED:
-            self.state = CONFIRMED
-            rows = [CallConfirmed(self.id, event.at), self._event(event.at, "confirmed", CALLER)]
-        if self._open_offer is not None:
-            offer, by_caller = self._open_offer
-            self._open_offer = None
-            if event.answer is not None:
-                rows += self._media_change(event.at, offer, event.answer, by_caller)
-        return rows
-
-    def _changed(self, event: Changed) -> list[Row]:
-        if self.state < ANSWERED:
+        dialog = self._dialogs.find(event.tag) if self.state >= ANSWERED else None
+        if dialog is None or dialog.answered_at is None:
             return []
         rows: list[Row] = []
         by_caller = event.side == CALLER
-        if event.offer is not None and event.answer is not None:
-            rows = self._media_change(event.at, event.offer, event.answer, by_caller)
-        elif event.answer is not None:
-            # RFC 3264 §5, RFC 3261 §14.1: no offer in the request, so the response offers and the ACK answers.
-            self._open_offer = event.answer, not by_caller
-        if self._event_number < MAX_EVENTS:
+        if by_caller and dialog.confirmed_at is None:
+            dialog.confirmed_at = event.at
+            if dialog is self._dialogs.kept:
+                self.state = CONFIRMED
+                rows = [CallConfirmed(self.id, event.at), self._event(event.at, "confirmed", CALLER)]
+        agreement = dialog.negotiation.acknowledged(event.answer, by_caller, event.number)
+        return rows if agreement is None else rows + self._agreed(event.at, dialog, agreement)
+
+    def _changed(self, event: Changed) -> list[Row]:
+        dialog = self._dialogs.find(event.tag)
+        if dialog is None or (self.state < ANSWERED and event.method == INVITE):
+            return []
+        agreement = dialog.negotiation.accepted(
+            event.method, event.offer, event.answer, event.side == CALLER, event.number
+        )
+        rows = self._agreed(event.at, dialog, agreement)
+        # A PRACK is none of the two sides' decisions.
+        told = self.state >= ANSWERED and event.method != PRACK and dialog is self._dialogs.kept
+        if told and self._event_number < MAX_EVENTS:
             rows.append(self._event(event.at, "changed", event.side))
         return rows
+
+    def _progressed(self, event: Progressed) -> list[Row]:
+        dialog = self._dialogs.find(event.tag) if self.state >= ANSWERED else None
+        if dialog is not None:
+            dialog.negotiation.early(
+                event.offer, event.answer, event.side == CALLER, event.number, reliable=event.reliable, first=False
+            )
+        return []
+
+    def _referred(self, event: Referred) -> list[Row]:
+        if self._event_number >= MAX_EVENTS:
+            return []
+        return [self._event(event.at, "referred", event.side, detail="attended" if event.attended else None)]
 
     def _ended(self, event: Ended) -> list[Row]:
         if self.state < ANSWERED:
             if event.side == CALLER:
-                return self._cancelled(event.at, event.reason)
+                # RFC 3261 §15: it ends one early dialog; the others go on ringing.
+                return self._cancelled(event.at, event.reason) if len(self._branches) < 2 else []
             if event.side == CALLEE:
                 # RFC 3261 §15: a callee sends no BYE before it has answered; the INVITE's final response counts.
                 return []
+            return self._finish(event)
+        if event.tag is not None and event.side != SERVER:
+            dialog = self._dialogs.find(event.tag)
+            if dialog is None or dialog.end is not None:
+                return []
+            dialog.end = event
+            kept = self._dialogs.kept
+            assert kept is not None, "an answered call has a dialog"
+            if dialog is kept:
+                heir = self._dialogs.heir(event.at) if kept.was_dropped(event.at) else None
+                if heir is not None:
+                    return self._follow(heir, event)
+            elif kept.stands(event.at) or dialog.confirmed_at is None:
+                return self._dropped(dialog, event)
+        # It may be another dialog whose end is the call's: the only one that was ever acknowledged.
+        kept = self._dialogs.really_kept()
+        if kept is None or kept.end is None:
+            return self._finish(event)
+        return self._follow(kept, event) + self._finish(kept.end)
+
+    def _finish(self, event: Ended) -> list[Row]:
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
         rows = self._end(event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms)
         rows.append(self._event(event.at, "ended", event.side, detail=event.cause))
         return rows
+
+    def _dropped(self, dialog: Dialog, event: Ended) -> list[Row]:
+        """A dialog that is not the call, or not any more, has ended."""
+        rows: list[Row] = []
+        kept = self._dialogs.kept
+        if dialog.answered_at is not None and kept is not None and kept.branch != dialog.branch:
+            rows.append(UpdateBranch(self.id, dialog.branch, outcomes.ALSO_ANSWERED, event.at))
+        if self._event_number < MAX_EVENTS:
+            rows.append(self._event(event.at, "dropped", event.side, detail=event.cause))
+        return rows
+
+    def _follow(self, heir: Dialog, event: Ended) -> list[Row]:
+        """The caller kept another dialog than the one that was taken for the call: the record says so from its answer
+        on."""
+        dropped = self._dialogs.kept
+        assert dropped is not None, "there is something else to follow"
+        rows = self._media.drop(self.id)
+        if self.ringing_at is None:
+            self._setup_ms = _span(self._placed.at, heir.answered_at or event.at)
+        rows += self._keep(heir, event.at)
+        if heir.place != dropped.place:
+            # The dropped device's place may have been put late, after its answer.
+            rows.append(CallLocated(self.id, False, heir.place))
+        self.state = ANSWERED if heir.confirmed_at is None else CONFIRMED
+        rows.append(CallConfirmed(self.id, heir.confirmed_at))
+        if heir.branch != dropped.branch:
+            rows.append(UpdateBranch(self.id, heir.branch, outcomes.ANSWERED, None))
+        return rows + self._dropped(dropped, event)
 
     def _end(
         self, at: int, outcome: str, by: str, cause: str, status: int | None, reason: str | None,
@@ -328,23 +481,18 @@ class Call:
 
     # ------------------------------------------------------------------ media, branches, timeline
 
-    def _first_media(self, at: int, answer: Description | None, early_answer: Description | None) -> list[Row]:
-        """What the call is answered with (RFC 3264 §5, RFC 3261 §13.2.1)."""
-        offer = self._placed.offer
-        if offer is None:
-            # A delayed offer: it is in the 2xx, or was in a reliable provisional response; the ACK answers the former.
-            if answer is not None:
-                self._open_offer = answer, False
+    def _agreed(self, at: int, dialog: Dialog, agreement: Agreement | None) -> list[Row]:
+        """A dialog has other media from now on; of others than the call's that is only remembered."""
+        if agreement is None:
             return []
-        answer = answer or early_answer
-        if answer is None:
+        dialog.agreed_at = at
+        if self.state < ANSWERED:
+            return self._media.change_early(self.id, at, dialog.key, dialog.branch, agreement)
+        if dialog is not self._dialogs.kept:
             return []
-        return self._media.change(self.id, at, offer, answer, offered_by_caller=True)
-
-    def _media_change(self, at: int, offer: Description, answer: Description, by_caller: bool) -> list[Row]:
         media = self._media
         before = media.video, media.content, media.encrypted
-        rows = media.change(self.id, at, offer, answer, by_caller)
+        rows = media.change(self.id, at, agreement, dialog.branch)
         if before != (media.video, media.content, media.encrypted):
             rows.append(CallMedia(self.id, media.video, media.content, media.encrypted))
         return rows
@@ -353,7 +501,7 @@ class Call:
         self, number: int, branch: _Branch, at: int, status: int | None, outcome: str, agent: str | None
     ) -> InsertBranch:
         """A device's part is over; of one that answered it is not, and its end is the call's."""
-        answered = outcome == outcomes.ANSWERED
+        answered = outcome in (outcomes.ANSWERED, outcomes.ALSO_ANSWERED)
         return InsertBranch(
             self.id, number, branch.tried_at, branch.ringing_at, at if answered else None, None if answered else at,
             status, outcome, agent or branch.agent, branch.transport, branch.network,

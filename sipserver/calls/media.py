@@ -2,6 +2,9 @@
 
 Each stream of each agreement is a row that is open until an agreement says otherwise. What cannot be read makes
 the media unknown: the open rows end there, and the time with video is not given for a call with such a gap.
+
+Before the answer each device may have agreed on something (early media). Those rows are marked ``early``, end with the
+answer at the latest, and count for nothing: what the call had is what was agreed with the device that the caller kept.
 """
 
 from __future__ import annotations
@@ -9,30 +12,63 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from sipserver.calls.rows import Agreed, CloseMedia, OpenMedia, Row
+from sipserver.calls.events import CALLEE, CALLER
+from sipserver.calls.negotiation import Agreement
+from sipserver.calls.rows import Agreed, CloseMedia, DropMedia, OpenMedia, Row
 from sipserver.sip import sdp
 from sipserver.sip.sdp import Description, Stream
 
-_SEEN_FROM_THE_OTHER_SIDE: Final = {sdp.SENDONLY: sdp.RECVONLY, sdp.RECVONLY: sdp.SENDONLY}
+BOTH: Final = "both"
+"""Of a stream on hold: neither side wants to receive it."""
+
+_SENDS: Final = (sdp.SENDRECV, sdp.SENDONLY)
+_RECEIVES: Final = (sdp.SENDRECV, sdp.RECVONLY)
+_DIRECTIONS: Final = {
+    (True, True): sdp.SENDRECV, (True, False): sdp.SENDONLY, (False, True): sdp.RECVONLY, (False, False): sdp.INACTIVE,
+}  # fmt: skip
 _PEOPLE_MEET_BY: Final = (sdp.AUDIO, sdp.VIDEO, sdp.CONTENT)
 
+MAX_EARLY: Final = 16
+"""Devices whose early media are written down."""
 
-def agree(offer: Description, answer: Description, offered_by_caller: bool) -> list[Agreed]:
-    """What offer and answer come to, stream by stream; a stream the answer leaves out counts as refused."""
+
+def agree(
+    offer: Description, answer: Description, offered_by_caller: bool, before: dict[int, Agreed] | None = None
+) -> list[Agreed]:
+    """What offer and answer come to, stream by stream; a stream the answer leaves out counts as refused.
+
+    ``before`` are the streams that ran until now, by their place. A stream that the offer takes out of use is none.
+    """
     answers = answer.streams
+    ran = before or {}
     return [
-        _agreed(number, offered, answers[number] if number < len(answers) else None, offered_by_caller)
+        _agreed(number, offered, answers[number] if number < len(answers) else None, offered_by_caller, ran.get(number))
         for number, offered in enumerate(offer.streams)
+        # RFC 3264 §8.2: port 0 in an offer ends a stream that was; a first one that has it offers nothing.
+        if not offered.refused
     ]
 
 
-def _agreed(number: int, offered: Stream, answered: Stream | None, offered_by_caller: bool) -> Agreed:
+def _agreed(
+    number: int, offered: Stream, answered: Stream | None, offered_by_caller: bool, before: Agreed | None
+) -> Agreed:
     # RFC 3264 §6: a stream is refused by port 0 in the answer.
     if answered is None or answered.refused:
         return Agreed(number, offered.kind, 0)
-    direction = answered.direction
-    if offered_by_caller:
-        direction = _SEEN_FROM_THE_OTHER_SIDE.get(direction, direction)
+    caller, callee = (offered, answered) if offered_by_caller else (answered, offered)
+    direction = sdp.SENDRECV
+    held_by = None
+    if offered.direction != sdp.SENDRECV or answered.direction != sdp.SENDRECV:
+        # RFC 3264 §6.1: what flows is what one side sends and the other one takes.
+        direction = _DIRECTIONS[
+            caller.direction in _SENDS and callee.direction in _RECEIVES,
+            callee.direction in _SENDS and caller.direction in _RECEIVES,
+        ]
+        if before is not None and before.kind != sdp.CONTENT:
+            held_by = _held_by(before, offered.direction, answered.direction, offered_by_caller)
+    same = answered.codec is None or offered.codec is None or answered.codec.upper() == offered.codec.upper()
+    said = offered if same else answered
+    encrypted = offered.encrypted and answered.encrypted
     return Agreed(
         number,
         # Only one side may mark its slides (RFC 4796).
@@ -41,12 +77,30 @@ def _agreed(number: int, offered: Stream, answered: Stream | None, offered_by_ca
         answered.codec or offered.codec,
         direction,
         offered.bandwidth if answered.bandwidth is None else answered.bandwidth,
-        answered.resolution or offered.resolution,
-        answered.level or offered.level,
-        answered.max_pixels or offered.max_pixels,
-        int(offered.encrypted and answered.encrypted),
+        answered.resolution or said.resolution,
+        answered.level or said.level,
+        answered.max_pixels or said.max_pixels,
+        int(encrypted),
         int(offered.ice and answered.ice),
+        answered.profile or said.profile,
+        answered.encryption if encrypted else None,
+        held_by,
     )
+
+
+def _held_by(before: Agreed, offered: str, answered: str, offered_by_caller: bool) -> str | None:
+    """Who has put the stream on hold (RFC 3264 §8.4): who received it and now says not to, until that side says so."""
+    offerer, answerer = (CALLER, CALLEE) if offered_by_caller else (CALLEE, CALLER)
+    held = []
+    for side, direction, may_receive in ((offerer, offered, True), (answerer, answered, offered in _SENDS)):
+        if direction in _RECEIVES:
+            continue
+        held_before = before.held_by in (side, BOTH)
+        received = before.direction in (sdp.SENDRECV, sdp.RECVONLY if side == CALLER else sdp.SENDONLY)
+        # An answer that does not receive what is not sent says nothing of its own.
+        if held_before or (received and may_receive):
+            held.append(side)
+    return None if not held else held[0] if len(held) == 1 else BOTH
 
 
 def shows_video(kind: str, accepted: int, direction: str | None) -> bool:
@@ -65,14 +119,19 @@ def covered(spans: Iterable[tuple[int, int]]) -> int:
     return total
 
 
+Entry = tuple[int, Agreed, int]
+"""Number of the row, what it says, and since when."""
+
+
 class MediaBook:
     """The streams of one call."""
 
-    __slots__ = ("_gap", "_next", "_open", "_video", "content", "encrypted", "video")
+    __slots__ = ("_early", "_gap", "_next", "_open", "_video", "content", "encrypted", "video")
 
     def __init__(self) -> None:
-        self._open: list[tuple[int, Agreed, int]] = []
+        self._open: list[Entry] = []
         self._next = 1
+        self._early: dict[str, tuple[int, list[Entry]]] = {}
         self._video: list[tuple[int, int]] = []
         self._gap = False
         self.video: int | None = None
@@ -82,34 +141,51 @@ class MediaBook:
         self.encrypted: int | None = None
         """1 while every agreed stream of audio, video and content was encrypted; 0 once one was not."""
 
-    def change(self, call: str, at: int, offer: Description, answer: Description, offered_by_caller: bool) -> list[Row]:
+    def change(self, call: str, at: int, agreement: Agreement, branch: int | None = None) -> list[Row]:
         """From now on the call has what this offer and this answer come to."""
+        offer, answer = agreement.offer, agreement.answer
         if offer is sdp.UNREADABLE or answer is sdp.UNREADABLE:
             self._gap = True
-            return self.close(call, at)
-        agreed = agree(offer, answer, offered_by_caller)
-        rows: list[Row] = []
-        kept: list[tuple[int, Agreed, int]] = []
-        for entry in self._open:
-            if entry[1] in agreed:
-                kept.append(entry)
-            else:
-                rows.append(self._close(call, entry, at))
-        running = [entry[1] for entry in kept]
-        for stream in agreed:
-            if stream not in running:
-                rows.append(OpenMedia(call, self._next, stream, at))
-                kept.append((self._next, stream, at))
-                self._next += 1
-        self._open = kept
+            return self._close_call(call, at)
+        before = {entry[1].stream: entry[1] for entry in self._open if entry[1].accepted} if self._open else None
+        agreed = agree(offer, answer, agreement.by_caller, before)
+        rows, self._open = self._turn(call, at, self._open, agreed, branch, early=0)
         self._note(agreed)
+        return rows
+
+    def change_early(self, call: str, at: int, dialog: str, branch: int, agreement: Agreement) -> list[Row]:
+        """What is agreed with a device before the answer, in this dialog."""
+        _, running = self._early.get(dialog, (branch, []))
+        if not running and len(self._early) >= MAX_EARLY:
+            return []
+        agreed: list[Agreed] = []
+        if agreement.offer is not sdp.UNREADABLE and agreement.answer is not sdp.UNREADABLE:
+            agreed = agree(
+                agreement.offer, agreement.answer, agreement.by_caller, {entry[1].stream: entry[1] for entry in running}
+            )
+        rows, running = self._turn(call, at, running, agreed, branch, early=1)
+        self._early[dialog] = branch, running
+        return rows
+
+    def close_early(self, call: str, at: int, branch: int | None = None) -> list[Row]:
+        """The early media of this device end, or those of all."""
+        rows: list[Row] = []
+        for dialog, (number, running) in list(self._early.items()):
+            if branch is None or number == branch:
+                rows += [CloseMedia(call, entry[0], at) for entry in running]
+                del self._early[dialog]
         return rows
 
     def close(self, call: str, at: int) -> list[Row]:
         """Every open stream ends."""
-        rows: list[Row] = [self._close(call, entry, at) for entry in self._open]
-        self._open = []
-        return rows
+        rows = self._close_call(call, at)
+        return rows + self.close_early(call, at) if self._early else rows
+
+    def drop(self, call: str) -> list[Row]:
+        """What the call was said to have was another device's: nothing of it was the call's."""
+        self._open, self._video, self._gap = [], [], False
+        self.video = self.content = self.encrypted = None
+        return [DropMedia(call, self._next)]
 
     @property
     def video_ms(self) -> int | None:
@@ -118,7 +194,31 @@ class MediaBook:
             return None
         return covered(self._video)
 
-    def _close(self, call: str, entry: tuple[int, Agreed, int], at: int) -> CloseMedia:
+    def _close_call(self, call: str, at: int) -> list[Row]:
+        rows: list[Row] = [self._close(call, entry, at) for entry in self._open]
+        self._open = []
+        return rows
+
+    def _turn(
+        self, call: str, at: int, running: list[Entry], agreed: list[Agreed], branch: int | None, *, early: int
+    ) -> tuple[list[Row], list[Entry]]:
+        """Close what is not agreed on any more, open what is new; the rows, and what runs from now on."""
+        rows: list[Row] = []
+        kept: list[Entry] = []
+        for entry in running:
+            if entry[1] in agreed:
+                kept.append(entry)
+            else:
+                rows.append(CloseMedia(call, entry[0], at) if early else self._close(call, entry, at))
+        still = [entry[1] for entry in kept]
+        for stream in agreed:
+            if stream not in still:
+                rows.append(OpenMedia(call, self._next, stream, at, branch, early))
+                kept.append((self._next, stream, at))
+                self._next += 1
+        return rows, kept
+
+    def _close(self, call: str, entry: Entry, at: int) -> CloseMedia:
         number, stream, since = entry
         if shows_video(stream.kind, stream.accepted, stream.direction):
             self._video.append((since, at))

@@ -48,6 +48,11 @@ def reason(message: Message) -> str | None:
     return printable(params.get("text") or (f"{protocol.strip()} {cause}" if cause else protocol.strip()))
 
 
+def is_reliable(response: Message) -> bool:
+    """Whether this provisional response is acknowledged by PRACK (RFC 3262 §3)."""
+    return "rseq" in response.names
+
+
 def media(message: Message) -> Description | None:
     """The session description in the body (RFC 4566), also as a part of a multipart body (RFC 5621).
 
@@ -55,6 +60,23 @@ def media(message: Message) -> Description | None:
     """
     if not message.body:
         return None
+    try:
+        return _described(message)
+    except SipError:
+        return sdp.UNREADABLE
+
+
+def why_unreadable(message: Message) -> str | None:
+    """Why ``media`` could not read this body, for an operator; None where it could."""
+    try:
+        _described(message)
+    except SipError as error:
+        return error.reason
+    return None
+
+
+def _described(message: Message) -> Description | None:
+    """What ``media`` returns; raises SipError where a description is meant and cannot be read."""
     content_type = message.header(names.CONTENT_TYPE)
     if content_type is None:
         return None
@@ -68,11 +90,8 @@ def media(message: Message) -> Description | None:
         return None
     # RFC 3261 §20.12: a body that is compressed says something, but not to us.
     if message.has(names.CONTENT_ENCODING) and message.header(names.CONTENT_ENCODING) != "identity":
-        return sdp.UNREADABLE
-    try:
-        return sdp.parse(body)
-    except SipError:
-        return sdp.UNREADABLE
+        raise SipError(400, "Content-Encoding")
+    return sdp.parse(body)
 
 
 def _sdp_part(body: bytes, content_type: str) -> bytes | None:

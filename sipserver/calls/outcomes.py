@@ -40,7 +40,7 @@ CALL_OUTCOMES: Final = (ANSWERED, CANCELLED, DECLINED, BUSY, NO_ANSWER, OFFLINE,
 """Every outcome that a call can have."""
 
 ALSO_ANSWERED: Final = "also_answered"
-"""Of a device: its 2xx came after another's."""
+"""Of a device: it answered as well as another one, and the caller kept the other."""
 ELSEWHERE: Final = "elsewhere"
 """Of a device: it stopped ringing because another answered."""
 UNREACHABLE: Final = "unreachable"
@@ -73,10 +73,15 @@ def call_outcome(status: int, *, by_server: bool, cancelled: bool, tried: bool, 
     return _by_status(status, rang)
 
 
-def branch_outcome(status: int, *, responded: bool, rang: bool, answered_elsewhere: bool) -> str:
+def branch_outcome(
+    status: int, *, responded: bool, rang: bool, answered_elsewhere: bool, cancelled: bool = False
+) -> str:
     """What became of one device that did not answer; ``responded``: its final response came from itself."""
-    if answered_elsewhere and (status == 487 or not responded):
+    if answered_elsewhere and (status == 487 or (rang and not responded)):
         return ELSEWHERE
+    # It rang, was told to stop, and never said that it did.
+    if cancelled and rang and not responded:
+        return CANCELLED
     if responded:
         return _by_status(status, rang)
     return NO_ANSWER if rang else UNREACHABLE

@@ -76,7 +76,7 @@ def _stream_of(call: str, kind: str, codec: str) -> str:
     """A join of the latest row of the only stream that is of this kind and codec, or else of this kind."""
     only = f"""
         SELECT CASE WHEN min(stream) = max(stream) THEN max(number) END FROM call_media
-        WHERE call = {call} AND accepted = 1 AND kind = {kind}"""  # noqa: S608 - constants alone
+        WHERE call = {call} AND accepted = 1 AND early = 0 AND kind = {kind}"""  # noqa: S608 - constants alone
     return f"""
     LEFT JOIN call_media ON call_media.call = {call}
         AND call_media.number = coalesce(({only} AND codec = {codec} COLLATE NOCASE), ({only}))

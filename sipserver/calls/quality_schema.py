@@ -14,12 +14,14 @@ Its columns:
     quality_reports, devices        rows of those tables
     first_seen, last_seen           the earliest and the latest of all these rows
     bytes                           what the rows about this party hold: the lengths of their texts, eight for a number.
-                                    A call and what belongs to it counts for both sides. Indices and free space of the
-                                    file are not counted, so the file is larger than the sum, by about a half.
+                                    A call and what belongs to it counts for both sides, a link for those of the call it
+                                    leads from. Indices and free space of the file are not counted, so the file is
+                                    larger than the sum, by about a half.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sipserver.storage.migrations import Database
@@ -127,18 +129,28 @@ ACTIVITY_COLUMNS: Final = """party,
         sum(bytes) AS bytes"""
 
 _PARTS: Final = ("call_branches", "call_media", "call_events")
-"""What belongs to a call and holds no party."""
+"""What belongs to a call and holds no party, at this step."""
 
 
 def create(database: Database) -> None:
     """The tables and views of this step."""
     for statement in (*_TABLES, _QUALITY_VIEW):
         database.execute(statement)
+    view_activity(database, _PARTS)
+
+
+def view_activity(database: Database, parts: Sequence[str]) -> None:
+    """The views of activity for the tables as they are now: a step that adds to what is counted makes them again.
+
+    ``parts`` are the tables that belong to a call.
+    """
+    database.execute("DROP VIEW IF EXISTS v_activity")
+    database.execute("DROP VIEW IF EXISTS activity_rows")
     sizes = {
         table: _size(database, table)
-        for table in (*_PARTS, "calls", "sign_ins", "errors", "devices", "sign_in_days", "quality_reports")
+        for table in (*parts, "calls", "sign_ins", "errors", "devices", "sign_in_days", "quality_reports")
     }
-    database.execute(_activity_rows(sizes))
+    database.execute(_activity_rows(sizes, parts))
     columns = ACTIVITY_COLUMNS
     database.execute(f"CREATE VIEW v_activity AS SELECT {columns} FROM activity_rows GROUP BY party")  # noqa: S608
 
@@ -152,7 +164,7 @@ def _size(database: Database, table: str) -> str:
     return " + ".join(terms)
 
 
-def _activity_rows(sizes: dict[str, str]) -> str:
+def _activity_rows(sizes: dict[str, str], parts: Sequence[str]) -> str:
     """``activity_rows``: an arm for each table and side, each of which an index on the party serves."""
     names = (
         "party", "first", "last", "sign_ins", "refused", "refreshes", "begun", "received", "answered", "ended",
@@ -177,7 +189,7 @@ def _activity_rows(sizes: dict[str, str]) -> str:
                 f"calls c JOIN {part} t ON t.call = c.id WHERE c.{side} IS NOT NULL", party=f"c.{side}",
                 bytes=sizes[part],
             )
-            for part in _PARTS
+            for part in parts
         ]  # fmt: skip
     arms += [
         arm(

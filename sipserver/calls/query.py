@@ -38,6 +38,9 @@ _NEWEST_OF_PARTY: Final = """
             ORDER BY rowid DESC LIMIT :limit)
     ) ORDER BY rowid DESC LIMIT :limit
 """
+_LINKS: Final = """
+    SELECT * FROM call_links WHERE call = ? UNION SELECT * FROM call_links WHERE other = ? ORDER BY at, kind
+"""
 
 
 def list_calls(
@@ -69,8 +72,8 @@ def list_calls(
 
 
 def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
-    """One call by its id, or by the beginning of it that no other has; with ``branches``, ``media``,
-    ``quality`` and ``events``.
+    """One call by its id, or by the beginning of it that no other has; with ``branches``, ``media``, ``quality``,
+    ``links`` and ``events``.
 
     None where there is none; raises LookupError where several begin so.
     """
@@ -87,6 +90,7 @@ def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
     call["branches"] = _records(connection, "SELECT * FROM call_branches WHERE call = ? ORDER BY branch", key)
     call["media"] = _records(connection, "SELECT * FROM call_media WHERE call = ? ORDER BY number", key)
     call["quality"] = _records(connection, "SELECT * FROM quality_reports WHERE call = ? ORDER BY rowid", key)
+    call["links"] = _records(connection, _LINKS, key * 2)
     call["events"] = _records(connection, "SELECT * FROM call_events WHERE call = ? ORDER BY number", key)
     return call
 

@@ -24,11 +24,13 @@ from sipserver.calls.rows import (
     CallMedia,
     CallRang,
     CloseMedia,
+    DropMedia,
     InsertBranch,
     InsertCall,
     InsertEvent,
     OpenMedia,
     Row,
+    UpdateBranch,
 )
 from sipserver.calls.times import Stamp, uuid7
 
@@ -36,6 +38,8 @@ REFUSED: Final = "refused"
 """The outcome of a sign-in that was not accepted; such rows are folded (see ``calls.floods``)."""
 
 MAX_OPEN_CALLS: Final = 200_000
+MAX_SAME_CALL_ID: Final = 8
+"""Open calls with one Call-ID that can be found by it."""
 
 _CALL: Final = 0
 _RANG: Final = 1
@@ -59,6 +63,9 @@ _CALLEE_LOCATED: Final = 18
 _CALLER_FORGOTTEN: Final = 19
 _CALLEE_FORGOTTEN: Final = 20
 _SIGN_IN_FORGOTTEN: Final = 21
+_BRANCH_CHANGED: Final = 22
+_DROP: Final = 23
+_LINK: Final = 24
 
 STATEMENTS: Final = (
     """INSERT INTO calls (id, call_id, caller, callee, started_at, caller_agent, caller_transport, caller_network,
@@ -77,7 +84,8 @@ STATEMENTS: Final = (
     """INSERT INTO call_branches (call, branch, tried_at, ringing_at, answered_at, ended_at, status, outcome, agent,
         transport, network) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     """INSERT INTO call_media (call, number, stream, kind, accepted, codec, direction, bandwidth, resolution, level,
-        max_pixels, encrypted, ice, from_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        max_pixels, encrypted, ice, from_at, branch, early, held_by, profile, encryption)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     "UPDATE call_media SET to_at = ? WHERE call = ? AND number = ?",
     "INSERT INTO call_events (call, number, at, kind, side, status, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
     """INSERT INTO sign_ins (id, at, party, outcome, status, agent, transport, network, detail, count, last_at, node,
@@ -100,6 +108,9 @@ STATEMENTS: Final = (
         callee_location_source = NULL, callee_location_until = NULL WHERE callee_location_until <= ?""",
     """UPDATE sign_ins SET country = NULL, region = NULL, city = NULL, site = NULL, location_source = NULL,
         location_until = NULL WHERE location_until <= ?""",
+    "UPDATE call_branches SET outcome = ?, ended_at = ? WHERE call = ? AND branch = ?",
+    "DELETE FROM call_media WHERE call = ? AND number < ? AND early = 0",
+    "INSERT OR IGNORE INTO call_links (call, other, kind, at) VALUES (?, ?, ?, ?)",
 )
 """What the writer of ``calls.db`` is made with. Their order holds inside a commit, whatever was put first: a call
 before what belongs to it, and the updates of a call in the order of its life."""
@@ -143,6 +154,7 @@ class Recorder:
         self._random = random
         self._max_open_calls = max_open_calls
         self._calls: dict[str, Call] = {}
+        self._by_call_id: dict[str, tuple[Call, ...]] = {}
         self._stamp = Stamp()
         self._sign_ins = Floods()
         self._errors = Floods()
@@ -158,6 +170,8 @@ class Recorder:
             InsertBranch: self._insert_branch,
             OpenMedia: self._open_media,
             CloseMedia: self._close_media,
+            UpdateBranch: self._update_branch,
+            DropMedia: self._drop_media,
             InsertEvent: self._insert_event,
         }
 
@@ -183,6 +197,8 @@ class Recorder:
             self.lost += 1
             return call
         self._calls[placed.key] = call
+        # Nearly always a call is the only one of its Call-ID.
+        self._by_call_id[placed.call_id] = (call, *self._by_call_id.get(placed.call_id, ())[: MAX_SAME_CALL_ID - 1])
         for row in others:
             self._write(row)
         return call
@@ -197,6 +213,7 @@ class Recorder:
             writes[type(row)](row)
         if call.state == ENDED:
             del self._calls[key]
+            self._forget_call_id(call)
             self.closed += 1
         return call
 
@@ -208,6 +225,25 @@ class Recorder:
     def find(self, key: str) -> Call | None:
         """The open call of this key."""
         return self._calls.get(key)
+
+    def find_dialog(self, call_id: str, one: str, other: str) -> Call | None:
+        """The open call that has a dialog with this Call-ID and these two tags, whichever is whose (RFC 3891 §3)."""
+        for call in self._by_call_id.get(call_id, ()):
+            if call.is_between(one, other):
+                return call
+        return None
+
+    def link(self, call: str, other: str, kind: str, at: int) -> None:
+        """The other call came of this one; both are ids of calls whose rows were put."""
+        self._put(_LINK, (call, other, kind, self._stamp(at)))
+
+    def _forget_call_id(self, call: Call) -> None:
+        calls = self._by_call_id.get(call.call_id, ())
+        left = tuple([each for each in calls if each is not call]) if len(calls) > 1 else ()
+        if left:
+            self._by_call_id[call.call_id] = left
+        else:
+            self._by_call_id.pop(call.call_id, None)
 
     # ------------------------------------------------------------------ sign-ins and errors
 
@@ -391,12 +427,18 @@ class Recorder:
             (
                 row.id, row.number, stream.stream, stream.kind, stream.accepted, stream.codec, stream.direction,
                 stream.bandwidth, stream.resolution, stream.level, stream.max_pixels, stream.encrypted, stream.ice,
-                self._stamp(row.from_at),
+                self._stamp(row.from_at), row.branch, row.early, stream.held_by, stream.profile, stream.encryption,
             ),
         )  # fmt: skip
 
     def _close_media(self, row: CloseMedia) -> bool:
         return self._put(_CLOSE, (self._stamp(row.to_at), row.id, row.number))
+
+    def _update_branch(self, row: UpdateBranch) -> bool:
+        return self._put(_BRANCH_CHANGED, (row.outcome, self._stamp(row.ended_at), row.id, row.branch))
+
+    def _drop_media(self, row: DropMedia) -> bool:
+        return self._put(_DROP, (row.id, row.before))
 
     def _insert_event(self, row: InsertEvent) -> bool:
         return self._put(

@@ -84,7 +84,7 @@ def _span(start: str | None, end: str) -> int | None:
 def _video_ms(connection: sqlite.Connection, row_id: str, ended: int) -> int | None:
     """How long the call had video until then; None where its media are not known."""
     streams = connection.execute(
-        "SELECT kind, accepted, direction, from_at, to_at FROM call_media WHERE call = ?", (row_id,)
+        "SELECT kind, accepted, direction, from_at, to_at FROM call_media WHERE call = ? AND early = 0", (row_id,)
     ).fetchall()
     if not streams:
         return None

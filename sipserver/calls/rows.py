@@ -27,6 +27,11 @@ class Agreed:
     max_pixels: int | None = None
     encrypted: int | None = None
     ice: int | None = None
+    profile: str | None = None
+    encryption: str | None = None
+    """``sdes``, ``dtls`` or ``tls``."""
+    held_by: str | None = None
+    """``caller``, ``callee`` or ``both``: who received this stream before and does not want to for now."""
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ class CallRang:
 
 @dataclass(slots=True)
 class CallAnswered:
-    """The first 2xx."""
+    """The first 2xx; once more with that of another device where the caller kept that one."""
 
     id: str
     answered_at: int
@@ -75,7 +80,10 @@ class CallAnswered:
 
 @dataclass(slots=True)
 class CallLocated:
-    """Where the caller is, or the device that answered, has become known after its row was written."""
+    """Where the caller is, or the device that answered, has become known after its row was written.
+
+    Also that of a device that was kept instead of the one that had answered first.
+    """
 
     id: str
     is_caller: bool
@@ -84,10 +92,10 @@ class CallLocated:
 
 @dataclass(slots=True)
 class CallConfirmed:
-    """The first ACK."""
+    """The first ACK; None where the dialog that was kept has none yet."""
 
     id: str
-    confirmed_at: int
+    confirmed_at: int | None
 
 
 @dataclass(slots=True)
@@ -137,6 +145,16 @@ class InsertBranch:
 
 
 @dataclass(slots=True)
+class UpdateBranch:
+    """A device that answered is not, or no longer, the call's; or it is now."""
+
+    id: str
+    branch: int
+    outcome: str
+    ended_at: int | None
+
+
+@dataclass(slots=True)
 class OpenMedia:
     """A stream as it is agreed from now on."""
 
@@ -144,6 +162,10 @@ class OpenMedia:
     number: int
     stream: Agreed
     from_at: int
+    branch: int | None = None
+    """The device it is agreed with."""
+    early: int = 0
+    """1: before the answer."""
 
 
 @dataclass(slots=True)
@@ -153,6 +175,15 @@ class CloseMedia:
     id: str
     number: int
     to_at: int
+
+
+@dataclass(slots=True)
+class DropMedia:
+    """What was agreed after the answer until now is not the call's: the caller did not keep that device."""
+
+    id: str
+    before: int
+    """The rows of the call with smaller numbers go."""
 
 
 @dataclass(slots=True)
@@ -177,7 +208,9 @@ Row = (
     | CallMedia
     | CallEnded
     | InsertBranch
+    | UpdateBranch
     | OpenMedia
     | CloseMedia
+    | DropMedia
     | InsertEvent
 )

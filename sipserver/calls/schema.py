@@ -8,6 +8,8 @@ Made for a hundred million calls:
 * Indices cost every insert, so there are few. Those on ``caller`` and ``callee`` need no time in them: equal keys
   are in order of rowid, which is order of time. ``calls_open`` holds only what is open.
 
+What a call had in the way of media are the rows of ``call_media`` with ``early = 0``.
+
 Times are UTC text with milliseconds, durations integer milliseconds, unknown is NULL. Parties are pseudonyms.
 """
 
@@ -218,7 +220,33 @@ def m002_location(database: Database) -> None:
     """Cities, until when a place may be kept, and all of it in the views."""
     for statement in _PLACES:
         database.execute(statement)
+
+
 @MIGRATIONS()
 def m003_quality(database: Database) -> None:
     """Quality reports, devices, refreshes by day, activity by party."""
     quality_schema.create(database)
+
+
+@MIGRATIONS()
+def m005_media(database: Database) -> None:
+    """Whose media a row is, hold, profile and encryption; calls that came of others by transfer or replacement."""
+    for statement in (
+        "ALTER TABLE call_media ADD COLUMN branch INTEGER",  # the device; NULL in rows of earlier versions
+        "ALTER TABLE call_media ADD COLUMN early INTEGER NOT NULL DEFAULT 0",  # 1: before the answer
+        "ALTER TABLE call_media ADD COLUMN held_by TEXT",  # caller, callee or both; NULL: nobody
+        "ALTER TABLE call_media ADD COLUMN profile TEXT",
+        "ALTER TABLE call_media ADD COLUMN encryption TEXT",  # sdes, dtls or tls
+        """
+        CREATE TABLE call_links (
+            call TEXT NOT NULL REFERENCES calls(id) ON DELETE CASCADE,
+            other TEXT NOT NULL REFERENCES calls(id) ON DELETE CASCADE,     -- the call that came of it
+            kind TEXT NOT NULL,                 -- transfer, attended_transfer or replaced
+            at TEXT NOT NULL,                   -- the other call was placed
+            PRIMARY KEY (call, other, kind)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX call_links_other ON call_links(other)",
+    ):
+        database.execute(statement)
+    quality_schema.view_activity(database, ("call_branches", "call_media", "call_events", "call_links"))

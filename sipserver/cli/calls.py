@@ -24,11 +24,12 @@ from sipserver.storage.database import sqlite
 COLUMNS = ("started_at", "caller", "callee", "outcome", "talk", "video", "id")
 PARTS = {
     "branches": ("branch", "tried_at", "ringing_at", "answered_at", "ended_at", "status", "outcome", "agent"),
-    "media": ("stream", "kind", "codec", "direction", "resolution", "from_at", "to_at"),
+    "media": ("stream", "kind", "codec", "direction", "held_by", "resolution", "from_at", "to_at"),
     "quality": (
         "side", "direction", "kind", "stream", "codec", "loss_percent", "packets_lost", "jitter_ms", "round_trip_ms",
         "mos_lq", "mos_cq", "format",
     ),
+    "links": ("at", "kind", "call", "other"),
     "events": ("at", "kind", "side", "status", "detail"),
 }
 

@@ -27,8 +27,8 @@ class Branch:
     """What the response context keeps of one branch; its states are told in ``fork``."""
 
     __slots__ = (
-        "answered", "armed", "cancel_reason", "cancel_sent", "cancel_wanted", "datagram", "expired", "flow", "hop",
-        "index", "learned", "rang", "rearm", "request", "state", "target",
+        "answer_tag", "answered", "armed", "cancel_reason", "cancel_sent", "cancel_wanted", "datagram", "expired",
+        "flow", "hop", "index", "learned", "rang", "rearm", "request", "ring_tag", "state", "target",
     )  # fmt: skip
 
     def __init__(self, index: int, target: Target) -> None:
@@ -44,12 +44,16 @@ class Branch:
         """The way over UDP, to be taken after all where no stream can be had."""
         self.answered = False
         """Whether a 2xx to an INVITE came."""
+        self.answer_tag: str | None = None
+        """The tag of its last 2xx."""
         self.armed = 0
         """Timers C that are running."""
         self.rearm = False
         """Whether timer C is set once more when the last of them fires."""
         self.rang = 0
         """The last 18x."""
+        self.ring_tag: str | None = None
+        """Its tag."""
         self.learned: str | None = None
         """The next hop that was learned of the answering side."""
         self.cancel_wanted = False
@@ -58,6 +62,22 @@ class Branch:
         self.cancel_sent = False
         self.expired = False
         """Whether timer C ended it."""
+
+    def rings_anew(self, ringing: Response) -> bool:
+        """Whether this 18x says what the one before did not: another status, another dialog, or anything of media."""
+        status, tag = ringing.status, ringing.to_tag
+        if status == self.rang and tag == self.ring_tag and not ringing.body:
+            return False
+        self.rang, self.ring_tag = status, tag
+        return True
+
+    def answers_anew(self, answer: Response) -> bool:
+        """Whether this 2xx makes another dialog than the one before."""
+        tag = answer.to_tag
+        if self.answered and tag == self.answer_tag:
+            return False
+        self.answered, self.answer_tag = True, tag
+        return True
 
     @property
     def pending(self) -> bool:

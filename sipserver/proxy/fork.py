@@ -44,11 +44,11 @@ from sipserver.sip.timers import TIMER_C
 from sipserver.sip.uri import Uri
 
 TRIED: Final = "tried"
-"""The INVITE goes to a device."""
+"""The INVITE goes to a device, or cannot: then there is no ``flow``."""
 RANG: Final = "rang"
-"""A device sent 18x; once for each status in a row."""
+"""A device sent 18x; once for each status and tag in a row, and whenever there is a body."""
 ANSWERED: Final = "answered"
-"""A device sent its first 2xx."""
+"""A device sent a 2xx; once for each tag in a row."""
 BRANCH_FAILED: Final = "branch_failed"
 """A device refused or was not reached."""
 FAILED: Final = "failed"
@@ -56,7 +56,13 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 """The caller gave up; ``message`` is the CANCEL."""
 CHANGED: Final = "changed"
-"""A re-INVITE or UPDATE was accepted: ``request`` and ``message``."""
+"""A re-INVITE, UPDATE or PRACK was accepted: ``request`` and ``message``."""
+PROGRESSED: Final = "progressed"
+"""An 18x with a body to a re-INVITE: ``request`` and ``message``."""
+REFERRED: Final = "referred"
+"""The same of a REFER."""
+RETARGETED: Final = "retargeted"
+"""The same of another request that names its sender's target anew (RFC 6665 §4.4.1)."""
 ENDED: Final = "ended"
 """A BYE was accepted, or nobody is left who has the dialog; ``side`` sent it."""
 
@@ -66,6 +72,11 @@ CANCELLING: Final = "cancelling"
 """Timer of a branch: its CANCEL should have ended it by now (RFC 3261 §9.1)."""
 LINGER: Final = "linger"
 """Timer of a branch: no more 2xx are passed on."""
+
+_ACCEPTED: Final = {
+    "INVITE": CHANGED, "UPDATE": CHANGED, "PRACK": CHANGED, "BYE": ENDED, "REFER": REFERRED, "NOTIFY": RETARGETED,
+    "SUBSCRIBE": RETARGETED,
+}  # fmt: skip
 
 _MAX_TIMERS_C: Final = 4
 """Of timer C that one branch may have running, however many provisional responses a peer sends."""
@@ -138,7 +149,7 @@ class Learn(Effect):
 
 @dataclass(slots=True)
 class CallEvent(Effect):
-    """Something to be written down. Only INVITE, UPDATE and BYE make events, and only as far as they concern calls."""
+    """Something to be written down. Only what concerns calls makes events."""
 
     kind: str
     branch: int = -1
@@ -430,9 +441,11 @@ class ResponseContext:
             if not each.cancel_wanted and not each.cancel_sent:
                 self._arm_timer_c(each, out)
             if not self._final:
-                if self._call and 180 <= status < 190 and status != each.rang:
-                    each.rang = status
+                dialog = self._plan.dialog
+                if self._call and 180 <= status < 190 and each.rings_anew(response):
                     out.append(CallEvent(RANG, each.index, response, status=status, flow=each.flow))
+                elif dialog is not None and response.body:
+                    out.append(CallEvent(PROGRESSED, each.index, response, dialog[1], status, request=self._request))
                 self._learn_answerer(each, response, out)
                 out.append(Reply(status, build.without_top_via(response), durable=False))
         if each.cancel_wanted:
@@ -444,6 +457,8 @@ class ResponseContext:
         if each.answered:
             # A retransmission, or another endpoint behind this branch. The first may still wait for the disk, so
             # this waits as well.
+            if self._call and each.answers_anew(response):
+                self._note_success(each, response, out)
             out.append(Reply(status, build.without_top_via(response), durable=self._call))
             return
         if each.pending:
@@ -453,7 +468,8 @@ class ResponseContext:
         # An INVITE's branch that was given up, and answers after all, counts as well.
         each.state = TERMINATED
         if self._invite:
-            each.state, each.answered = ACCEPTED, True
+            each.state = ACCEPTED
+            each.answers_anew(response)
             self._lingering += 1
             out.append(SetBranchTimer(each.index, LINGER, self._settings.linger))
         self._learn_answerer(each, response, out)
@@ -476,13 +492,10 @@ class ResponseContext:
         if self._plan.dialog is None:
             return False
         side = self._plan.dialog[1]
-        method = self._request.method
-        if method == "BYE":
-            out.append(CallEvent(ENDED, index, response, side, status, request=self._request))
-            return True
-        if method in ("INVITE", "UPDATE"):
-            out.append(CallEvent(CHANGED, index, response, side, status, request=self._request, flow=each.flow))
-        return False
+        kind = _ACCEPTED.get(self._request.method)
+        if kind is not None:
+            out.append(CallEvent(kind, index, response, side, status, request=self._request, flow=each.flow))
+        return kind == ENDED
 
     def _learn_answerer(self, each: Branch, response: Response, out: list[Effect]) -> None:
         """Remember how both sides are reached that this response puts into a dialog, or whose target it refreshes."""
@@ -519,6 +532,8 @@ class ResponseContext:
         response: Response | None = None,
     ) -> None:
         """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4)."""
+        if self._call and each.state == RESOLVING:
+            out.append(CallEvent(TRIED, each.index, target=each.target))
         each.state = TERMINATED
         self._active -= 1
         if self._call:

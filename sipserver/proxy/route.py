@@ -34,6 +34,11 @@ ANSWER: Final = "answer"
 COLLECT: Final = "collect"
 """``Plan.kind``: a report of quality to this server (RFC 6035); ``Plan.caller`` sent it."""
 
+
+class Unproven(SipError):
+    """A request that claims to be inside a dialog, or to have come by here, and cannot prove it."""
+
+
 ALLOW: Final = "Allow: NOTIFY, OPTIONS, PUBLISH, REGISTER"
 """What this server itself does, as opposed to what it passes on."""
 
@@ -358,7 +363,7 @@ def preprocess_route(
             if not names_us(route, settings):
                 break
             if token:
-                raise SipError(403, "Route Not Valid Here")
+                raise Unproven(403, "Route Not Valid Here")
         elif proof is None:
             proof = found
         elif found[0] != proof[0]:
@@ -389,7 +394,7 @@ def names_us(uri: Uri, settings: Settings) -> bool:
 def plan_in_dialog(request: Request, plan: Plan, proof: tuple[str, str] | None, *, for_us: bool) -> Plan:
     """A request inside a dialog follows the route that this server minted for that dialog, and no other."""
     if proof is None:
-        raise SipError(403, "Route Not Valid Here")
+        raise Unproven(403, "Route Not Valid Here")
     # No dialog has this server at its end.
     if for_us:
         raise SipError(404, "Not Found")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sipserver.accounts.credentials import CredentialCache
 from sipserver.location.base import Location
@@ -21,6 +21,7 @@ from sipserver.proxy.route import (
     Plan,
     Settings,
     Target,
+    Unproven,
     admit_new,
     challenge,
     examine,
@@ -43,6 +44,12 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response
 from sipserver.sip.transaction import keys
 from sipserver.storage.database import StoreError
+
+FORGED: Final = "forged"
+"""The kind in ``errors`` of a request that claims to belong to a call or transaction, and does not."""
+
+
+_RETARGETING: Final = (fork.CHANGED, fork.REFERRED, fork.RETARGETED)
 
 
 class Proxying:
@@ -90,6 +97,7 @@ class Proxying:
             if is_inside(request):
                 plan = plan_inside(request, examined, self.settings)
                 self._check_target(plan)
+                self._check_dialog(request, plan)
             else:
                 authenticator = self._authenticators[flow.listener]
                 refusal = challenge(request, self.settings, authenticator, self.context.wall_clock())
@@ -129,7 +137,7 @@ class Proxying:
             return False
         assert plan.dialog is not None, "an ACK is only admitted inside a dialog"
         key, side = plan.dialog
-        self.watch.confirmed(key, ack)
+        self.watch.confirmed(key, ack, side)
         to = key, other_side(side)
         flow_out = self.finder.at_once(uri, None, to, reliable=False)
         if flow_out is not None:
@@ -142,10 +150,14 @@ class Proxying:
     def on_cancel(self, cancel: Request, flow: Flow, key: keys.Key) -> None:
         """RFC 3261 §9.2, §16.10: it cancels what this server is proxying, or nothing."""
         invite = self.context.transactions.find_server(keys.invite_key_for_cancel(cancel))
-        # Who did not send the INVITE may not take it back.
-        if invite is None or invite.flow.host != flow.host:
+        if invite is None:
             error = SipError(481, "Call/Transaction Does Not Exist")
             self.context.refuse_statelessly(cancel, flow, error, kind="cancel")
+            return
+        # Who did not send the INVITE may not take it back (RFC 3261 §9.1: they share Call-ID, From and CSeq number).
+        if invite.flow.host != flow.host or (isinstance(invite.user, Relay) and not invite.user.is_of(cancel)):
+            error = SipError(481, "Call/Transaction Does Not Exist")
+            self.context.refuse_statelessly(cancel, flow, error, kind=FORGED)
             return
         transaction = self.context.transactions.serve(key, cancel, self.context.reply_flow(cancel, flow))
         transaction.respond(200, build.reply(cancel, 200, to_tag=self.context.stateless_tag(cancel)))
@@ -188,6 +200,22 @@ class Proxying:
         if not self.targets.allows(key, other_side(side), uri):
             raise _Refused(SipError(403, "Target Not In This Dialog"), "")
 
+    def _check_dialog(self, request: Request, plan: Plan) -> None:
+        """A BYE ends a dialog of its call; with tags of none it is not even passed on (RFC 3261 §12.2.2).
+
+        The route proves the call and the caller's tag, the callee's is known from the answers. Any device that was
+        tried has seen the route: without this, one that did not get the call could end it.
+        """
+        if plan.dialog is None:
+            return
+        key, side = plan.dialog
+        if request.method == "BYE":
+            tag = request.to_tag if side == CALLER else request.from_tag
+            if not self.watch.has_dialog(key, tag):
+                raise _Refused(SipError(481, "Call/Transaction Does Not Exist"), "", FORGED)
+        elif request.method == "REFER":
+            self.watch.referred(key, side, request)
+
     def _placed(self, request: Request, flow: Flow, effect: CallPlaced) -> str:
         if self.watch.full:
             raise SipError(503, "Too Many Calls", RETRY_LATER)
@@ -225,11 +253,15 @@ class Proxying:
 class _Refused(Exception):
     """A request that is not admitted."""
 
-    def __init__(self, error: SipError, call_key: str) -> None:
+    def __init__(self, error: SipError, call_key: str, kind: str = "refused") -> None:
         super().__init__(error.status, error.reason)
         self.error = error
         self.call_key = call_key
-        self.kind = "credentials" if isinstance(error, AuthenticationRequired) else "refused"
+        if isinstance(error, AuthenticationRequired):
+            kind = "credentials"
+        elif isinstance(error, Unproven):
+            kind = FORGED
+        self.kind = kind
         """As it stands in ``errors``."""
 
 
@@ -270,6 +302,17 @@ class Relay:
         """The caller takes the request back."""
         self._run(self._context.on_cancel(cancel))
 
+    def is_of(self, cancel: Request) -> bool:
+        """Whether this CANCEL means the request by more than its branch (RFC 3261 §9.1)."""
+        if self._begun is None:
+            return True
+        request = self._begun[0]
+        return (
+            cancel.call_id == request.call_id
+            and cancel.from_tag == request.from_tag
+            and cancel.cseq[0] == request.cseq[0]
+        )
+
     def on_server_failed(self, cause: str) -> None:
         """The answer did not arrive. RFC 3261 §16.9: no reason to give up what the other side is doing."""
         self._proxying.unanswered += 1
@@ -285,7 +328,8 @@ class Relay:
             elif isinstance(effect, fork.CallEvent):
                 proxying.watch.event(self._key, effect)
                 self._learn_targets(effect)
-                if effect.kind == fork.ENDED:
+                # A dialog that the caller did not keep may end before the call does.
+                if effect.kind == fork.ENDED and not proxying.watch.goes_on(self._key):
                     proxying.dialogs.forget(self._key)
             elif isinstance(effect, fork.SetBranchTimer):
                 proxying.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
@@ -310,7 +354,7 @@ class Relay:
             request, plan = self._begun
             targets.learn(key, CALLER, sender_hop(request))
             targets.learn(key, CALLEE, answerer_hop(message, plan.token))
-        elif event.kind == fork.CHANGED and event.side is not None and event.request is not None:
+        elif event.kind in _RETARGETING and event.side is not None and event.request is not None:
             targets.learn(key, event.side, sender_hop(event.request))
             targets.learn(key, other_side(event.side), answerer_hop(message, ""))
 

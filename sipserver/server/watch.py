@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from sipserver.accounts.parties import Parties
-from sipserver.calls import observe
+from sipserver.calls import observe, transfers
 from sipserver.calls.events import (
     CALLEE,
     CALLER,
@@ -26,27 +26,33 @@ from sipserver.calls.events import (
     Failed,
     Located,
     Placed,
+    Progressed,
     Rang,
+    Referred,
     Tried,
 )
-from sipserver.calls.machine import Call
-from sipserver.calls.places import Place
+from sipserver.calls.machine import ENDED, Call
+from sipserver.calls.places import NOWHERE, Place
 from sipserver.calls.quality import BYE, BYE_RESPONSE, QualityRecords, Sender
 from sipserver.calls.recorder import Recorder
+from sipserver.calls.transfers import Link, Transfers
 from sipserver.proxy import fork
 from sipserver.proxy.fork import CallEvent
 from sipserver.proxy.record_route import other_side
 from sipserver.server.context import RETRY_LATER
 from sipserver.server.locating import Locator, Settings
+from sipserver.sip import names
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Message, Request
 from sipserver.sip.rtpstat import HEADERS as SUMMARY_HEADERS
 from sipserver.sip.rtpstat import summaries
-from sipserver.sip.sdp import Description
+from sipserver.sip.sdp import UNREADABLE, Description
 from sipserver.storage.database import StoreError
 from sipserver.telemetry.log import Log
 
+UNREADABLE_SDP: Final = "unreadable_sdp"
+"""The kind in ``errors`` of a session description that could not be read."""
 STRANGERS_PER_SECOND: Final = 20
 """Refused calls of strangers that get a row each second; a flood of more is only counted, in ``errors``."""
 
@@ -71,6 +77,8 @@ class CallWatch:
         self._log = log
         self._clock = wall_clock
         self._locator = locator or Locator(Settings(), wall_clock)
+        self._transfers = Transfers()
+        self._unreadable = False
         self._makers: dict[str, Callable[[CallEvent, int], Event | None]] = {
             fork.TRIED: self._tried,
             fork.RANG: self._rang,
@@ -79,6 +87,7 @@ class CallWatch:
             fork.FAILED: self._failed,
             fork.CANCELLED: self._cancelled,
             fork.CHANGED: self._changed,
+            fork.PROGRESSED: self._progressed,
             fork.ENDED: self._ended,
         }
         self._second = 0
@@ -98,20 +107,26 @@ class CallWatch:
         if caller is None and callee is None and self._too_many_strangers(at):
             return False
         place = self._locator.of_request(request, flow, caller)
+        party = self.party(caller)
+        offer = observe.media(request)
         call = self._recorder.place(
             Placed(
                 at=at,
                 key=key,
                 call_id=request.call_id,
-                caller=self.party(caller),
+                caller=party,
                 callee=self.party(callee),
                 agent=observe.agent(request),
                 transport=flow.transport,
                 network=self._recorder.network(flow.host),
-                offer=observe.media(request),
+                offer=offer,
+                tag=request.from_tag,
+                number=request.cseq[0],
                 place=place,
             )
         )
+        if offer is UNREADABLE:
+            self._note_unreadable(request, "INVITE", 0, party, flow.host, at)
         if self._recorder.find(key) is None:
             raise SipError(503, "Calls Cannot Be Recorded", RETRY_LATER)
         if self._locator.is_waiting(flow.host):
@@ -119,7 +134,18 @@ class CallWatch:
         self._log.info(
             "call.placed", call=call.id, call_id=request.call_id, caller=caller, callee=callee, source=flow.label
         )
+        self._note_origin(request, call, callee, at)
         return True
+
+    def goes_on(self, key: str) -> bool:
+        """Whether there is an open call of this key."""
+        return self._recorder.find(key) is not None
+
+    def has_dialog(self, key: str, tag: str | None) -> bool:
+        """Whether a request with this tag of the callee's side may belong to this call; calls that are not known are
+        believed."""
+        call = self._recorder.find(key)
+        return call is None or call.has_dialog(tag)
 
     def event(self, key: str, event: CallEvent) -> None:
         """Something happened to the call of this key."""
@@ -127,20 +153,40 @@ class CallWatch:
         if call is None:
             return
         at = int(self._clock() * 1000)
+        if event.kind == fork.REFERRED:
+            self._refer_accepted(key, event, at)
+            return
         if event.kind == fork.ENDED:
             self._summarized(call, event, at)
-        made = self._makers[event.kind](event, at)
-        if made is not None:
-            self._record(key, made)
+        maker = self._makers.get(event.kind)
+        made = maker(event, at) if maker is not None else None
+        if made is None:
+            return
+        if self._unreadable:
+            self._unreadable = False
+            self._note_media(made, event, call)
+        self._record(key, made)
         if isinstance(made, Tried):
-            host = _host_of(event)
-            if self._locator.is_waiting(host):
-                self._locator.when_known(host, partial(self._device_located, call, event, made.place))
+            self._await_place(call, event, made.place)
+        if self._transfers.waits:
+            self._note_replacement(call, made, at)
 
-    def confirmed(self, key: str, ack: Request) -> None:
+    def confirmed(self, key: str, ack: Request, side: str = CALLER) -> None:
         """The ACK of a 2xx passes."""
-        if self._recorder.find(key) is not None:
-            self._recorder.handle(key, Confirmed(int(self._clock() * 1000), answer=observe.media(ack)))
+        call = self._recorder.find(key)
+        if call is None:
+            return
+        at, answer = int(self._clock() * 1000), observe.media(ack)
+        if answer is UNREADABLE:
+            self._note_unreadable(ack, "ACK", 0, call.caller if side == CALLER else call.callee, None, at)
+        self._recorder.handle(key, Confirmed(at, answer, _callee_tag(ack, side), side, ack.cseq[0]))
+
+    def referred(self, key: str, side: str, request: Request) -> None:
+        """A REFER within the call is passed on (RFC 3515)."""
+        call = self._recorder.find(key)
+        if call is not None:
+            transferee = call.callee if side == CALLER else call.caller
+            self._transfers.referred(key, side, request, call.id, transferee, int(self._clock() * 1000))
 
     def refused(self, key: str, status: int, reason: str) -> None:
         """This server refuses the call itself; ``reason`` is for the log, the record has the status."""
@@ -156,11 +202,12 @@ class CallWatch:
     def _tell(self, call: Call, event: Event) -> None:
         """The log line of an event, where it has one."""
         match event:
-            case Answered():
+            # Of another dialog of the same call the record tells.
+            case Answered() if event.at == call.answered_at:
                 self._log.info("call.answered", call=call.id, status=event.status, agent=event.agent)
-            case Rang():
+            case Rang() if event.at == call.ringing_at:
                 self._log.info("call.ringing", call=call.id, agent=event.agent)
-            case Ended():
+            case Ended() if call.state == ENDED:
                 self._log.info(
                     "call.ended", call=call.id, by=event.side, cause=event.cause, outcome=call.outcome,
                     talk_ms=call.talk_ms,
@@ -172,18 +219,30 @@ class CallWatch:
                 )  # fmt: skip
 
     def _tried(self, event: CallEvent, at: int) -> Event:
-        flow = event.flow
-        assert flow is not None, "a branch that was tried has a flow"
-        return Tried(
-            at, event.branch, flow.transport, self._recorder.network(flow.host), self._place_of_device(event)
-        )
+        flow, target = event.flow, event.target
+        agent = observe.printable(target.user_agent) if target is not None else None
+        place = self._place_of_device(event)
+        if flow is not None:
+            network = self._recorder.network(flow.host)
+            return Tried(at, event.branch, flow.transport, network, agent, place)
+        # Nothing could be sent: where it registered from is what is known of it.
+        network = self._recorder.network(target.host) if target is not None and target.host else None
+        transport = (target.transport or None) if target is not None else None
+        return Tried(at, event.branch, transport, network, agent, place)
 
     def _place_of_device(self, event: CallEvent) -> Place:
         target, host = event.target, _host_of(event)
+        if not host:
+            return NOWHERE
         if target is None or not target.host:
             # Nobody registered it: what is known is somebody's server that the call goes to.
             return self._locator.of_next_hop(host)
         return self._locator.of_device(target.aor, target.uri_text, host, is_relayed=bool(target.path))
+
+    def _await_place(self, call: Call, event: CallEvent, before: Place) -> None:
+        host = _host_of(event)
+        if self._locator.is_waiting(host):
+            self._locator.when_known(host, partial(self._device_located, call, event, before))
 
     def _caller_located(self, call: Call, request: Request, flow: Flow, caller: str | None, before: Place) -> None:
         place = self._locator.of_request(request, flow, caller)
@@ -196,11 +255,21 @@ class CallWatch:
             self._recorder.locate(call, Located(place, event.branch))
 
     def _rang(self, event: CallEvent, at: int) -> Event:
-        return Rang(at, event.branch, *self._agent_and_media(event.message))
+        message = event.message
+        if message is None:
+            return Rang(at, event.branch)
+        return Rang(
+            at, event.branch, observe.agent(message), self._media(message), message.to_tag,
+            observe.is_reliable(message),
+        )  # fmt: skip
 
     def _answered(self, event: CallEvent, at: int) -> Event:
-        agent, media = self._agent_and_media(event.message)
-        return Answered(at, event.branch, event.status, agent, media)
+        message = event.message
+        if message is None:
+            return Answered(at, event.branch, event.status)
+        return Answered(
+            at, event.branch, event.status, observe.agent(message), self._media(message), message.to_tag
+        )
 
     def _branch_failed(self, event: CallEvent, at: int) -> Event:
         message = event.message
@@ -216,13 +285,29 @@ class CallWatch:
         return Cancelled(at, observe.reason(event.message) if event.message is not None else None)
 
     def _changed(self, event: CallEvent, at: int) -> Event:
-        offer = observe.media(event.request) if event.request is not None else None
-        answer = observe.media(event.message) if event.message is not None else None
-        return Changed(at, event.side or CALLER, offer, answer)
+        request, message, side = event.request, event.message, event.side or CALLER
+        answer = self._media(message) if message is not None else None
+        if request is None:
+            return Changed(at, side, None, answer)
+        return Changed(
+            at, side, self._media(request), answer, _callee_tag(request, side), request.method, request.cseq[0]
+        )
+
+    def _progressed(self, event: CallEvent, at: int) -> Event | None:
+        request, message, side = event.request, event.message, event.side or CALLER
+        answer = self._media(message) if message is not None else None
+        if request is None or message is None or answer is None:
+            return None
+        return Progressed(
+            at, side, self._media(request), answer, _callee_tag(request, side), request.cseq[0],
+            observe.is_reliable(message),
+        )  # fmt: skip
 
     def _ended(self, event: CallEvent, at: int) -> Event:
-        request = event.request
-        return Ended(at, event.side or SERVER, reason=observe.reason(request) if request is not None else None)
+        request, side = event.request, event.side or SERVER
+        if request is None:
+            return Ended(at, side)
+        return Ended(at, side, reason=observe.reason(request), tag=_callee_tag(request, side))
 
     def _summarized(self, call: Call, event: CallEvent, at: int) -> None:
         """What the endpoints say of their media in the BYE and in its response."""
@@ -236,11 +321,71 @@ class CallWatch:
             for summary in summaries(message):
                 self._quality.summary(summary, sender, at)
 
-    @staticmethod
-    def _agent_and_media(message: Message | None) -> tuple[str | None, Description | None]:
-        if message is None:
-            return None, None
-        return observe.agent(message), observe.media(message)
+    # Which offers and answers cannot be read.
+
+    def _media(self, message: Message) -> Description | None:
+        found = observe.media(message)
+        if found is UNREADABLE:
+            self._unreadable = True
+        return found
+
+    def _note_media(self, made: Event, event: CallEvent, call: Call) -> None:
+        """Note a description that could not be read; the call goes on, with its media unknown."""
+        source = event.flow.host if event.flow is not None else None
+        if isinstance(made, Rang | Answered):
+            if made.answer is UNREADABLE and event.message is not None:
+                self._note_unreadable(event.message, "INVITE", event.status, call.callee, source, made.at)
+        elif isinstance(made, Changed | Progressed):
+            caller, callee = call.caller, call.callee
+            asking, answering = (caller, callee) if made.side == CALLER else (callee, caller)
+            method = event.request.method if event.request is not None else None
+            if made.offer is UNREADABLE and event.request is not None:
+                self._note_unreadable(event.request, method, 0, asking, None, made.at)
+            if made.answer is UNREADABLE and event.message is not None:
+                self._note_unreadable(event.message, method, event.status, answering, source, made.at)
+
+    def _note_unreadable(
+        self, message: Message, method: str | None, status: int, party: str | None, source: str | None, at: int
+    ) -> None:
+        self._recorder.error(
+            at=at, kind=UNREADABLE_SDP, method=method, status=status or None, agent=observe.agent(message), party=party,
+            detail=observe.why_unreadable(message), source=source, answered_by="peer",
+        )  # fmt: skip
+
+    # Which call came of which.
+
+    def _note_origin(self, request: Request, call: Call, callee: str | None, at: int) -> None:
+        """Whether a new call was asked for by a REFER, or is to replace another one."""
+        replaces = None
+        if names.REPLACES in request.names:
+            replaces = transfers.parse_replaces(request.header(names.REPLACES) or "")
+            if replaces is not None:
+                replaced = self._recorder.find_dialog(replaces.call_id, replaces.to_tag, replaces.from_tag)
+                if replaced is not None:
+                    self._transfers.may_replace(call.id, replaced.id)
+        if len(self._transfers):
+            self._put_link(self._transfers.placed(request, call.id, call.caller, callee, replaces, at), at)
+
+    def _refer_accepted(self, key: str, event: CallEvent, at: int) -> None:
+        request, side = event.request, event.side
+        if request is None or side is None:
+            return
+        accepted = self._transfers.accepted(key, side, request.cseq[0])
+        if accepted is not None:
+            link, attended = accepted
+            self._recorder.handle(key, Referred(at, side, attended))
+            self._put_link(link, at)
+
+    def _note_replacement(self, call: Call, made: Event, at: int) -> None:
+        if isinstance(made, Answered):
+            self._put_link(self._transfers.answered(call.id), at)
+        elif call.state == ENDED:
+            self._transfers.over(call.id)
+
+    def _put_link(self, link: Link | None, at: int) -> None:
+        if link is not None:
+            self._recorder.link(link.call, link.other, link.kind, at)
+            self._log.info("call.linked", call=link.call, other=link.other, kind=link.kind)
 
     def party(self, address: str | None) -> str | None:
         """The party of an address: made at first need, but never for an address of ours that nobody has."""
@@ -262,7 +407,12 @@ class CallWatch:
 
 
 def _host_of(event: CallEvent) -> str:
-    """The host that a branch's device registered from, or that the branch goes to."""
-    flow = event.flow
-    assert flow is not None, "a branch that was tried has a flow"
-    return event.target.host or flow.host if event.target is not None else flow.host
+    """The host that a branch's device registered from, or that the branch goes to; empty where neither is known."""
+    if event.target is not None and event.target.host:
+        return event.target.host
+    return event.flow.host if event.flow is not None else ""
+
+
+def _callee_tag(request: Request, side: str) -> str | None:
+    """Which of the call's dialogs a request of this side belongs to."""
+    return request.to_tag if side == CALLER else request.from_tag

@@ -31,6 +31,13 @@ SENDONLY: Final = "sendonly"
 RECVONLY: Final = "recvonly"
 INACTIVE: Final = "inactive"
 
+SDES: Final = "sdes"
+"""Keys in the description (RFC 4568)."""
+DTLS: Final = "dtls"
+"""Keys by DTLS, whose certificate the description names (RFC 5763)."""
+TLS: Final = "tls"
+"""TLS over a stream, as for BFCP (RFC 8856)."""
+
 _DIRECTIONS: Final = tuple((f"\na={name}\n", name) for name in (SENDRECV, SENDONLY, RECVONLY, INACTIVE))
 
 # RFC 3551 §6: payload types with a fixed meaning, which need no rtpmap.
@@ -38,6 +45,21 @@ _STATIC_CODECS: Final = {
     "0": "PCMU", "3": "GSM", "4": "G723", "8": "PCMA", "9": "G722", "15": "G728", "18": "G729",
     "26": "JPEG", "31": "H261", "32": "MPV", "33": "MP2T", "34": "H263",
 }  # fmt: skip
+
+# RFC 3264 §8.4, RFC 2543 §B.5: who names no address wants nothing to be sent there.
+_NOWHERE: Final = ("\nc=IN IP4 0.0.0.0\n", "\nc=IN IP6 ::\n")
+_NOT_RECEIVING: Final = {SENDRECV: SENDONLY, RECVONLY: INACTIVE}
+
+# RFC 6184 table 5: profile_idc and which bits of profile-iop are set; the first that fits.
+_H264_PROFILES: Final = (
+    (66, 0x40, "constrained baseline"), (77, 0x80, "constrained baseline"), (88, 0xC0, "constrained baseline"),
+    (66, 0x00, "baseline"), (88, 0x80, "baseline"), (77, 0x00, "main"), (88, 0x00, "extended"),
+    (100, 0x0C, "constrained high"), (100, 0x00, "high"), (110, 0x10, "high 10 intra"), (110, 0x00, "high 10"),
+    (122, 0x10, "high 4:2:2 intra"), (122, 0x00, "high 4:2:2"), (244, 0x10, "high 4:4:4 intra"),
+    (244, 0x00, "high 4:4:4"), (44, 0x00, "cavlc 4:4:4 intra"),
+)  # fmt: skip
+_H265_PROFILES: Final = {1: "main", 2: "main 10", 3: "main still picture", 4: "range extensions"}
+_AV1_PROFILES: Final = {0: "main", 1: "high", 2: "professional"}
 
 # What stands beside a codec and is none: retransmission, redundancy, tones, comfort noise.
 _AUXILIARY: Final = frozenset({"RTX", "RED", "ULPFEC", "FLEXFEC", "FLEXFEC-03", "TELEPHONE-EVENT", "TONE", "CN"})
@@ -73,13 +95,17 @@ class Stream:
     kind: str
     """``audio``, ``video``, ``content``, or what else the ``m=`` line says, in lower case."""
     refused: bool
-    """Port 0. In an answer this refuses the stream (RFC 3264 §6), in an offer it takes it out of use."""
+    """Port 0, but for a stream that shares another's (RFC 8843 §7.2.1). In an answer this refuses the stream (RFC 3264
+    §6), in an offer it takes it out of use."""
     codec: str | None
     """The first format that is a codec, as its name is written; None where it cannot be told."""
     direction: str
-    """``sendrecv``, ``sendonly``, ``recvonly`` or ``inactive``, as whoever wrote the description sees it."""
+    """``sendrecv``, ``sendonly``, ``recvonly`` or ``inactive``, as whoever wrote the description sees it; who gives no
+    address to send to does not receive (RFC 3264 §8.4)."""
     bandwidth: int | None
     """Bits a second that the writer is ready to receive (TIAS, RFC 3890, before AS); None where not given."""
+    profile: str | None
+    """The profile of the codec, such as ``constrained baseline``."""
     level: str | None
     """The level of the codec, such as ``3.1``."""
     max_pixels: int | None
@@ -88,6 +114,8 @@ class Stream:
     """``1280x720`` where an attribute names it (RFC 6236, or the framesize of 3GPP TS 26.234)."""
     encrypted: bool
     """SRTP by SDES or DTLS, or TLS: demanded by the profile, or offered beside it (RFC 8643)."""
+    encryption: str | None
+    """How the keys are agreed on: SDES, DTLS or TLS; None where nothing is encrypted, or in a way not known here."""
     ice: bool
     """Whether ICE is used (RFC 8839)."""
 
@@ -119,10 +147,11 @@ def parse(body: bytes) -> Description:
     direction = _direction(top, SENDRECV)
     encrypted = "\na=fingerprint:" in top
     ice = "\na=ice-ufrag:" in top
-    return Description(tuple([_section(section, direction, encrypted, ice) for section in sections]))
+    nowhere = _names_no_address(top)
+    return Description(tuple([_section(section, direction, encrypted, ice, nowhere) for section in sections]))
 
 
-def _section(section: str, direction: str, encrypted: bool, ice: bool) -> Stream:
+def _section(section: str, direction: str, encrypted: bool, ice: bool, nowhere: bool) -> Stream:
     """One media section, what follows its ``m=``; the other arguments are what the session level says."""
     kind, _, rest = section.partition(" ")
     port, _, rest = rest.lstrip(" ").partition(" ")
@@ -134,11 +163,13 @@ def _section(section: str, direction: str, encrypted: bool, ice: bool) -> Stream
     # An endpoint writes the same section in call after call, but for the port. Measured for audio and video together:
     # 17 us to read them, 5 us where they are remembered.
     read = _stream if len(rest) <= MAX_REMEMBERED else _stream.__wrapped__
-    return read(kind.lower(), int(port) == 0, rest + "\n", direction, encrypted, ice)
+    return read(kind.lower(), int(port) == 0, rest + "\n", direction, encrypted, ice, nowhere)
 
 
 @lru_cache(512)
-def _stream(kind: str, refused: bool, section: str, direction: str, encrypted: bool, ice: bool) -> Stream:
+def _stream(
+    kind: str, refused: bool, section: str, direction: str, encrypted: bool, ice: bool, nowhere: bool
+) -> Stream:
     """The stream of a media section: what follows its port, to the next section."""
     protocol, *formats = section[: section.index("\n")].split(None, MAX_FORMATS + 1) or [""]
     protocol = protocol.upper()
@@ -146,33 +177,53 @@ def _stream(kind: str, refused: bool, section: str, direction: str, encrypted: b
         raise SipError(400, "Bad media line in SDP")
     if kind == VIDEO and "slides" in _value(section, "\na=content:"):
         kind = CONTENT
-    codec = level = resolution = None
+    codec = profile = level = resolution = None
     max_pixels: int | None = None
     if "RTP/" in protocol:
         codec, payload_type = _codec(section, formats[:MAX_FORMATS])
         if codec is not None and kind != AUDIO:
-            level, max_pixels = _picture(codec, section, payload_type)
+            profile, level, max_pixels = _picture(codec, section, payload_type)
             resolution = _resolution(section)
     elif "BFCP" in protocol:
         kind, codec = CONTENT, "BFCP"
     elif formats and _WORD.match(formats[0]):
         codec = formats[0]
+    encryption = _encryption(protocol, section, encrypted)
+    ice = ice or "\na=ice-ufrag:" in section
+    direction = _direction(section, direction)
+    # RFC 8840 §4.1.1: with ICE no address only means that it comes later.
+    if not ice and (_names_no_address(section) or (nowhere and "\nc=" not in section)):
+        direction = _NOT_RECEIVING.get(direction, direction)
     return Stream(
         kind,
-        refused,
+        refused and "\na=bundle-only\n" not in section,
         codec,
-        _direction(section, direction),
+        direction,
         _bandwidth(section),
+        profile,
         level,
         max_pixels,
         resolution,
-        encrypted
-        or "SAVP" in protocol
-        or "TLS" in protocol
-        or "\na=fingerprint:" in section
-        or "\na=crypto:" in section,
-        ice or "\na=ice-ufrag:" in section,
+        encryption is not None or "SAVP" in protocol,
+        encryption,
+        ice,
     )
+
+
+def _names_no_address(section: str) -> bool:
+    return _NOWHERE[0] in section or _NOWHERE[1] in section
+
+
+def _encryption(protocol: str, section: str, fingerprint: bool) -> str | None:
+    """How the keys of this section come about; ``fingerprint``: the session level names a certificate."""
+    if "\na=crypto:" in section and "\na=fingerprint:" not in section:
+        return SDES
+    # SRTP by DTLS, DTLS itself, and TLS over a stream all name their certificate in the same way.
+    if "TLS" in protocol and "DTLS" not in protocol and "RTP/" not in protocol and "UDP" not in protocol:
+        return TLS
+    if fingerprint or "\na=fingerprint:" in section or "TLS" in protocol:
+        return DTLS
+    return None
 
 
 def _direction(section: str, default: str) -> str:
@@ -212,29 +263,34 @@ def _bandwidth(section: str) -> int | None:
     return None
 
 
-def _picture(codec: str, section: str, payload_type: str) -> tuple[str | None, int | None]:
-    """Level and largest picture by the format's parameters (RFC 6184, 7798, 7741, 9628 and AV1's RTP payload)."""
+def _picture(codec: str, section: str, payload_type: str) -> tuple[str | None, str | None, int | None]:
+    """Profile, level and largest picture by the format's parameters (RFC 6184, 7798, 7741, 9628, AV1's RTP payload)."""
     text = _value(section, f"\na=fmtp:{payload_type} ")
     if not text:
-        return None, None
+        return None, None, None
     params = ";" + text.replace(" ", "").lower()
     name = codec.upper()
-    level, pixels = None, None
+    profile, level, pixels = None, None, None
     if name.startswith("H264"):
-        level, pixels = _h264_level(_param(params, ";profile-level-id="))
+        profile, level, pixels = _h264_level(_param(params, ";profile-level-id="))
     elif name == "H265":
+        profile = _H265_PROFILES.get(_small(_param(params, ";profile-id=")))
         level_id = _small(_param(params, ";level-id="))
         if level_id in _H265_SAMPLES:
             level, pixels = f"{level_id // 30}.{level_id % 30 // 3}", _H265_SAMPLES[level_id]
     elif name == "AV1":
+        profile = _AV1_PROFILES.get(_small(_param(params, ";profile=")))
         index = _small(_param(params, ";level-idx="))
         if index in _AV1_SAMPLES:
             level, pixels = f"{2 + index // 4}.{index % 4}", _AV1_SAMPLES[index]
+    elif name == "VP9":
+        number = _small(_param(params, ";profile-id="))
+        profile = str(number) if 0 <= number <= 3 else None
     # H.264, VP8 and VP9 name a largest frame in macroblocks beside or instead of a level.
     macroblocks = _small(_param(params, ";max-fs="))
     if macroblocks > 0:
         pixels = macroblocks * 256
-    return level, pixels
+    return profile, level, pixels
 
 
 def _param(params: str, prefix: str) -> str:
@@ -242,18 +298,22 @@ def _param(params: str, prefix: str) -> str:
     return params[at + len(prefix) :].partition(";")[0] if at >= 0 else ""
 
 
-def _h264_level(profile_level_id: str) -> tuple[str | None, int | None]:
-    """Level and largest frame by ``profile-level-id`` (RFC 6184 §8.1): profile, constraints and level, a byte each."""
+def _h264_level(profile_level_id: str) -> tuple[str | None, str | None, int | None]:
+    """Profile, level, largest frame by ``profile-level-id`` (RFC 6184 §8.1): profile, constraints and level, a byte
+    each."""
     try:
-        profile, constraints, level = bytes.fromhex(profile_level_id)
+        idc, constraints, level = bytes.fromhex(profile_level_id)
     except ValueError:
-        return None, None
+        return None, None, None
+    profile = next(
+        (name for number, bits, name in _H264_PROFILES if number == idc and constraints & bits == bits), None
+    )
     if level not in _H264_MACROBLOCKS:
-        return None, None
+        return profile, None, None
     # Level 1b is written as 1.1 with constraint_set3 in the profiles that have no number for it.
-    if level == 9 or (level == 11 and constraints & 0x10 and profile in (66, 77, 88)):
-        return "1b", _H264_MACROBLOCKS[9] * 256
-    return f"{level // 10}.{level % 10}", _H264_MACROBLOCKS[level] * 256
+    if level == 9 or (level == 11 and constraints & 0x10 and idc in (66, 77, 88)):
+        return profile, "1b", _H264_MACROBLOCKS[9] * 256
+    return profile, f"{level // 10}.{level % 10}", _H264_MACROBLOCKS[level] * 256
 
 
 def _small(text: str) -> int:

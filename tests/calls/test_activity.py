@@ -152,12 +152,13 @@ def test_memory_of_devices_is_bounded(store: Store, recorder: Recorder) -> None:
 def fill(store: Store, recorder: Recorder, activity: ActivityRecords) -> None:
     """Two calls from p_a to p_b, one of them answered and ended by p_b, and what else names p_a."""
     media = description(AUDIO)
-    recorder.place(Placed(T, "one", "one", "p_a", "p_b", offer=media))
+    first = recorder.place(Placed(T, "one", "one", "p_a", "p_b", offer=media))
     for event in (Tried(T, 0), Answered(T + 1_000, 0, 200, "x", media), Ended(T + 91_000, CALLEE)):
         recorder.handle("one", event)
     recorder.place(Placed(T + 200_000, "two", "two", "p_a", "p_b"))
     recorder.handle("two", Failed(T + 201_000, 486, CALLEE))
-    recorder.place(Placed(T + 300_000, "three", "three", "p_b", "p_a"))
+    third = recorder.place(Placed(T + 300_000, "three", "three", "p_b", "p_a"))
+    recorder.link(first.id, third.id, "transfer", T + 300_000)
     recorder.sign_in(at=T - 1_000, party="p_a", outcome="bound")
     recorder.sign_in(at=T - 900, party="p_a", outcome="removed")
     for _ in range(3):
@@ -192,7 +193,7 @@ def measured(store: Store, party: str) -> int:
     """The bytes of the rows about a party, counted row by row."""
     calls = [row for row in store.all("calls") if party in (row["caller"], row["callee"])]
     rows = list(calls)
-    for table in ("call_branches", "call_media", "call_events"):
+    for table in ("call_branches", "call_media", "call_events", "call_links"):
         rows += [row for row in store.all(table) if row["call"] in [call["id"] for call in calls]]
     for table in ("sign_ins", "errors", "devices", "sign_in_days", "quality_reports"):
         rows += [row for row in store.all(table) if row["party"] == party]

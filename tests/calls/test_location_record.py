@@ -89,6 +89,17 @@ def test_late_places_reach_the_row_even_after_the_end(store: Store, recorder: Re
     assert (place_of(row, "caller_"), place_of(row, "callee_")) == (WRITTEN, WRITTEN_GRAZ)
 
 
+def test_place_of_the_device_that_was_kept_outlives_a_late_one_of_the_other(store: Store, recorder: Recorder) -> None:
+    call = begin(recorder)
+    for branch, place in ((0, NOWHERE), (1, VIENNA)):
+        recorder.handle("k", Tried(T, branch, place=place))
+        recorder.handle("k", Answered(T + 100, branch, tag=str(branch)))
+    recorder.locate(call, Located(GRAZ, 0))
+    recorder.handle("k", Ended(T + 200, CALLER, tag="0"))
+    # All of it is one commit.
+    assert place_of(store.one("calls"), "callee_") == WRITTEN
+
+
 def test_sign_ins_have_places(store: Store, recorder: Recorder) -> None:
     recorder.sign_in(at=T, party="p", outcome="bound", source="192.0.2.7", place=GRAZ)
     recorder.sign_in(at=T, party="p", outcome="bound", source="192.0.2.7")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import pytest
 
 from sipserver.calls import machine
@@ -35,52 +33,11 @@ from sipserver.calls.rows import (
     InsertCall,
     InsertEvent,
     OpenMedia,
-    Row,
 )
 from sipserver.sip import sdp
 from sipserver.sip.sdp import Description
-from support.sdp import AUDIO, NO_VIDEO, VIDEO, description
-
-T = 1_000_000
-BOTH = description(AUDIO, VIDEO)
-VOICE = description(AUDIO, NO_VIDEO)
-
-Kind = TypeVar("Kind")
-
-
-def placed(offer: Description | None = BOTH) -> Call:
-    call = Call("id", Placed(T, "key", "abc@host", "p1", "p2", "baresip", "UDP", "192.0.2.0/24", offer))
-    call.start()
-    return call
-
-
-def feed(call: Call, *events: Event) -> list[Row]:
-    """The rows that the last of these events made."""
-    rows: list[Row] = []
-    for event in events:
-        rows = call.handle(event)
-    return rows
-
-
-def of(kind: type[Kind], rows: list[Row]) -> list[Kind]:
-    return [row for row in rows if isinstance(row, kind)]
-
-
-def one(kind: type[Kind], rows: list[Row]) -> Kind:
-    (row,) = of(kind, rows)
-    return row
-
-
-def ringing(offer: Description | None = BOTH) -> Call:
-    call = placed(offer)
-    feed(call, Tried(T + 5, 0, "TCP", "198.51.100.0/24"), Rang(T + 100, 0, "phone"))
-    return call
-
-
-def answered(offer: Description | None = BOTH, answer: Description | None = BOTH) -> Call:
-    call = ringing(offer)
-    feed(call, Answered(T + 2_100, 0, 200, "phone", answer))
-    return call
+from support.machine import BOTH, VOICE, T, answered, feed, kinds, of, one, placed, ringing
+from support.sdp import AUDIO, VIDEO, description
 
 
 def ended(*events: Event) -> CallEnded:
@@ -329,7 +286,7 @@ def test_the_first_of_two_answers_is_the_call() -> None:
     row = one(InsertBranch, rows)
     assert rows == [row]
     assert (row.branch, row.outcome, row.agent, row.answered_at, row.ended_at) == (
-        1, "also_answered", "other", None, T + 2_110
+        1, "also_answered", "other", T + 2_110, None
     )  # fmt: skip
 
 
@@ -353,11 +310,23 @@ def test_failure_of_an_unknown_device_makes_no_row() -> None:
     assert feed(placed(), BranchFailed(T + 9, 4, 486)) == []
 
 
+def test_device_whose_agent_is_known_from_its_registration_has_it_in_its_row() -> None:
+    rows = feed(placed(), Tried(T, 0, "UDP", None, "Phone/1"), BranchFailed(T + 9, 0, 408, "timeout"))
+    assert (one(InsertBranch, rows).agent, one(InsertBranch, rows).outcome) == ("Phone/1", "unreachable")
+
+
+def test_device_that_never_responded_was_unreachable_whoever_answered() -> None:
+    call = ringing()
+    feed(call, Tried(T + 6, 1), Answered(T + 2_100, 0))
+    assert one(InsertBranch, feed(call, BranchFailed(T + 32_000, 1, 408, "timeout"))).outcome == "unreachable"
+
+
+def test_device_that_rang_and_never_confirmed_its_cancel_was_cancelled() -> None:
+    rows = feed(ringing(), Cancelled(T + 900), BranchFailed(T + 32_900, 0, 487, "timeout"))
+    assert one(InsertBranch, rows).outcome == "cancelled"
+
+
 # ---------------------------------------------------------------------- media
-
-
-def kinds(rows: list[Row]) -> list[tuple[str, int]]:
-    return [(row.stream.kind, row.stream.accepted) for row in of(OpenMedia, rows)]
 
 
 def test_streams_open_with_the_answer() -> None:

@@ -10,7 +10,7 @@ from sipserver.calls import observe
 from sipserver.sip import sdp
 from sipserver.sip.message import Message, Request
 from support.sdp import AUDIO, body, description
-from support.sip import request, response
+from support.sip import request, response, written
 
 SDP = body(AUDIO)
 
@@ -120,3 +120,24 @@ def test_no_header_or_body_makes_it_raise(agent: str, reason: str, content_type:
     for found in (observe.agent(message), observe.reason(message)):
         assert found is None or (len(found) <= observe.MAX_TEXT and found.isprintable())
     observe.media(message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "why"),
+    [
+        ("application/sdp", b"hello", "Bad SDP"),
+        ("application/sdp", b"v=0\r\nm=x\r\n", "Bad media line in SDP"),
+        ("multipart/mixed;boundary=b", b"--b\r\nContent-Type: application/sdp\r\n\r\nhello\r\n--b--", "Bad SDP"),
+        ("text/plain", b"hello", None),
+    ],
+)
+def test_why_a_description_cannot_be_read(kind: str, body: bytes, why: str | None) -> None:
+    message = request(written("INVITE sip:b@example.test SIP/2.0", f"Content-Type: {kind}"))
+    message.body = body
+    assert observe.why_unreadable(message) == why
+    assert (observe.media(message) is sdp.UNREADABLE) == (why is not None)
+
+
+def test_reliable_provisional_responses() -> None:
+    assert observe.is_reliable(response(written("SIP/2.0 183 Progress", "RSeq: 1")))
+    assert not observe.is_reliable(response(written("SIP/2.0 183 Progress")))

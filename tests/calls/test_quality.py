@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipserver.calls.events import CALLER, Answered, Changed, Ended, Placed, Tried
+from sipserver.calls.events import CALLER, Answered, Changed, Ended, Placed, Rang, Tried
 from sipserver.calls.quality import BYE, NOTIFY, PUBLISH, STATEMENTS, QualityRecords, Sender
 from sipserver.calls.recorder import Recorder
 from sipserver.sip.quality import SESSION, Metrics, Report, Transport
@@ -149,6 +149,14 @@ def test_stream_that_changed_is_its_latest_row(store: Store, recorder: Recorder,
     row = store.one("quality_reports")
     assert (row["stream"], row["media"]) == (1, 3)
     assert [each["stream"] for each in store.all("call_media") if each["number"] == 3] == [1]
+
+
+def test_early_media_are_no_stream_of_the_call(store: Store, recorder: Recorder, quality: QualityRecords) -> None:
+    recorder.place(Placed(T, "k", CALL_ID, "p_a", "p_b", offer=description(VIDEO, AUDIO)))
+    recorder.handle("k", Rang(T + 5, 0, answer=description(VIDEO, AUDIO)))
+    assert [row["early"] for row in store.all("call_media")] == [1, 1]
+    quality.report(report({"codec": "opus"}), sender(), T)
+    assert store.one("quality_reports")["stream"] is None
 
 
 def test_refused_stream_is_none(store: Store, recorder: Recorder, quality: QualityRecords) -> None:

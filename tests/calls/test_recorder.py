@@ -22,7 +22,7 @@ from sipserver.calls.events import (
     Rang,
     Tried,
 )
-from sipserver.calls.recorder import REFUSED, STATEMENTS, Recorder
+from sipserver.calls.recorder import MAX_SAME_CALL_ID, REFUSED, STATEMENTS, Recorder
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.migrations import open_store
 from sipserver.storage.writer import Writer
@@ -31,6 +31,7 @@ from support.calls import recorder as make_recorder
 from support.sdp import AUDIO, NO_VIDEO, VIDEO, description
 
 BOTH = description(AUDIO, VIDEO)
+VOICE = description(AUDIO, NO_VIDEO)
 
 
 def placed(key: str = "k") -> Placed:
@@ -93,6 +94,7 @@ def test_media_of_a_call(store: Store, recorder: Recorder) -> None:
         "number": 2, "stream": 1, "kind": "video", "accepted": 1, "codec": "H264", "direction": "sendrecv",
         "bandwidth": 1_024_000, "resolution": None, "level": "3.1", "max_pixels": 921_600, "encrypted": 0, "ice": 0,
         "from_at": "2026-11-23T21:02:20.042Z", "to_at": "2026-11-23T21:03:20.042Z",
+        "branch": 0, "early": 0, "held_by": None, "profile": "constrained baseline", "encryption": None,
     }  # fmt: skip
 
 
@@ -263,6 +265,68 @@ def test_flood_of_errors_from_ever_new_sources_is_bounded(store: Store, recorder
     assert len(rows) == floods.MAX_OPEN + 1
     last = rows[-1]
     assert (last["count"], last["method"], last["party"], last["network"]) == (500, None, None, None)
+
+
+# ---------------------------------------------------------------------- dialogs and links
+
+
+def test_record_of_a_fork_follows_what_the_caller_kept(store: Store, recorder: Recorder) -> None:
+    play(
+        recorder, Tried(T + 5, 0, "TCP"), Tried(T + 6, 1, "UDP"), Answered(T + 2_000, 0, 200, "one", BOTH, "a"),
+        Answered(T + 2_010, 1, 200, "two", VOICE, "b"), Confirmed(T + 2_020, tag="a"), Confirmed(T + 2_030, tag="b"),
+        Ended(T + 2_050, CALLER, tag="a"), Ended(T + 9_010, CALLER, tag="b"),
+    )  # fmt: skip
+    row = store.one("calls")
+    assert (row["callee_agent"], row["callee_transport"], row["talk_ms"], row["video"]) == ("two", "UDP", 7_000, 0)
+    assert row["confirmed_at"] == "2026-11-23T21:02:19.972Z"
+    assert [(row["outcome"], row["ended_at"]) for row in store.all("call_branches")] == [
+        ("also_answered", "2026-11-23T21:02:19.992Z"), ("answered", None)
+    ]  # fmt: skip
+    assert [(row["number"], row["branch"]) for row in store.all("call_media")] == [(3, 1), (4, 1)]
+
+
+def test_dialogs_of_open_calls_are_found(store: Store, recorder: Recorder) -> None:
+    def place(key: str, tag: str) -> str:
+        recorder.place(Placed(T, key, "same", tag=tag))
+        call = recorder.handle(key, Answered(T, 0, tag=f"to-{key}"))
+        assert call is not None
+        return call.id
+
+    first, second = place("k1", "from-1"), place("k2", "from-2")
+    for one, other, found in (("from-1", "to-k1", first), ("to-k2", "from-2", second)):
+        call = recorder.find_dialog("same", one, other)
+        assert call is not None
+        assert call.id == found
+    assert recorder.find_dialog("same", "from-1", "to-k2") is None
+    assert recorder.find_dialog("other", "from-1", "to-k1") is None
+    recorder.handle("k1", Ended(T, CALLER))
+    assert recorder.find_dialog("same", "from-1", "to-k1") is None
+    assert recorder.find_dialog("same", "from-2", "to-k2") is not None
+    recorder.handle("k2", Ended(T, CALLER))
+    assert recorder.find_dialog("same", "from-2", "to-k2") is None
+
+
+def test_calls_with_one_call_id_are_found_up_to_a_bound(store: Store, recorder: Recorder) -> None:
+    for number in range(MAX_SAME_CALL_ID + 1):
+        recorder.place(Placed(T, f"k{number}", "same", tag=f"from-{number}"))
+        recorder.handle(f"k{number}", Answered(T, 0, tag="to"))
+    assert recorder.find_dialog("same", "from-0", "to") is None
+    assert recorder.find_dialog("same", "from-1", "to") is not None
+    for number in range(MAX_SAME_CALL_ID + 1):
+        recorder.handle(f"k{number}", Ended(T, CALLER))
+    assert recorder.find_dialog("same", "from-1", "to") is None
+    assert recorder.open == 0
+
+
+def test_links_are_kept_once_and_go_with_their_calls(store: Store, recorder: Recorder) -> None:
+    first, second = recorder.place(placed("k1")), recorder.place(placed("k2"))
+    for _ in range(2):
+        recorder.link(first.id, second.id, "transfer", T)
+    assert store.one("call_links") == {
+        "call": first.id, "other": second.id, "kind": "transfer", "at": "2026-11-23T21:02:17.942Z"
+    }  # fmt: skip
+    store.connection.execute("DELETE FROM calls WHERE id = ?", (second.id,))
+    assert store.all("call_links") == []
 
 
 # ---------------------------------------------------------------------- the server itself

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from sipserver.calls.schema import MIGRATIONS
+from sipserver.storage.database import sqlite
+from sipserver.storage.migrations import Database, open_store
 from support.calls import Store
 
 CONTRACT = {
@@ -12,7 +17,9 @@ CONTRACT = {
         callee_location_source
         caller_agent callee_agent caller_transport callee_transport devices node""",
     "call_branches": "call branch tried_at ringing_at answered_at ended_at status outcome agent",
-    "call_media": "call kind codec direction bandwidth resolution level from_at to_at",
+    "call_media": """call kind codec direction bandwidth resolution level from_at to_at
+        profile encryption held_by branch early""",
+    "call_links": "call other kind at",
     "call_events": "call at kind",
     "sign_ins": "at party outcome agent transport network country region site location_source",
     "errors": "at kind method status agent party detail count",
@@ -32,7 +39,7 @@ def test_tables_and_views_have_the_columns_of_the_contract(store: Store) -> None
 def test_every_table_is_strict(store: Store) -> None:
     tables = store.connection.execute("PRAGMA table_list").fetchall()
     ours = [row for row in tables if row[1] in CONTRACT and row[2] == "table"]
-    assert len(ours) == 7
+    assert len(ours) == 8
     assert all(row[5] == 1 for row in ours)
 
 
@@ -42,3 +49,17 @@ def test_what_belongs_to_a_call_goes_with_it(store: Store) -> None:
     execute("INSERT INTO call_events (call, number, at, kind) VALUES ('c', 1, 't', 'placed')")
     execute("DELETE FROM calls")
     assert execute("SELECT count(*) FROM call_events").fetchone() == (0,)
+
+
+def test_store_of_before_keeps_its_media(tmp_path: Path) -> None:
+    connection = sqlite.connect(tmp_path / "calls.db", isolation_level=None)
+    MIGRATIONS.apply(Database(connection), stop_before=["m005_media"])
+    connection.execute("INSERT INTO calls (id, call_id, started_at) VALUES ('c', 'h', 't')")
+    connection.execute(
+        "INSERT INTO call_media (call, number, stream, kind, accepted, from_at) VALUES ('c', 1, 0, 'audio', 1, 't')"
+    )
+    connection.close()
+    connection = open_store(tmp_path / "calls.db", MIGRATIONS)
+    found = connection.execute("SELECT kind, branch, early, held_by, profile, encryption FROM call_media").fetchall()
+    assert [tuple(row) for row in found] == [("audio", None, 0, None, None, None)]
+    connection.close()

@@ -127,6 +127,18 @@ def test_csv_neutralises_what_endpoints_wrote(sipserver: Sipserver) -> None:
 
 
 @pytest.mark.usefixtures("calls")
+def test_show_tells_which_call_came_of_which(sipserver: Sipserver, data_dir: Path) -> None:
+    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+        store.execute("INSERT INTO call_links VALUES (?, ?, 'transfer', '2026-11-23T21:05:00.000Z')", (FIRST, SECOND))
+    for call in (FIRST, SECOND):
+        out = sipserver("calls", "show", call).stdout
+        line = out[out.index("links\n") :].split("\n")[2]
+        assert line.split() == ["2026-11-23T21:05:00.000Z", "transfer", FIRST, SECOND]
+    assert "links" not in sipserver("calls", "show", OPEN).stdout
+    assert json.loads(sipserver("calls", "show", OPEN, "--json").stdout)["links"] == []
+
+
+@pytest.mark.usefixtures("calls")
 def test_show_takes_the_beginning_of_an_id(sipserver: Sipserver) -> None:
     out = sipserver("calls", "show", FIRST[:18]).stdout
     assert "talk ms         41250" in out

@@ -123,6 +123,23 @@ def test_ringing_goes_upstream_at_once_and_sets_timer_c_again() -> None:
     assert kinds(invite().answer(0, 199)) == ["timer C", "199"]
 
 
+def test_ringing_of_another_dialog_and_every_body_is_an_event() -> None:
+    driver = invite()
+    driver.answer(0, 180, tag="a")
+    assert "rang" in kinds(driver.answer(0, 180, tag="b"))
+    assert "rang" not in kinds(driver.answer(0, 180, tag="b"))
+    assert "rang" in kinds(driver.answer(0, 180, tag="b", body=b"x"))
+    assert "rang" in kinds(driver.answer(0, 180, tag="b", body=b"x"))
+
+
+def test_another_endpoint_behind_a_branch_that_answers_is_an_event() -> None:
+    driver = invite()
+    driver.answer(0, 200, tag="a")
+    assert kinds(driver.answer(0, 200, tag="a")) == ["200"]
+    assert kinds(driver.answer(0, 200, tag="b")) == ["answered", "200"]
+    assert kinds(driver.answer(0, 200, tag="b")) == ["200"]
+
+
 def test_response_goes_upstream_without_our_via_and_otherwise_as_it_came() -> None:
     message = replied(invite().answer(0, 180, "X-Odd : a ,b", body=b"\x00"))
     assert [via.branch for via in message.vias] == ["z9hG4bKcaller"]
@@ -306,13 +323,13 @@ def test_branch_without_a_flow_counts_with_the_status_given() -> None:
     driver = Driver(request(), plan(targets(1)), resolve=False)
     driver.start()
     happened = driver.do(driver.context.on_no_flow(0, 480, "Device Not Connected"))
-    assert kinds(happened) == ["branch_failed", "failed", "480", "Done"]
+    assert kinds(happened) == ["tried", "branch_failed", "failed", "480", "Done"]
     assert replied(happened).reason == "Device Not Connected"
 
 
 def test_contact_that_cannot_be_read_counts_as_unreachable() -> None:
     driver = Driver(request(), plan([Target("sip:bob@")]))
-    assert kinds(driver.start()) == ["100", "branch_failed", "failed", "500", "Done"]
+    assert kinds(driver.start()) == ["100", "tried", "branch_failed", "failed", "500", "Done"]
 
 
 def test_failures_of_an_invite_are_told_whose_they_are() -> None:

@@ -150,3 +150,24 @@ def test_target_refresh_is_learned_when_it_is_accepted() -> None:
     assert learned(driver) == []
     driver.answer(0, 200, "Contact: <sip:a@new>")
     assert learned(driver) == [(CALLEE, "sip:alice@192.0.2.1:5070", "TCP"), (CALLER, "sip:a@new", "TCP")]
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        ("INVITE", "changed"), ("UPDATE", "changed"), ("PRACK", "changed"), ("REFER", "referred"),
+        ("NOTIFY", "retargeted"), ("SUBSCRIBE", "retargeted"), ("INFO", None), ("MESSAGE", None),
+    ],
+)  # fmt: skip
+def test_what_is_accepted_inside_a_dialog_is_an_event_of_its_kind(method: str, kind: str | None) -> None:
+    happened = in_dialog(method, CALLEE).answer(0, 200)
+    events = [effect for effect in happened if isinstance(effect, CallEvent)]
+    assert [(event.kind, event.side) for event in events] == ([(kind, CALLEE)] if kind else [])
+
+
+def test_description_in_an_18x_to_a_reinvite_is_an_event() -> None:
+    driver = in_dialog("INVITE")
+    assert "progressed" not in kinds(driver.answer(0, 183))
+    (event,) = [effect for effect in driver.answer(0, 183, body=b"x") if isinstance(effect, CallEvent)]
+    assert (event.kind, event.side, event.status) == ("progressed", CALLER, 183)
+    assert event.request is not None

@@ -172,6 +172,22 @@ def test_links_that_are_known_after_the_answer_are_written_still(server: Server,
     assert sign_ins(server) == [("bound", NOTHING)]
 
 
+def test_device_that_cannot_be_reached_is_asked_about_like_any_other(server: Server, links: Links) -> None:
+    alice, mobile = Device(server, "alice", "192.0.2.7"), Device(server, "bob", "192.0.2.9")
+    desk = Device(server, "bob", "203.0.113.8", tcp=True)
+    desk.register(call_id="desk")
+    mobile.register(call_id="mobile")
+    server.service.whereabouts.locator.forget()
+    links.waiting.clear()
+    del server.transports.alive[desk.flow.connection]
+    invite = ring(server, alice, mobile)
+    assert [host for host, _ in links.waiting] == ["203.0.113.8"]
+    mobile.send(mobile.answer(invite, 200))
+    links.answer()
+    # Another device has answered.
+    assert the_call(server) == (HQ, HQ)
+
+
 def test_link_that_tells_nothing_new_changes_nothing(server: Server, links: Links) -> None:
     alice, bob = Device(server, "alice", "203.0.113.7"), Device(server, "bob", "203.0.113.8")
     bob.register()

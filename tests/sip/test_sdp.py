@@ -100,6 +100,75 @@ def test_level_and_largest_picture(codec: str, fmtp: str, level: str | None, pix
     assert (found.level, found.max_pixels) == (level, pixels)
 
 
+@pytest.mark.parametrize(
+    ("codec", "fmtp", "profile"),
+    [
+        ("H264", "profile-level-id=42e01f", "constrained baseline"),
+        ("H264", "profile-level-id=42001f", "baseline"),
+        ("H264", "profile-level-id=4d001f", "main"),
+        ("H264", "profile-level-id=4d801f", "constrained baseline"),
+        ("H264", "profile-level-id=58c01f", "constrained baseline"),
+        ("H264", "profile-level-id=58801f", "baseline"),
+        ("H264", "profile-level-id=58001f", "extended"),
+        ("H264", "profile-level-id=640028", "high"),
+        ("H264", "profile-level-id=640c28", "constrained high"),
+        ("H264", "profile-level-id=6400ff", "high"),
+        ("H264", "profile-level-id=010028", None),
+        ("H265", "profile-id=2;level-id=93", "main 10"),
+        ("H265", "level-id=93", None),
+        ("AV1", "profile=1;level-idx=8", "high"),
+        ("VP9", "profile-id=2", "2"),
+        ("VP9", "profile-id=7", None),
+        ("VP9", "max-fs=12", None),
+    ],
+)
+def test_profile(codec: str, fmtp: str, profile: str | None) -> None:
+    assert video(f"a=rtpmap:97 {codec}/90000", f"a=fmtp:97 {fmtp}").profile == profile
+
+
+@pytest.mark.parametrize(
+    ("section", "session", "encryption"),
+    [
+        ("m=audio 1 RTP/SAVP 0\na=crypto:1 x", "", "sdes"),
+        ("m=audio 1 RTP/SAVP 0\na=crypto:1 x", "a=fingerprint:sha-256 00", "sdes"),
+        ("m=audio 1 UDP/TLS/RTP/SAVPF 0", "a=fingerprint:sha-256 00", "dtls"),
+        ("m=audio 1 UDP/TLS/RTP/SAVPF 0\na=fingerprint:sha-256 00", "", "dtls"),
+        ("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "", "dtls"),
+        ("m=application 9 UDP/TLS/BFCP *", "", "dtls"),
+        ("m=application 9 TCP/TLS/BFCP *", "a=fingerprint:sha-256 00", "tls"),
+        ("m=application 9 TCP/BFCP *", "", None),
+        ("m=audio 1 RTP/SAVP 0", "", None),
+        ("m=audio 1 RTP/AVP 0", "", None),
+    ],
+)
+def test_how_keys_are_agreed_on(section: str, session: str, encryption: str | None) -> None:
+    assert stream(section, session).encryption == encryption
+
+
+@pytest.mark.parametrize(
+    ("section", "direction"),
+    [
+        (f"{AUDIO}\nc=IN IP4 0.0.0.0", "sendonly"),
+        (f"{AUDIO}\nc=IN IP6 ::", "sendonly"),
+        (f"{AUDIO}\nc=IN IP4 0.0.0.0\na=recvonly", "inactive"),
+        (f"{AUDIO}\nc=IN IP4 0.0.0.0\na=inactive", "inactive"),
+        (f"{AUDIO}\nc=IN IP4 0.0.0.0\na=ice-ufrag:x", "sendrecv"),
+        (f"{AUDIO}\nc=IN IP4 192.0.2.9", "sendrecv"),
+    ],
+)
+def test_who_names_no_address_does_not_receive(section: str, direction: str) -> None:
+    assert stream(section).direction == direction
+
+
+def test_address_of_the_session_counts_where_the_stream_has_none() -> None:
+    data = body(AUDIO, f"{VIDEO}\nc=IN IP4 192.0.2.9").replace(b"c=IN IP4 192.0.2.1", b"c=IN IP4 0.0.0.0", 1)
+    assert [each.direction for each in sdp.parse(data).streams] == ["sendonly", "sendrecv"]
+
+
+def test_port_zero_of_a_stream_that_shares_anothers_refuses_nothing() -> None:
+    assert not stream("m=video 0 RTP/AVP 97\na=bundle-only").refused
+
+
 def test_parameters_of_another_format_do_not_count() -> None:
     assert video("a=rtpmap:97 VP8/90000", "a=fmtp:98 max-fs=3600").max_pixels is None
 
