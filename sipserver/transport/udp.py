@@ -235,6 +235,11 @@ class UdpListener:
             self._loop.remove_reader(self._socket)
             self._clock = self._loop.call_later(READ_EVERY, self._read_by_the_clock)
 
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether the socket is read by the clock for now, since much arrives."""
+        return self._clock is not None
+
     def _read_by_the_clock(self) -> None:
         found = 0
         try:

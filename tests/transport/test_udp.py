@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 
@@ -247,3 +248,62 @@ async def test_a_port_in_use_is_a_sentence() -> None:
         with pytest.raises(ListenError, match=rf"Cannot listen on udp:127\.0\.0\.1:{port}: Address already in use\."):
             async with serving(f"udp:127.0.0.1:{port}"):
                 raise AssertionError("it listens twice")
+
+
+class ReadsByTheClock:
+    """Whether a listener is read by the clock."""
+
+    def __init__(self, listener: UdpListener) -> None:
+        self._listener = listener
+
+    def now(self) -> bool:
+        return self._listener.by_the_clock
+
+    async def end(self) -> None:
+        while self.now():  # noqa: ASYNC110 - nobody is told when the last read found nothing
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_under_load_a_socket_is_read_by_the_clock_and_nothing_is_missed(host: str) -> None:
+    async with serving(f"udp:{host}:0") as (transports, receiver), datagram_peer() as peer:
+        echoing(transports, receiver)
+        port, reads = port_of(transports), ReadsByTheClock(transports.udp[0])
+        sent = 0
+        async with asyncio.timeout(10):
+            # Whether wake-ups come close together is up to the machine, so there is no fixed number of them.
+            last = 0
+            while not last or sent < last:
+                sent += 1
+                peer.send(message(sent), "127.0.0.1", port)
+                assert (await peer.next())[0] == message(sent)
+                if not last and reads.now():
+                    last = sent + 200
+            await reads.end()
+            # The loop watches it again.
+            peer.send(message(0), "127.0.0.1", port)
+            assert (await peer.next())[0] == message(0)
+        assert receiver.data == [message(each) for each in (*range(1, sent + 1), 0)]
+
+
+async def test_a_receiver_that_fails_does_not_stop_the_reading_by_the_clock() -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+    async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
+        echoing(transports, receiver)
+        port, reads = port_of(transports), ReadsByTheClock(transports.udp[0])
+        async with asyncio.timeout(10):
+            while not reads.now():
+                peer.send(message(), "127.0.0.1", port)
+                await peer.next()
+
+            def fail(data: bytes, flow: Flow) -> None:
+                if data == message(13):
+                    raise ValueError(data)
+                transports.send(flow, data)
+
+            receiver.answer = fail
+            peer.send(message(13), "127.0.0.1", port)
+            peer.send(message(14), "127.0.0.1", port)
+            assert (await peer.next())[0] == message(14)
+    assert [type(each) for each in faults] == [ValueError]
