@@ -87,8 +87,8 @@ class Call:
 
     __slots__ = (
         "_answered_branch", "_branches", "_cancel_reason", "_cancelled_at", "_devices", "_event_number", "_media",
-        "_open_offer", "_placed", "_reached", "_setup_ms", "answered_at", "id", "outcome", "ringing_at", "state",
-        "talk_ms",
+        "_open_offer", "_placed", "_reached", "_setup_ms", "answered_at", "confirmed", "id", "outcome", "ringing_at",
+        "state", "talk_ms",
     )  # fmt: skip
 
     def __init__(self, row_id: str, placed: Placed) -> None:
@@ -101,6 +101,8 @@ class Call:
         self.answered_at: int | None = None
         self.talk_ms: int | None = None
         """Known once an answered call is over."""
+        self.confirmed = False
+        """Whether the ACK of the answer passed."""
         self._placed = placed
         self._setup_ms: int | None = None
         self._branches: dict[int, _Branch] = {}
@@ -112,6 +114,21 @@ class Call:
         self._media = MediaBook()
         self._open_offer: tuple[Description, bool] | None = None
         self._event_number = 0
+
+    @property
+    def caller(self) -> str | None:
+        """The party that calls."""
+        return self._placed.caller
+
+    @property
+    def callee(self) -> str | None:
+        """The party that is called."""
+        return self._placed.callee
+
+    @property
+    def caller_agent(self) -> str | None:
+        """What the caller's endpoint says it is."""
+        return self._placed.agent
 
     def start(self) -> list[Row]:
         """The row of the call."""
@@ -267,6 +284,7 @@ class Call:
         rows: list[Row] = []
         if self.state == ANSWERED:
             self.state = CONFIRMED
+            self.confirmed = True
             rows = [CallConfirmed(self.id, event.at), self._event(event.at, "confirmed", CALLER)]
         if self._open_offer is not None:
             offer, by_caller = self._open_offer

@@ -15,14 +15,14 @@ from sipserver.accounts.parties import STATEMENTS as PARTY_STATEMENTS
 from sipserver.accounts.parties import Parties
 from sipserver.accounts.schema import FILE as ACCOUNTS_FILE
 from sipserver.accounts.schema import open_accounts, open_keyring
-from sipserver.calls import recovery
+from sipserver.calls import faults, recovery
 from sipserver.calls import schema as calls_schema
 from sipserver.calls.activity import STATEMENTS as ACTIVITY_STATEMENTS
 from sipserver.calls.activity import ActivityRecords
 from sipserver.calls.quality import STATEMENTS as QUALITY_STATEMENTS
 from sipserver.calls.quality import QualityRecords
+from sipserver.calls.recorder import CALL_ROW, Recorder
 from sipserver.calls.recorder import STATEMENTS as CALL_STATEMENTS
-from sipserver.calls.recorder import Recorder
 from sipserver.location.sqlite import SqliteLocation
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.record_route import Minter
@@ -163,12 +163,15 @@ class Service:
         )
         self.driver.use_proxy(self.proxying)
         self.transactions.on_ack = self.driver.on_ack
+        self.transactions.on_server_failed = self.context.note_undelivered
 
     async def start(self) -> None:
         """Open the sockets. Raises ListenError with a sentence for the operator."""
         await self.whereabouts.start()
         listeners = [ListenAddress.parse(each.address) for each in self.config.listeners]
         await self.transports.start(listeners, self.driver, settings.transports(self.config))
+        if self.transports.tcp is not None:
+            self.transports.tcp.on_dropped = self.context.note_dropped
         address = self.config.metrics_address
         if address is not None:
             try:
@@ -178,7 +181,7 @@ class Service:
 
     def ready(self) -> None:
         """Tell the operator that requests are answered."""
-        self.recorder.started(self._now_ms())
+        self.recorder.started(self._now_ms(), self._calls_before)
         if self.recovered:
             self.log.warning("calls.recovered", calls=self.recovered, end_cause=recovery.SERVER_RESTART)
         self.log.info(
@@ -210,6 +213,7 @@ class Service:
             self.log.debug("accounts.changed")
         self.parties.refresh()
         self.registrations.tick()
+        self.context.challenges.expire(self._clock())
         self.location.poll_removals()
         self.whereabouts.tick()
         self._ticks += 1
@@ -309,6 +313,7 @@ class Service:
         """Bring ``calls.db`` up to date and close what the last run left open."""
         connection = open_store(path, calls_schema.MIGRATIONS, mode=CALLS_MODE)
         try:
+            self._calls_before = recovery.last_call(connection)
             return recovery.recover(connection, self._now_ms())
         finally:
             connection.close()
@@ -333,6 +338,8 @@ class Service:
             self.log.info("store.recovered", store=store, reason=sentence)
         else:
             self.log.error("store.failing", store=store, reason=sentence)
+            # Where it is this very store that fails, the row waits until it is back.
+            self._note_store(f"{store} is failing")
         self.log.flush()
 
     def _on_removed(self, bindings: Sequence[Binding]) -> None:
@@ -340,7 +347,14 @@ class Service:
 
     def _on_poison(self, store: str, statement: int, _row: tuple[object, ...], sentence: str) -> None:
         self.log.error("store.row_refused", store=store, statement=statement, reason=sentence)
+        if store == CALLS_FILE and statement == CALL_ROW:
+            self.recorder.set_aside += 1
+        self._note_store(f"{store}: a row was refused")
         self.log.flush()
+
+
+    def _note_store(self, detail: str) -> None:
+        self.recorder.error(at=self._now_ms(), kind=faults.STORE, detail=detail)
 
 
 def check_folder(path: Path) -> None:

@@ -121,6 +121,17 @@ class CallWatch:
         )
         return True
 
+    def find(self, key: str) -> Call | None:
+        """The open call of this key."""
+        return self._recorder.find(key)
+
+    def party_of(self, address: str | None) -> str | None:
+        """The party of an address, where it has one; none is made."""
+        try:
+            return self._parties.party(address) if address is not None else None
+        except StoreError:
+            return None
+
     def event(self, key: str, event: CallEvent) -> None:
         """Something happened to the call of this key."""
         call = self._recorder.find(key)
