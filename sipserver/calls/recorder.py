@@ -332,7 +332,7 @@ class Recorder:
     # ------------------------------------------------------------------ the server itself
 
     def started(self, at: int, calls_before: int | None = None) -> None:
-        """The server begins to serve. ``calls_before`` is the last rowid of calls by then, which tells its own apart."""
+        """The server begins to serve. ``calls_before`` is the last rowid of calls by then: its own come after it."""
         self._run = uuid7(at, self._random())
         when = self._stamp(at)
         self._put(_RUN, (self._run, self._node, when, when, calls_before))

@@ -231,14 +231,16 @@ def party_of(people: sqlite.Connection | None, address: str) -> str:
     return parties.party_of(people, subscriber_address(address)) or "(none)"
 
 
-def name_parties(records: list[Record], people: sqlite.Connection | None) -> None:
+def name_parties(
+    records: list[Record], people: sqlite.Connection | None, columns: tuple[str, ...] = ("caller", "callee")
+) -> None:
     """Puts ``caller_address`` and ``callee_address`` behind the party ids, where they are known."""
     known: dict[str, str | None] = {}
     for record in records:
         named: Record = {}
         for key, value in record.items():
             named[key] = value
-            if key in ("caller", "callee") and people is not None:
+            if key in columns and people is not None:
                 if value is not None and value not in known:
                     known[value] = parties.address_of(people, value)
                 named[f"{key}_address"] = known.get(value) if value is not None else None

@@ -27,7 +27,8 @@ class Challenges:
 
     def __init__(self, recorder: Recorder, patience: float = PATIENCE, max_watched: int = MAX_WATCHED) -> None:
         self._recorder = recorder
-        self._patience = patience
+        self.patience = patience
+        """Seconds."""
         self._max_watched = max_watched
         self._waiting: dict[str, tuple[float, str, int, str, str | None]] = {}
         self.unanswered = 0
@@ -59,7 +60,7 @@ class Challenges:
             call_id = next(iter(waiting))
             since, method, status, host, agent = waiting[call_id]
             # A clock that was set back makes them wait once more at most.
-            if 0 <= now - since < self._patience:
+            if 0 <= now - since < self.patience:
                 return
             del waiting[call_id]
             if now < since:

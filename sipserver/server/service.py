@@ -109,6 +109,7 @@ class Service:
             self.transports, self.transactions, self.recorder, self.log, settings.limits(config), clock, tokens,
             config.server.agent,
         )  # fmt: skip
+        self.context.challenges.patience = 64 * config.timers.t1
         self.gate = CommitGate(self.calls_writer, self.timers)
         self.metrics = Metrics()
         self._wire(keyring)
