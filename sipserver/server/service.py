@@ -34,6 +34,7 @@ from sipserver.server.context import Context
 from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
+from sipserver.server.ledger import Ledger
 from sipserver.server.measures import Measured, publish
 from sipserver.server.proxying import Proxying
 from sipserver.server.quality import Collector
@@ -112,12 +113,13 @@ class Service:
         self.context.challenges.patience = 64 * config.timers.t1
         self.gate = CommitGate(self.calls_writer, self.timers)
         self.metrics = Metrics()
+        self.ledger = Ledger(self.recorder, self.calls_writer, data_dir / CALLS_FILE, self._calls_before, self.log)
         self._wire(keyring)
         writers = {"calls": self.calls_writer, "accounts": self.parties_writer, "location": self.location.writer}
         publish(
             Measured(
                 self.metrics, self.driver, self.context, self.registrations, self.proxying, self.recorder, self.gate,
-                self.location, self.timers, writers,
+                self.location, self.timers, self.ledger, writers,
             )
         )  # fmt: skip
 
@@ -222,6 +224,7 @@ class Service:
             self.recorder.alive(self._now_ms())
             self.recorder.forget_places(self._now_ms())
             self.activity.flush()
+            self.ledger.look(self._now_ms())
         if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
             gc.collect()
 
@@ -267,6 +270,7 @@ class Service:
     def _close_stores(self) -> int:
         # Readers first: whoever closes a file last checkpoints it, and a reader cannot.
         self.credentials.close()
+        self.ledger.close()
         self.parties.close()
         return self.calls_writer.close() + self.parties_writer.close() + self.location.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sipserver.cli.errors import KINDS
+from sipserver.calls.faults import KINDS
 from support.endpoint import Endpoint
 from support.pen import DOMAIN
 from support.phone import Phone
