@@ -53,7 +53,8 @@ def recover(connection: sqlite.Connection, now: int) -> int:
                 _close(connection, call, now, last_alive, stamp)
             if last_run is not None:
                 connection.execute(
-                    "UPDATE server_runs SET recovered_at = ?, recovered = coalesce(recovered, 0) + ? WHERE id = ?",
+                    """UPDATE server_runs SET recovered_at = coalesce(recovered_at, ?),
+                        recovered = coalesce(recovered, 0) + ? WHERE id = ?""",
                     (stamp(now), len(calls), last_run[1]),
                 )
         closed += len(calls)

@@ -32,7 +32,9 @@ def errors() -> None:
 @errors.command("list")
 @click.option("--since", type=Moment(), metavar="TIME", help="Errors from then on (2026-11-23, 2h, 1d).")
 @click.option("--until", type=Moment(), metavar="TIME", help="Errors before this time.")
-@click.option("--kind", type=click.Choice(sorted(KINDS)), metavar="KIND", help="Errors of this kind; see `errors kinds`.")
+@click.option(
+    "--kind", type=click.Choice(sorted(KINDS)), metavar="KIND", help="Errors of this kind; `errors kinds` has them all."
+)
 @click.option("--by", "answered_by", type=click.Choice(ANSWERED_BY), help="Errors that came from there.")
 @click.option("--agent", metavar="TEXT", help="Errors of endpoints whose User-Agent or Server has this in it.")
 @click.option("--address", metavar="ADDRESS", help="Errors of requests from or to this address.")
@@ -101,7 +103,7 @@ def kinds(form: Form | None) -> None:
 
     \b
     Example:
-      sipserver errors kinds
+      sipserver errors kinds --json
     """
     show_rows([{"kind": kind, "meaning": meaning} for kind, meaning in KINDS.items()], form, ("kind", "meaning"), "")
 

@@ -9,13 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
 from sipserver.storage.database import StoreError, connect, explain, sqlite
 
-__all__ = ["Database", "Migrations", "check_current", "migrate", "open_store", "transaction"]
+__all__ = ["Database", "Migrations", "Version", "check_current", "migrate", "open_store", "transaction", "version_of"]
+
+
+@dataclass(slots=True)
+class Version:
+    """The schema of a file, by its steps."""
+
+    applied: list[str]
+    """Steps that this file has, oldest first."""
+    pending: list[str]
+    """Steps of this version that it lacks."""
+
+    def __str__(self) -> str:
+        last = f" ({self.applied[-1]})" if self.applied else ""
+        return f"schema version {len(self.applied)}{last}"
 
 
 def open_store(
@@ -72,6 +87,18 @@ def _refuse_later_version(database: Database, migrations: Migrations, path: Path
     unknown = applied - set(known_steps(migrations))
     if unknown:
         raise StoreError(f"{path} was written by a later version of sipserver (schema step {min(unknown)})")
+
+
+def version_of(connection: sqlite.Connection, migrations: Migrations, path: Path | str) -> Version:
+    """Which schema this file has. Raises StoreError, also for one of a later version."""
+    database = Database(connection)
+    try:
+        _refuse_later_version(database, migrations, path)
+        return Version(
+            [step.name for step in migrations.applied(database)], [step.name for step in migrations.pending(database)]
+        )
+    except sqlite.Error as error:
+        raise StoreError(explain(path, error)) from error
 
 
 def known_steps(migrations: Migrations) -> list[str]:

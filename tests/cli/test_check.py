@@ -47,7 +47,7 @@ def test_stores_in_use_are_fine(sipserver: Sipserver, config: Path, data_dir: Pa
     sipserver("subscribers", "add", "alice@example.test", "--password-stdin", text="x\n")
     result = sipserver("check", "--config", str(config), "--json")
     assert result.exit_code == 0
-    assert details(result)["accounts.db"] == "can be read"
+    assert details(result)["accounts.db"] == "can be read, schema version 1 (subscribers)"
     assert details(result)["key"] == f"from {data_dir}/secret.key"
 
 

@@ -36,7 +36,8 @@ async def test_error_of_a_peer_names_its_agent_both_parties_and_the_call(start_s
         await endpoint.invite("alice", "bob")
     (row,) = errors(server, "peer_error")
     (call,) = server.ended_calls()
-    assert (row["method"], row["status"], row["answered_by"], row["detail"]) == ("INVITE", 500, "peer", "Internal Error")
+    assert (row["method"], row["status"], row["answered_by"]) == ("INVITE", 500, "peer")
+    assert row["detail"] == "Internal Error"
     assert (row["party"], row["target"], row["call"]) == (server.party("alice"), server.party("bob"), call["id"])
     assert row["agent"] == "test endpoint"
     (shown,) = json.loads(sipserver("errors", "list", "--kind", "peer_error", "--data-dir", server.data_dir, "--json"))
