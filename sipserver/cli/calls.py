@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +15,11 @@ import click
 
 from sipserver.accounts import parties
 from sipserver.accounts.subscribers import subscriber_address
+from sipserver.calls.errors import errors_of_call
 from sipserver.calls.outcomes import CALL_OUTCOMES
 from sipserver.calls.query import list_calls, show_call
 from sipserver.calls.times import parse_stamp
+from sipserver.cli.ladder import ladder
 from sipserver.cli.output import Form, csv_text, fields, form_options, plain, show_rows, table
 from sipserver.cli.refusal import Refusal
 from sipserver.cli.stores import accounts_if_readable, calls_store, store_options
@@ -30,7 +34,10 @@ PARTS = {
         "mos_lq", "mos_cq", "format",
     ),
     "events": ("at", "kind", "side", "status", "detail"),
+    "errors": ("at", "kind", "method", "status", "answered_by", "agent", "detail", "count"),
 }
+LADDER_WIDTH = 110
+"""Columns of a ladder that is not printed on a terminal."""
 
 _AGO = re.compile(r"(\d{1,6})([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -121,9 +128,10 @@ def list_(
 @form_options
 @store_options
 def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
-    """Show the call ID, whole: its devices, its media, their quality, and what happened when.
+    """Show the call ID, whole: a ladder of what happened when between the caller, the server and each device, then
+    the record with its devices, media, their quality, timeline and errors. The beginning of an id is enough.
 
-    The beginning of an id is enough.
+    Wide terminals have room for more devices; COLUMNS says how wide it is where that is not known.
 
     \b
     Example:
@@ -137,6 +145,7 @@ def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
         if record is None:
             raise Refusal(f"there is no call {row_id!r}")
         name_parties([record], people if names else None)
+        record["errors"] = errors_of_call(connection, record["id"])
     if form == "json":
         click.echo(json.dumps(record, indent=2, default=str))
         return
@@ -144,6 +153,8 @@ def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
     if form == "csv":
         click.echo(csv_text([record], ()), nl=False)
         return
+    columns = shutil.get_terminal_size((LADDER_WIDTH, 24)).columns
+    click.echo(ladder({**record, **parts}, columns, ascii_only=not _has_lines()) + "\n")
     click.echo(fields(record))
     for part, rows in parts.items():
         if rows:
@@ -222,6 +233,16 @@ def change_line(record: Record) -> str:
     ending = f"{line['outcome']} {line['talk'] or ''}".rstrip() if record["ended_at"] is not None else ""
     when = str(record[at[stage(record)]]).replace("T", " ").rstrip("Z")
     return "  ".join(part for part in (when, f"{stage(record):8}", sides, ending, line["id"]) if part)
+
+
+def _has_lines() -> bool:
+    """Whether standard output can show lines and arrows."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "│─┼…·→".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def party_of(people: sqlite.Connection | None, address: str) -> str:
