@@ -56,16 +56,19 @@ def open_store(
 
 
 def migrate(connection: sqlite.Connection, migrations: Migrations, path: Path | str) -> None:
-    """Run the steps that this file lacks, each in its own transaction. Raises StoreError."""
+    """Run the steps that this file lacks, all of them in one transaction. Raises StoreError.
+
+    Whatever interrupts it leaves the file as it was, for the version that wrote it.
+    """
     database = Database(connection)
     try:
         _refuse_later_version(database, migrations, path)
-        while migrations.pending(database):
-            # The write lock first: of two processes that start at once, one runs the step and the other sees it done.
+        if migrations.pending(database):
+            # The write lock first: of two processes that start at once, one runs the steps and the other sees them
+            # done, or sees that the other was of a later version.
             with transaction(connection):
-                pending = [step.name for step in migrations.pending(database)]
-                if pending:
-                    migrations.apply(database, stop_before=pending[1:])
+                _refuse_later_version(database, migrations, path)
+                migrations.apply(database)
     except sqlite.Error as error:
         raise StoreError(explain(path, error)) from error
 
