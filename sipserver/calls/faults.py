@@ -34,6 +34,9 @@ CHALLENGE_UNANSWERED: Final = "challenge_unanswered"
 REGISTRATION: Final = "registration"
 REFUSED: Final = "refused"
 CANCEL: Final = "cancel"
+FORGED: Final = "forged"
+UNREADABLE_SDP: Final = "unreadable_sdp"
+QUALITY: Final = "quality"
 OVERLOAD: Final = "overload"
 FAULT: Final = "fault"
 STORE: Final = "store"
@@ -55,6 +58,9 @@ KINDS: Final = {
     REGISTRATION: "A registration was refused for another reason than its credentials.",
     REFUSED: "A request was not let through: forbidden, unknown address, no such call, loop, too many hops.",
     CANCEL: "A CANCEL matches no request of its sender.",
+    FORGED: "A request for a call came from somebody who has no part in it.",
+    UNREADABLE_SDP: "A session description could not be read; the call went on, and its media are not known.",
+    QUALITY: "A quality report could not be read, or there were too many.",
     OVERLOAD: "A bound of this server was reached, or it was stopping.",
     FAULT: "A mistake of this program; the log has where.",
     STORE: "A store refused what was to be written, or could not be read.",
