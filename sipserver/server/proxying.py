@@ -214,6 +214,8 @@ class Proxying:
             context = self.context
             context.challenges.sent(request, flow, error.status, context.wall_clock())
             return
+        if refused.kind == faults.CREDENTIALS:
+            self.context.challenges.answered(request.call_id)
         if not refused.call_key:
             self.context.refuse_statelessly(request, flow, error, kind=refused.kind)
             return

@@ -121,6 +121,7 @@ class Registrations:
             if error.cause in (MISSING, STALE):
                 self.context.challenges.sent(request, flow, error.status, now)
                 return
+            self.context.challenges.answered(request.call_id)
             cause, username = error.cause, error.username
         self.refused += 1
         address = _claimed(request)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.database import connect
+from sipserver.storage.migrations import Database, known_steps, transaction
 from support.endpoint import Endpoint
 from support.server import ServerProcess, environment
 
@@ -61,6 +63,32 @@ async def test_store_is_whole_live_at_rest_and_after_a_kill(start_server: StartS
     assert (code, found["calls"]) == (0, f"5 calls in 2 runs of the server, 1 of them killed: {recovered}")
     assert found["server"].startswith("does not run, stopped in order at ")
     assert [row["state"] for row in server.rows("SELECT state FROM v_runs")] == ["killed", "stopped"]
+
+
+async def test_store_of_the_first_version_is_upgraded_by_a_start(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "server", ("alice", "bob"))
+    with closing(connect(server.data_dir / "calls.db")) as store, transaction(store):
+        MIGRATIONS.apply(Database(store), stop_before=known_steps(MIGRATIONS)[1:])
+        store.execute(
+            """INSERT INTO server_runs (id, started_at, last_alive_at)
+            VALUES ('r', '2026-11-23T20:00:00.000Z', '2026-11-23T21:30:00.000Z')"""
+        )
+        store.execute("INSERT INTO calls (id, call_id, started_at) VALUES ('c', 'h', '2026-11-23T21:00:00.000Z')")
+        store.execute(
+            "INSERT INTO call_events (call, number, at, kind) VALUES ('c', 1, '2026-11-23T21:00:00.000Z', 'placed')"
+        )
+    code, found = check(server)
+    assert code == 0
+    assert found["calls.db"].startswith("can be read, schema version 1 (m001_calls); the next start adds ")
+    with server:
+        async with Endpoint(server.port) as endpoint:
+            await endpoint.register("bob")
+            _, dialog = await endpoint.invite("alice", "bob")
+            await endpoint.bye(dialog)
+        server.ended_calls(2)
+    code, found = check(server)
+    assert code == 0, found
+    assert found["calls"].startswith("2 calls in 2 runs of the server, 1 of them killed: 2 closed, 1 of them by")
 
 
 async def test_missing_and_altered_rows_are_found(start_server: StartServer) -> None:
