@@ -92,16 +92,15 @@ class Context:
 
     def rejected(
         self, message: Message | None, flow: Flow, error: SipError, *, kind: str = faults.MALFORMED,
-        party: str | None = None, call: Call | None = None,
-    ) -> None:
+        party: str | None = None, target: str | None = None, call: Call | None = None,
+    ) -> None:  # fmt: skip
         """Note a message that was refused or could not be read: a row in ``errors`` and a line in the log."""
         now = self.wall_clock()
         method = message.method if isinstance(message, Request) else None
         agent = observe.agent(message) if message is not None else None
         self.recorder.error(
-            at=int(now * 1000), kind=kind, method=method, status=error.status, agent=agent,
-            party=call.caller if call is not None else party, detail=error.reason, source=flow.host,
-            call=call.id if call is not None else None, target=call.callee if call is not None else None,
+            at=int(now * 1000), kind=kind, method=method, status=error.status, agent=agent, party=party,
+            detail=error.reason, source=flow.host, call=call.id if call is not None else None, target=target,
         )  # fmt: skip
         if not self.may_log(now):
             return

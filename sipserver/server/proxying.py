@@ -178,9 +178,10 @@ class Proxying:
         except StopIteration as stop:
             return stop.value, call_key
         except SipError as error:
-            raise _Refused(error, call_key) from None
+            raise _Refused(error, call_key, examined.plan) from None
         except StoreError:
-            raise _Refused(SipError(503, "Store Unavailable", RETRY_LATER), call_key, faults.STORE) from None
+            failing = SipError(503, "Store Unavailable", RETRY_LATER)
+            raise _Refused(failing, call_key, examined.plan, faults.STORE) from None
 
     def _check_target(self, plan: Plan) -> None:
         """A request inside a call goes to the other side of it; elsewhere only where subscribers may go there."""
@@ -190,9 +191,9 @@ class Proxying:
         try:
             uri = next_hop(plan, plan.groups[0][0])
         except SipError as error:
-            raise _Refused(error, "") from None
+            raise _Refused(error, "", plan) from None
         if not self.targets.allows(key, other_side(side), uri):
-            raise _Refused(SipError(403, "Target Not In This Dialog"), "")
+            raise _Refused(SipError(403, "Target Not In This Dialog"), "", plan)
 
     def _placed(self, request: Request, flow: Flow, effect: CallPlaced) -> str:
         if self.watch.full:
@@ -216,17 +217,29 @@ class Proxying:
             return
         if refused.kind == faults.CREDENTIALS:
             self.context.challenges.answered(request.call_id)
+        party, target, call = self.whose(refused.plan, refused.call_key)
         if not refused.call_key:
-            self.context.refuse_statelessly(request, flow, error, kind=refused.kind)
+            self.context.answer_statelessly(request, flow, error)
+            self.context.rejected(request, flow, error, kind=refused.kind, party=party, target=target, call=call)
             return
-        call = self.watch.find(refused.call_key)
         # A call that was let in has a transaction, so that its refusal arrives (RFC 3261 §17.2.1).
         self.watch.refused(refused.call_key, error.status, error.reason)
         if error.status not in faults.ORDINARY:
-            self.context.rejected(request, flow, error, kind=refused.kind, call=call)
+            self.context.rejected(request, flow, error, kind=refused.kind, party=party, target=target, call=call)
         transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         tag, headers = self.context.tokens.hex16(), (*error.headers, *self.context.server_header)
         transaction.respond(error.status, build.reply(request, error.status, error.reason, tag, headers))
+
+    def whose(self, plan: Plan | None, key: str) -> tuple[str | None, str | None, Call | None]:
+        """For ``errors``: the party that sent a request, the party that it is for, and the call it is part of."""
+        if plan is None:
+            return None, None, None
+        if plan.dialog is None:
+            return self.watch.party_of(plan.caller), self.watch.party_of(plan.callee), self.watch.find(key)
+        call = self.watch.find(plan.dialog[0])
+        if call is None:
+            return None, None, None
+        return (call.callee, call.caller, call) if plan.dialog[1] == CALLEE else (call.caller, call.callee, call)
 
     def _send_statelessly(self, ack: Request, plan: Plan, flow_in: Flow, flow: Flow | None) -> None:
         if flow is not None:
@@ -237,10 +250,12 @@ class Proxying:
 class _Refused(Exception):
     """A request that is not admitted."""
 
-    def __init__(self, error: SipError, call_key: str, kind: str = "") -> None:
+    def __init__(self, error: SipError, call_key: str, plan: Plan | None = None, kind: str = "") -> None:
         super().__init__(error.status, error.reason)
         self.error = error
         self.call_key = call_key
+        self.plan = plan
+        """As far as it had come."""
         self.kind = kind or _kind(error)
         """As it stands in ``errors``."""
 
@@ -324,13 +339,7 @@ class Relay:
         if self._begun is None:
             return
         proxying, (request, plan) = self._proxying, self._begun
-        call = proxying.watch.find(self._key)
-        if plan.dialog is None:
-            party, target = proxying.watch.party_of(plan.caller), proxying.watch.party_of(plan.callee)
-        else:
-            party, target = (call.caller, call.callee) if call is not None else (None, None)
-            if plan.dialog[1] == CALLEE:
-                party, target = target, party
+        party, target, call = proxying.whose(plan, self._key)
         agent = proxying.context.agent_of(response) if response is not None else None
         proxying.context.note_failure(
             kind, request.method, flow.host if flow is not None else asked.host or None, response,

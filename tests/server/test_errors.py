@@ -146,7 +146,8 @@ def test_refusal_by_the_server_that_is_never_acknowledged_is_noted(server: Serve
 def test_call_to_somebody_offline_is_an_outcome_and_no_error(server: Server) -> None:
     alice = Device(server, "alice")
     answer = alice.ask(alice.invite("bob"))
-    alice.send(alice.write("ACK", f"sip:bob@{DOMAIN}", to=answer.header("to") or "", branch=answer.top_via.branch or ""))
+    to, branch = answer.header("to") or "", answer.top_via.branch or ""
+    alice.send(alice.write("ACK", f"sip:bob@{DOMAIN}", to=to, branch=branch))
     assert errors(server) == []
     assert [row["outcome"] for row in server.rows("SELECT outcome FROM calls")] == ["offline"]
 
@@ -154,7 +155,20 @@ def test_call_to_somebody_offline_is_an_outcome_and_no_error(server: Server) -> 
 def test_message_to_somebody_offline_is_refused(server: Server) -> None:
     alice = Device(server, "alice")
     assert alice.ask(alice.signed("MESSAGE", f"sip:bob@{DOMAIN}")).status == 480
-    assert [(row["kind"], row["status"]) for row in errors(server)] == [("refused", 480)]
+    (row,) = errors(server)
+    known = parties(server)
+    assert (row["kind"], row["status"], row["call"]) == ("refused", 480, None)
+    assert (known[row["party"]], known[row["target"]]) == ("alice", "bob")
+
+
+def test_request_inside_a_call_that_leads_out_of_it_is_refused_and_is_of_that_call(server: Server) -> None:
+    alice, bob = pair(server)
+    answer = talk(server, alice, bob)
+    info = alice.in_dialog("INFO", answer, cseq=50).replace(bob.contact.encode(), b"sip:x@203.0.113.9")
+    assert alice.ask(info).status == 403
+    (row,) = errors(server)
+    (call,) = server.rows("SELECT id FROM calls")
+    assert (row["kind"], row["call"], parties(server)[row["party"]]) == ("refused", call["id"], "alice")
 
 
 def test_refused_registrations_are_errors_too(server: Server) -> None:
