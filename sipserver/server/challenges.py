@@ -47,7 +47,10 @@ class Challenges:
         if len(waiting) >= self._max_watched:
             self.unwatched += 1
             return
-        waiting[request.call_id] = now, request.method, status, flow.host, request.header(names.USER_AGENT)
+        # Most are answered at once, and then nobody wants to know the agent: only its line is kept.
+        found = request.names
+        agent = request.lines[found.index(names.USER_AGENT)] if names.USER_AGENT in found else None
+        waiting[request.call_id] = now, request.method, status, flow.host, agent
 
     def answered(self, call_id: str) -> None:
         """A request with credentials came, whatever becomes of it."""
@@ -68,6 +71,6 @@ class Challenges:
                 return
             self.unanswered += 1
             self._recorder.error(
-                at=int(since * 1000), kind=CHALLENGE_UNANSWERED, method=method, status=status, agent=printable(agent),
-                source=host,
+                at=int(since * 1000), kind=CHALLENGE_UNANSWERED, method=method, status=status,
+                agent=printable(agent.partition(":")[2].strip()) if agent is not None else None, source=host,
             )  # fmt: skip
