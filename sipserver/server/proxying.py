@@ -241,6 +241,11 @@ class Proxying:
             return None, None, None
         return (call.callee, call.caller, call) if plan.dialog[1] == CALLEE else (call.caller, call.callee, call)
 
+    def on_undelivered(self, transaction: ServerTransaction, cause: str, call: Call | None = None) -> None:
+        """An answer was never acknowledged, or could not be sent."""
+        self.unanswered += 1
+        self.context.note_undelivered(transaction, cause, call)
+
     def _send_statelessly(self, ack: Request, plan: Plan, flow_in: Flow, flow: Flow | None) -> None:
         if flow is not None:
             request = stateless(ack, plan, flow_in, flow, self.context.tokens.hex16())
@@ -313,9 +318,7 @@ class Relay:
     def on_server_failed(self, cause: str) -> None:
         """The answer did not arrive. RFC 3261 §16.9: no reason to give up what the other side is doing."""
         proxying = self._proxying
-        proxying.unanswered += 1
-        call = self._call or proxying.watch.find(self._key)
-        proxying.context.note_undelivered(self._transaction, cause, call)
+        proxying.on_undelivered(self._transaction, cause, self._call or proxying.watch.find(self._key))
 
     def _pending(self, branch: int) -> Branch | None:
         """The branch while its part is not over: what comes later changes nothing, and goes on no record."""

@@ -166,7 +166,7 @@ class Service:
         )
         self.driver.use_proxy(self.proxying)
         self.transactions.on_ack = self.driver.on_ack
-        self.transactions.on_server_failed = self.context.note_undelivered
+        self.transactions.on_server_failed = self.proxying.on_undelivered
 
     async def start(self) -> None:
         """Open the sockets. Raises ListenError with a sentence for the operator."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +15,7 @@ from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.database import connect
 from sipserver.storage.migrations import Database, known_steps, transaction
 from support.endpoint import Endpoint
+from support.ports import free_port
 from support.server import ServerProcess, environment
 
 StartServer = Callable[..., ServerProcess]
@@ -31,8 +34,15 @@ def check(server: ServerProcess, ports: str = "--no-ports") -> tuple[int, dict[s
     return done.returncode, {row["what"]: row["detail"] for row in rows}
 
 
+def samples(port: int) -> list[str]:
+    """The lines of the metrics page."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return [str(line) for line in answer.read().decode().splitlines()]
+
+
 async def test_store_is_whole_live_at_rest_and_after_a_kill(start_server: StartServer) -> None:
-    server = start_server("alice", "bob")
+    page = free_port()
+    server = start_server("alice", "bob", config=f'[metrics]\nlisten = "127.0.0.1:{page}"\n')
     async with Endpoint(server.port) as endpoint:
         await endpoint.register("bob")
         for _ in range(3):
@@ -48,6 +58,9 @@ async def test_store_is_whole_live_at_rest_and_after_a_kill(start_server: StartS
         assert found["calls.db"].startswith("can be read, schema version ")
         # Past a heartbeat, so that there is something that a killed run has counted.
         server.wait_for_rows("SELECT * FROM server_runs WHERE placed = 5", bool)
+        lines = await asyncio.to_thread(samples, page)
+        assert {"sipserver_calls_unaccounted 0.0", "sipserver_calls_waiting 0.0", "sipserver_calls_open 1.0",
+            "sipserver_calls_stored_total 5.0", "sipserver_calls_placed_total 5.0"} <= set(lines)  # fmt: skip
         server.kill()
     with closing(connect(server.data_dir / "calls.db")) as store:
         # A heartbeat is fresh for half a minute; this is how it looks after that.
