@@ -54,9 +54,9 @@ _CALLS: Final = {
 }  # fmt: skip
 """What no call may be."""
 
-# A call that was cancelled ends with the CANCEL, and one that a restart cut short with its last event: its devices'
-# parts may end after that.
-_WHOLE: Final = f"calls.outcome IS NOT 'cancelled' AND calls.end_cause IS NOT '{SERVER_RESTART}'"
+# A call that was cancelled ends with the CANCEL, and one whose end nobody saw with the last that is known of it: its
+# devices' parts may end after that.
+_WHOLE: Final = "calls.outcome IS NOT 'cancelled' AND calls.end_uncertainty_ms IS NULL"
 
 _CHILDREN: Final = (
     (

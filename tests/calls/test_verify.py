@@ -156,6 +156,14 @@ def test_rows_that_a_killed_run_wrote_after_its_last_heartbeat_are_no_fault(stor
     assert len(faults(store)) == 2
 
 
+def test_device_may_outlast_a_call_whose_end_nobody_saw(whole: Store) -> None:
+    execute = whole.connection.execute
+    execute(f"UPDATE call_branches SET ended_at = '2030-01-01T00:00:00.000Z' WHERE branch = 1 AND call = {ONE}")
+    assert faults(whole) != []
+    execute(f"UPDATE calls SET end_uncertainty_ms = 0 WHERE id = {ONE}")
+    assert faults(whole) == []
+
+
 def test_run_of_an_earlier_version_counted_nothing(whole: Store) -> None:
     whole.connection.execute("UPDATE server_runs SET calls_before = NULL, placed = NULL WHERE stopped_at IS NOT NULL")
     whole.connection.execute("DELETE FROM calls WHERE outcome = 'busy'")
