@@ -37,6 +37,7 @@ CANCEL: Final = "cancel"
 FORGED: Final = "forged"
 UNREADABLE_SDP: Final = "unreadable_sdp"
 QUALITY: Final = "quality"
+LOCATION: Final = "location"
 OVERLOAD: Final = "overload"
 FAULT: Final = "fault"
 STORE: Final = "store"
@@ -61,6 +62,7 @@ KINDS: Final = {
     FORGED: "A request for a call came from somebody who has no part in it.",
     UNREADABLE_SDP: "A session description could not be read; the call went on, and its media are not known.",
     QUALITY: "A quality report could not be read, or there were too many.",
+    LOCATION: "A location that an endpoint sent could not be read; the call or sign-in went on without it.",
     OVERLOAD: "A bound of this server was reached, or it was stopping.",
     FAULT: "A mistake of this program; the log has where.",
     STORE: "A store refused what was to be written, or could not be read.",

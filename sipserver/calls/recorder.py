@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 from sipserver.calls import faults
-from sipserver.calls.events import Event, Located, Placed
+from sipserver.calls.events import Ended, Event, Located, Placed
 from sipserver.calls.floods import Floods
 from sipserver.calls.machine import ENDED, Call
 from sipserver.calls.network import NetworkPrefix
@@ -211,7 +211,7 @@ class Recorder:
             del self._calls[key]
             if not self._unput_ends or self._unput_ends[-1].id != call.id:
                 self.closed += 1
-            if call.answered_at is not None and not call.confirmed:
+            if call.answered_at is not None and not call.confirmed and isinstance(event, Ended):
                 self.error(
                     at=event.at, kind=faults.UNACKNOWLEDGED, method="INVITE", status=200, agent=call.caller_agent,
                     party=call.caller, target=call.callee, answered_by=faults.NETWORK, call=call.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,10 @@ def kinds_used() -> Iterator[tuple[str, str]]:
                 for each in ast.walk(value):
                     if isinstance(each, ast.Constant) and isinstance(each.value, str):
                         yield each.value, f"{path.name}:{node.lineno}"
+                    elif isinstance(each, ast.Name) and each.id.isupper():
+                        # A constant of its own, or one that was imported by its name.
+                        name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts)
+                        yield str(getattr(importlib.import_module(name), each.id)), f"{path.name}:{node.lineno}"
                     elif isinstance(each, ast.Attribute) and getattr(each.value, "id", "") == "faults":
                         yield str(getattr(faults, each.attr)), f"{path.name}:{node.lineno}"
 
