@@ -102,7 +102,8 @@ class Call:
 
     __slots__ = (
         "_branches", "_cancel_reason", "_cancelled_at", "_devices", "_dialogs", "_event_number", "_media",
-        "_placed", "_reached", "_setup_ms", "answered_at", "id", "outcome", "ringing_at", "state", "talk_ms",
+        "_placed", "_reached", "_setup_ms", "answered_at", "confirmed", "id", "outcome", "ringing_at", "state",
+        "talk_ms",
     )  # fmt: skip
 
     def __init__(self, row_id: str, placed: Placed) -> None:
@@ -115,6 +116,8 @@ class Call:
         self.answered_at: int | None = None
         self.talk_ms: int | None = None
         """Known once an answered call is over."""
+        self.confirmed = False
+        """Whether the ACK of the answer passed."""
         self._placed = placed
         self._setup_ms: int | None = None
         self._branches: dict[int, _Branch] = {}
@@ -128,13 +131,18 @@ class Call:
 
     @property
     def caller(self) -> str | None:
-        """Party id."""
+        """The party that calls."""
         return self._placed.caller
 
     @property
     def callee(self) -> str | None:
-        """Party id."""
+        """The party that is called."""
         return self._placed.callee
+
+    @property
+    def caller_agent(self) -> str | None:
+        """What the endpoint of the caller says it is."""
+        return self._placed.agent
 
     @property
     def call_id(self) -> str:
@@ -142,7 +150,7 @@ class Call:
         return self._placed.call_id
 
     def has_dialog(self, tag: str | None) -> bool:
-        """Whether a request with this tag of the callee's side may belong to this call."""
+        """Whether a request with this tag of the other side may belong to this call."""
         return self.state < ANSWERED or self._dialogs.knows(tag)
 
     def is_between(self, one: str, other: str) -> bool:
@@ -361,6 +369,7 @@ class Call:
             dialog.confirmed_at = event.at
             if dialog is self._dialogs.kept:
                 self.state = CONFIRMED
+                self.confirmed = True
                 rows = [CallConfirmed(self.id, event.at), self._event(event.at, "confirmed", CALLER)]
         agreement = dialog.negotiation.acknowledged(event.answer, by_caller, event.number)
         return rows if agreement is None else rows + self._agreed(event.at, dialog, agreement)
@@ -449,6 +458,7 @@ class Call:
             # The dropped device's place may have been put late, after its answer.
             rows.append(CallLocated(self.id, False, heir.place))
         self.state = ANSWERED if heir.confirmed_at is None else CONFIRMED
+        self.confirmed = heir.confirmed_at is not None
         rows.append(CallConfirmed(self.id, heir.confirmed_at))
         if heir.branch != dropped.branch:
             rows.append(UpdateBranch(self.id, heir.branch, outcomes.ANSWERED, None))

@@ -67,8 +67,8 @@ def list_calls(
         "limit": limit,
     }
     if party is not None:
-        return _records(connection, _NEWEST_OF_PARTY, values)
-    return _records(connection, _NEWEST_OPEN if open_only else _NEWEST, values)
+        return records(connection, _NEWEST_OF_PARTY, values)
+    return records(connection, _NEWEST_OPEN if open_only else _NEWEST, values)
 
 
 def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
@@ -78,7 +78,7 @@ def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
     None where there is none; raises LookupError where several begin so.
     """
     row_id = row_id.strip().lower()
-    found = _records(
+    found = records(
         connection, "SELECT * FROM calls WHERE id >= ? AND id < ? ORDER BY id LIMIT 2", (row_id, row_id + "~")
     )
     if not found or not row_id:
@@ -87,30 +87,31 @@ def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
         raise LookupError(f"several calls begin with {row_id}")
     call = found[0]
     key = (call["id"],)
-    call["branches"] = _records(connection, "SELECT * FROM call_branches WHERE call = ? ORDER BY branch", key)
-    call["media"] = _records(connection, "SELECT * FROM call_media WHERE call = ? ORDER BY number", key)
-    call["quality"] = _records(connection, "SELECT * FROM quality_reports WHERE call = ? ORDER BY rowid", key)
-    call["links"] = _records(connection, _LINKS, key * 2)
-    call["events"] = _records(connection, "SELECT * FROM call_events WHERE call = ? ORDER BY number", key)
+    call["branches"] = records(connection, "SELECT * FROM call_branches WHERE call = ? ORDER BY branch", key)
+    call["media"] = records(connection, "SELECT * FROM call_media WHERE call = ? ORDER BY number", key)
+    call["quality"] = records(connection, "SELECT * FROM quality_reports WHERE call = ? ORDER BY rowid", key)
+    call["links"] = records(connection, _LINKS, key * 2)
+    call["events"] = records(connection, "SELECT * FROM call_events WHERE call = ? ORDER BY number", key)
     return call
 
 
 def list_activity(connection: sqlite.Connection, party: str | None = None) -> list[Record]:
     """``v_activity`` of one party, by the indices that there are; of everybody, those seen last first, for None."""
     if party is None:
-        return _records(connection, "SELECT * FROM v_activity ORDER BY last_seen DESC", ())
+        return records(connection, "SELECT * FROM v_activity ORDER BY last_seen DESC", ())
     query = f"SELECT {ACTIVITY_COLUMNS} FROM activity_rows WHERE party = ? GROUP BY party"  # noqa: S608 - a constant
-    return _records(connection, query, (party,))
+    return records(connection, query, (party,))
 
 
 def list_devices(connection: sqlite.Connection, party: str | None = None) -> list[Record]:
     """The devices of one party, or of everybody for None, those seen last first."""
     if party is None:
-        return _records(connection, "SELECT * FROM devices ORDER BY last_seen DESC", ())
-    return _records(connection, "SELECT * FROM devices WHERE party = ? ORDER BY last_seen DESC", (party,))
+        return records(connection, "SELECT * FROM devices ORDER BY last_seen DESC", ())
+    return records(connection, "SELECT * FROM devices WHERE party = ? ORDER BY last_seen DESC", (party,))
 
 
-def _records(connection: sqlite.Connection, query: str, values: Any) -> list[Record]:
+def records(connection: sqlite.Connection, query: str, values: Any) -> list[Record]:
+    """What a query finds, as dictionaries in the order of its columns."""
     cursor = connection.execute(query, values)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

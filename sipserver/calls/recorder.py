@@ -10,7 +10,8 @@ from collections.abc import Callable, Hashable
 from hashlib import blake2b
 from typing import Any, Final, Protocol
 
-from sipserver.calls.events import Event, Located, Placed
+from sipserver.calls import faults
+from sipserver.calls.events import Ended, Event, Located, Placed
 from sipserver.calls.floods import Floods
 from sipserver.calls.machine import ENDED, Call
 from sipserver.calls.network import NetworkPrefix
@@ -41,12 +42,17 @@ MAX_OPEN_CALLS: Final = 200_000
 MAX_SAME_CALL_ID: Final = 8
 """Open calls with one Call-ID that can be found by it."""
 
-_CALL: Final = 0
+CALL_ROW: Final = 0
+"""The statement by which a call gets its row; the first, since everything else of a call needs it."""
+END_ROW: Final = 5
+"""The statement by which a call gets its end."""
+
+_CALL: Final = CALL_ROW
 _RANG: Final = 1
 _ANSWERED: Final = 2
 _CONFIRMED: Final = 3
 _MEDIA: Final = 4
-_ENDED: Final = 5
+_ENDED: Final = END_ROW
 _BRANCH: Final = 6
 _OPEN: Final = 7
 _CLOSE: Final = 8
@@ -93,10 +99,10 @@ STATEMENTS: Final = (
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?)""",
     "UPDATE sign_ins SET count = ?, last_at = ? WHERE id = ?",
     """INSERT INTO errors (id, at, kind, method, status, answered_by, agent, party, network, detail, count, last_at,
-        node) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)""",
+        node, call, target) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)""",
     "UPDATE errors SET count = ?, last_at = ? WHERE id = ?",
-    "INSERT INTO server_runs (id, node, started_at, last_alive_at) VALUES (?, ?, ?, ?)",
-    "UPDATE server_runs SET last_alive_at = ? WHERE id = ?",
+    "INSERT INTO server_runs (id, node, started_at, last_alive_at, calls_before) VALUES (?, ?, ?, ?, ?)",
+    "UPDATE server_runs SET last_alive_at = ?, placed = ?, closed = ?, lost = ?, set_aside = ? WHERE id = ?",
     "UPDATE server_runs SET last_alive_at = ?, stopped_at = ? WHERE id = ?",
     """UPDATE calls SET caller_country = ?, caller_region = ?, caller_city = ?, caller_site = ?,
         caller_location_source = ?, caller_location_until = ? WHERE id = ?""",
@@ -142,11 +148,15 @@ class Recorder:
         self.network = network or NetworkPrefix()
         """From a host to the prefix that may be stored; for the events' ``network``."""
         self.placed = 0
-        """Calls since the start. ``placed = closed + lost + open`` at any time."""
+        """Calls since the start. ``placed = closed + open + lost + ends_waiting`` at any time."""
         self.closed = 0
         """Calls whose end was put."""
         self.lost = 0
         """Calls that could not be recorded because a bound was reached. Never silently: a metric shows it."""
+        self.set_aside = 0
+        """Calls whose row the store can never take (a constraint, a fault of ours)."""
+        self.errors = 0
+        """Errors noted, each occurrence counted."""
         self._put = writer.put
         self._node = node
         # Keyed once and copied for each call.
@@ -159,6 +169,7 @@ class Recorder:
         self._sign_ins = Floods()
         self._errors = Floods()
         self._run = ""
+        self._unput_ends: list[CallEnded] = []
         self._writes: dict[type, Callable[[Any], bool]] = {
             InsertCall: self._insert_call,
             CallRang: self._call_rang,
@@ -210,17 +221,35 @@ class Recorder:
             return None
         writes = self._writes
         for row in call.handle(event):
-            writes[type(row)](row)
+            if not writes[type(row)](row) and isinstance(row, CallEnded):
+                self._unput_ends.append(row)
         if call.state == ENDED:
             del self._calls[key]
             self._forget_call_id(call)
-            self.closed += 1
+            if not self._unput_ends or self._unput_ends[-1].id != call.id:
+                self.closed += 1
+            if call.answered_at is not None and not call.confirmed and isinstance(event, Ended):
+                self.error(
+                    at=event.at, kind=faults.UNACKNOWLEDGED, method="INVITE", status=200, agent=call.caller_agent,
+                    party=call.caller, target=call.callee, answered_by=faults.NETWORK, call=call.id,
+                )  # fmt: skip
         return call
 
     def locate(self, call: Call, event: Located) -> None:
         """A place has become known late, maybe after the end of the call."""
         for row in call.handle(event):
             self._write(row)
+
+    @property
+    def ends_waiting(self) -> int:
+        """Calls that are over and whose end the full queue did not take yet."""
+        return len(self._unput_ends)
+
+    def _put_ends(self) -> None:
+        """Put the ends that the queue had no room for. There are never more than calls were open at a time."""
+        while self._unput_ends and self._write(self._unput_ends[0]):
+            del self._unput_ends[0]
+            self.closed += 1
 
     def find(self, key: str) -> Call | None:
         """The open call of this key."""
@@ -295,25 +324,31 @@ class Recorder:
         party: str | None = None,
         detail: str | None = None,
         source: str | None = None,
-        answered_by: str = "server",
+        answered_by: str = faults.SERVER,
+        call: str | None = None,
+        target: str | None = None,
     ) -> None:
-        """Something was refused, failed or malformed. ``kind`` is one of a few stable words; ``source`` a host.
+        """Something was refused, failed or malformed: ``kind`` and ``answered_by`` as ``calls.faults`` has them.
 
-        ``answered_by``: ``server``, ``peer``, or ``network`` where no answer came.
+        ``source`` is a host. ``party`` asked and ``target`` was asked, party ids both. ``call`` is the id of a call
+        whose row was put. A row that stands for several occurrences has the call of the first.
         """
+        self.errors += 1
         network = self.network(source)
         method = printable(method[:32] if method else None)
-        row_id, is_coarse = self._fold(self._errors, (kind, method, status, network, party), (kind, status), at)
+        row_id, is_coarse = self._fold(
+            self._errors, (kind, method, status, network, party, target, agent), (kind, status), at
+        )
         if row_id is None:
             return
         if is_coarse:
-            method = agent = party = network = None
+            method = agent = party = network = call = target = None
         when = self._stamp(at)
         self._put(
             _ERROR,
             (
                 row_id, when, kind, method, status, answered_by, agent, party, network, printable(detail), when,
-                self._node,
+                self._node, call, target,
             ),
         )  # fmt: skip
 
@@ -332,15 +367,17 @@ class Recorder:
 
     # ------------------------------------------------------------------ the server itself
 
-    def started(self, at: int) -> None:
-        """The server begins to serve."""
+    def started(self, at: int, calls_before: int | None = None) -> None:
+        """The server begins to serve. ``calls_before`` is the last rowid of calls by then: its own come after it."""
         self._run = uuid7(at, self._random())
         when = self._stamp(at)
-        self._put(_RUN, (self._run, self._node, when, when))
+        self._put(_RUN, (self._run, self._node, when, when, calls_before))
 
     def alive(self, at: int) -> None:
-        """To be called every few seconds: the server sees what passes, and the counts of floods are put."""
-        self._put(_ALIVE, (self._stamp(at), self._run))
+        """To be called every few seconds: the server sees what passes, and its counts and those of floods are put."""
+        self._put_ends()
+        # In the transaction that has these counts, or before it, stand the rows that they count.
+        self._put(_ALIVE, (self._stamp(at), self.placed, self.closed, self.lost, self.set_aside, self._run))
         for statement, floods in ((_SIGN_IN_COUNT, self._sign_ins), (_ERROR_COUNT, self._errors)):
             for fold in floods.take_changed(at):
                 self._put(statement, (fold.count, self._stamp(fold.last_at), fold.id))

@@ -27,12 +27,20 @@ BATCH: Final = 1_000
 """Calls closed in one transaction."""
 
 
+def last_call(connection: sqlite.Connection) -> int:
+    """The rowid of the newest call, 0 where there is none: calls above it belong to the run that begins now."""
+    (found,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM calls").fetchone()
+    return int(found)
+
+
 def recover(connection: sqlite.Connection, now: int) -> int:
     """Close every open call; how many there were. ``now`` in milliseconds.
 
     Call it before the writer of this run puts anything. Interrupted half way, the next start does the rest.
     """
-    last_run = connection.execute("SELECT last_alive_at FROM server_runs ORDER BY rowid DESC LIMIT 1").fetchone()
+    last_run = connection.execute(
+        "SELECT last_alive_at, id FROM server_runs ORDER BY rowid DESC LIMIT 1"
+    ).fetchone()
     last_alive = last_run[0] if last_run else None
     stamp = Stamp()
     closed = 0
@@ -43,6 +51,12 @@ def recover(connection: sqlite.Connection, now: int) -> int:
             ).fetchall()
             for call in calls:
                 _close(connection, call, now, last_alive, stamp)
+            if last_run is not None:
+                connection.execute(
+                    """UPDATE server_runs SET recovered_at = coalesce(recovered_at, ?),
+                        recovered = coalesce(recovered, 0) + ? WHERE id = ?""",
+                    (stamp(now), len(calls), last_run[1]),
+                )
         closed += len(calls)
         if len(calls) < BATCH:
             return closed

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipserver.calls import quality_schema
+from sipserver.calls import error_views, quality_schema
 from sipserver.storage.migrations import Database, Migrations
 
 MIGRATIONS = Migrations("calls")
@@ -250,3 +250,27 @@ def m005_media(database: Database) -> None:
     ):
         database.execute(statement)
     quality_schema.view_activity(database, ("call_branches", "call_media", "call_events", "call_links"))
+
+
+@MIGRATIONS()
+def m006_errors(database: Database) -> None:
+    """Errors know their call and who was asked; runs know what they counted; error rates by agent and version."""
+    # New columns that are NULL in every row there is: no row is touched, whatever the size of the store.
+    for statement in (
+        "ALTER TABLE errors ADD COLUMN call TEXT REFERENCES calls(id) ON DELETE SET NULL",
+        "ALTER TABLE errors ADD COLUMN target TEXT",
+        "CREATE INDEX errors_call ON errors(call) WHERE call IS NOT NULL",
+        # The last rowid of calls before this run: those above it, up to that of the next run, are its own.
+        "ALTER TABLE server_runs ADD COLUMN calls_before INTEGER",
+        # As of the last heartbeat.
+        "ALTER TABLE server_runs ADD COLUMN placed INTEGER",
+        "ALTER TABLE server_runs ADD COLUMN closed INTEGER",
+        "ALTER TABLE server_runs ADD COLUMN lost INTEGER",
+        "ALTER TABLE server_runs ADD COLUMN set_aside INTEGER",
+        # By the start after it: when, and how many calls it closed that this run had left open.
+        "ALTER TABLE server_runs ADD COLUMN recovered_at TEXT",
+        "ALTER TABLE server_runs ADD COLUMN recovered INTEGER",
+        "DROP VIEW v_errors",
+        *error_views.M006,
+    ):
+        database.execute(statement)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +15,11 @@ import click
 
 from sipserver.accounts import parties
 from sipserver.accounts.subscribers import subscriber_address
+from sipserver.calls.errors import errors_of_call
 from sipserver.calls.outcomes import CALL_OUTCOMES
 from sipserver.calls.query import list_calls, show_call
 from sipserver.calls.times import parse_stamp
+from sipserver.cli.ladder import ladder
 from sipserver.cli.output import Form, csv_text, fields, form_options, plain, show_rows, table
 from sipserver.cli.refusal import Refusal
 from sipserver.cli.stores import accounts_if_readable, calls_store, store_options
@@ -31,7 +35,10 @@ PARTS = {
     ),
     "links": ("at", "kind", "call", "other"),
     "events": ("at", "kind", "side", "status", "detail"),
+    "errors": ("at", "kind", "method", "status", "answered_by", "agent", "detail", "count"),
 }
+LADDER_WIDTH = 110
+"""Columns of a ladder that is not printed on a terminal."""
 
 _AGO = re.compile(r"(\d{1,6})([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -122,9 +129,10 @@ def list_(
 @form_options
 @store_options
 def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
-    """Show the call ID, whole: its devices, its media, their quality, and what happened when.
+    """Show the call ID, whole: a ladder of what happened when between the caller, the server and each device, then
+    the record with its devices, media, their quality, timeline and errors. The beginning of an id is enough.
 
-    The beginning of an id is enough.
+    Wide terminals have room for more devices; COLUMNS says how wide it is where that is not known.
 
     \b
     Example:
@@ -138,6 +146,7 @@ def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
         if record is None:
             raise Refusal(f"there is no call {row_id!r}")
         name_parties([record], people if names else None)
+        record["errors"] = errors_of_call(connection, record["id"])
     if form == "json":
         click.echo(json.dumps(record, indent=2, default=str))
         return
@@ -145,6 +154,8 @@ def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
     if form == "csv":
         click.echo(csv_text([record], ()), nl=False)
         return
+    columns = shutil.get_terminal_size((LADDER_WIDTH, 24)).columns
+    click.echo(ladder({**record, **parts}, columns, ascii_only=not _has_lines()) + "\n")
     click.echo(fields(record))
     for part, rows in parts.items():
         if rows:
@@ -225,6 +236,16 @@ def change_line(record: Record) -> str:
     return "  ".join(part for part in (when, f"{stage(record):8}", sides, ending, line["id"]) if part)
 
 
+def _has_lines() -> bool:
+    """Whether standard output can show lines and arrows."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        "│─┼…·→".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 def party_of(people: sqlite.Connection | None, address: str) -> str:
     """The party id of this address; an address that never had one matches no call."""
     if people is None:
@@ -232,14 +253,16 @@ def party_of(people: sqlite.Connection | None, address: str) -> str:
     return parties.party_of(people, subscriber_address(address)) or "(none)"
 
 
-def name_parties(records: list[Record], people: sqlite.Connection | None) -> None:
+def name_parties(
+    records: list[Record], people: sqlite.Connection | None, columns: tuple[str, ...] = ("caller", "callee")
+) -> None:
     """Puts ``caller_address`` and ``callee_address`` behind the party ids, where they are known."""
     known: dict[str, str | None] = {}
     for record in records:
         named: Record = {}
         for key, value in record.items():
             named[key] = value
-            if key in ("caller", "callee") and people is not None:
+            if key in columns and people is not None:
                 if value is not None and value not in known:
                     known[value] = parties.address_of(people, value)
                 named[f"{key}_address"] = known.get(value) if value is not None else None

@@ -14,13 +14,15 @@ import click
 from sipserver.accounts import schema as accounts
 from sipserver.accounts.credentials import Keyring
 from sipserver.calls import schema as calls
+from sipserver.calls.verify import quick_check
 from sipserver.cli.output import Form, form_options, show_rows
+from sipserver.cli.records import look
 from sipserver.cli.stores import CALLS_FILE, LOCATION_FILE, config_option, configured, data_dir_option
 from sipserver.location import schema as location
 from sipserver.server.config import Config, split_host_port
 from sipserver.server.geodatabase import DatabaseError, described, open_copy
-from sipserver.storage.database import StoreError
-from sipserver.storage.migrations import Migrations, open_store
+from sipserver.storage.database import StoreError, connect, sqlite
+from sipserver.storage.migrations import Migrations, open_store, version_of
 
 COLUMNS = ("what", "state", "detail")
 
@@ -38,21 +40,32 @@ class Finding:
 @config_option
 @data_dir_option
 @click.option("--ports/--no-ports", default=True, help="Try whether the ports are free; not while the server runs.")
+@click.option("--records/--no-records", default=True, help="Read all that the stores hold and verify it.")
 @form_options
 @click.pass_context
 def check(
-    ctx: click.Context, config_file: Path | None, data_dir: Path | None, ports: bool, form: Form | None
+    ctx: click.Context,
+    config_file: Path | None,
+    data_dir: Path | None,
+    ports: bool,
+    records: bool,
+    form: Form | None,
 ) -> None:
     """Check the configuration, the folder of the stores, the key, the stores and the ports. Changes nothing.
 
-    Exits 0 when a start would work, 1 when something stands in its way, 2 when the configuration is wrong.
+    Of the stores it looks at the files, their schema versions, and whether the record of calls is whole: every call
+    is there that was counted, is open or closed, and has its timeline, and nothing contradicts itself. That reads
+    all of it, which takes a while for millions of calls; a server may write to it meanwhile.
+
+    Exits 0 when a start would work and the record is whole, 1 when not, 2 when the configuration is wrong.
 
     \b
     Example:
       sipserver check --config /etc/sipserver/sipserver.toml
+      sipserver check --data-dir /var/lib/sipserver --no-ports
     """
     config = configured(config_file, data_dir)
-    findings = [Finding("configuration", str(config_file or "built-in defaults")), *_findings(config, ports)]
+    findings = [Finding("configuration", str(config_file or "built-in defaults")), *_findings(config, ports, records)]
     rows = [
         {"what": each.what, "state": "ok" if each.ok else "FAULT", "detail": each.detail} for each in findings
     ]
@@ -60,12 +73,21 @@ def check(
     ctx.exit(0 if all(each.ok for each in findings) else 1)
 
 
-def _findings(config: Config, ports: bool) -> Iterator[Finding]:
+def _findings(config: Config, ports: bool, records: bool) -> Iterator[Finding]:
     folder = config.data_dir
     yield _folder(folder)
-    yield from _accounts(folder)
-    for file, migrations in ((LOCATION_FILE, location.MIGRATIONS), (CALLS_FILE, calls.MIGRATIONS)):
-        yield _store(folder / file, migrations)
+    yield from _accounts(folder, records)
+    yield _store(folder / LOCATION_FILE, location.MIGRATIONS, records)
+    yield _store(folder / CALLS_FILE, calls.MIGRATIONS, False)
+    running = False
+    if _is_current(folder / CALLS_FILE, calls.MIGRATIONS):
+        found = look(folder / CALLS_FILE, records)
+        running = found.running
+        yield Finding("server", found.server)
+        if records:
+            yield from (Finding("calls", sentence, ok=False) for sentence in found.violations)
+            if not found.violations:
+                yield Finding("calls", found.calls)
     database = config.location_database
     if database is not None:
         yield _database(database)
@@ -75,7 +97,9 @@ def _findings(config: Config, ports: bool) -> Iterator[Finding]:
             # A tunnel may come later, so this is no fault.
             detail = "is there" if site.interface in links else "is not there now, so nobody is at its site"
             yield Finding(f"interface {site.interface}", detail)
-    if ports:
+    if ports and running:
+        yield Finding("ports", "not tried, since the server runs")
+    elif ports:
         for listener in config.listeners:
             yield _port(listener.address)
         if config.metrics.listen:
@@ -94,15 +118,20 @@ def _folder(folder: Path) -> Finding:
     return Finding(what, "will be made" if writable else f"cannot be made: {above} cannot be written", writable)
 
 
-def _store(path: Path, migrations: Migrations) -> Finding:
-    """Whether the store can be opened and has the schema of this version."""
+def _store(path: Path, migrations: Migrations, records: bool) -> Finding:
+    """Whether the store can be opened, which schema it has, and, with ``records``, whether the file is whole."""
     if not path.exists():
         return Finding(path.name, "will be made")
     try:
-        with closing(open_store(path, migrations, readonly=True)):
-            return Finding(path.name, "can be read")
-    except StoreError as error:
+        with closing(connect(path, readonly=True)) as connection:
+            version = version_of(connection, migrations, path)
+            if records and (faults := quick_check(connection)):
+                return Finding(path.name, f"{version}; {'; '.join(faults)}", ok=False)
+    except (StoreError, sqlite.Error) as error:
         return Finding(path.name, str(error), ok=False)
+    if version.pending:
+        return Finding(path.name, f"can be read, {version}; the next start adds {', '.join(version.pending)}")
+    return Finding(path.name, f"can be read, {version}")
 
 
 def _database(path: Path) -> Finding:
@@ -113,11 +142,20 @@ def _database(path: Path) -> Finding:
         return Finding("location database", str(error), ok=False)
 
 
-def _accounts(folder: Path) -> Iterator[Finding]:
+def _is_current(path: Path, migrations: Migrations) -> bool:
+    """Whether the store has the schema of this version."""
+    try:
+        with closing(open_store(path, migrations, readonly=True)):
+            return True
+    except StoreError:
+        return False
+
+
+def _accounts(folder: Path, records: bool) -> Iterator[Finding]:
     path = folder / accounts.FILE
-    finding = _store(path, accounts.MIGRATIONS)
+    finding = _store(path, accounts.MIGRATIONS, records)
     yield finding
-    if not finding.ok:
+    if not finding.ok or (path.exists() and not _is_current(path, accounts.MIGRATIONS)):
         return
     try:
         keyring = Keyring.load(folder, os.environ)

@@ -19,6 +19,7 @@ COMMANDS = {
     "bindings": "sipserver.cli.bindings:bindings",
     "calls": "sipserver.cli.calls:calls",
     "activity": "sipserver.cli.activity:activity",
+    "errors": "sipserver.cli.errors:errors",
     "check": "sipserver.cli.check:check",
 }
 

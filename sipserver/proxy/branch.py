@@ -9,6 +9,7 @@ from typing import Final
 from sipserver.proxy.route import Target
 from sipserver.sip import names
 from sipserver.sip.build import OutgoingRequest
+from sipserver.sip.effects import Effect
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Response
 from sipserver.sip.uri import Uri
@@ -83,6 +84,13 @@ class Branch:
     def pending(self) -> bool:
         """Whether it was sent and has no final answer yet."""
         return self.state in (CALLING, PROCEEDING)
+
+
+@dataclass(slots=True)
+class NoHop(Effect):
+    """This target cannot be sent to: its URI, or the route before it, leads nowhere. Its branch has failed."""
+
+    target: Target
 
 
 @dataclass(slots=True)

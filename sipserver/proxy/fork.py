@@ -27,6 +27,7 @@ from sipserver.proxy.branch import (
     TERMINATED,
     Branch,
     FinalAnswer,
+    NoHop,
     choose_best_response,
     with_challenges,
 )
@@ -236,7 +237,7 @@ class ResponseContext:
 
     def on_flow(self, branch: int, flow: Flow) -> Sequence[Effect]:
         """The answer to NeedFlow."""
-        each = self._branch(branch)
+        each = self.branch(branch)
         if each is None or each.state != RESOLVING:
             return _NOTHING
         out: list[Effect] = []
@@ -260,7 +261,7 @@ class ResponseContext:
 
     def on_no_flow(self, branch: int, status: int, reason: str) -> Sequence[Effect]:
         """The other answer to NeedFlow; the branch counts as answered with this status."""
-        each = self._branch(branch)
+        each = self.branch(branch)
         if each is None or each.state != RESOLVING:
             return _NOTHING
         out: list[Effect] = []
@@ -274,7 +275,7 @@ class ResponseContext:
 
     def on_response(self, branch: int, response: Response) -> Sequence[Effect]:
         """A response to this branch's request; of an INVITE's 2xx each retransmission too."""
-        each = self._branch(branch)
+        each = self.branch(branch)
         if each is None or each.state == RESOLVING:
             return _NOTHING
         out: list[Effect] = []
@@ -303,7 +304,7 @@ class ResponseContext:
 
     def on_failed(self, branch: int, cause: str) -> Sequence[Effect]:
         """The branch's transaction failed: TIMED_OUT counts as 408 and UNREACHABLE as 503 (§16.7, §16.9)."""
-        each = self._branch(branch)
+        each = self.branch(branch)
         if each is None or not each.pending:
             return _NOTHING
         out: list[Effect] = []
@@ -366,7 +367,8 @@ class ResponseContext:
             self._fail(each, 408, TIMED_OUT, out)
             self._go_on(out)
 
-    def _branch(self, index: int) -> Branch | None:
+    def branch(self, index: int) -> Branch | None:
+        """A branch, until the context is done."""
         return None if self.done else self._branches[index]
 
     def _located(self, each: Branch) -> Target | None:
@@ -410,6 +412,7 @@ class ResponseContext:
         try:
             each.hop = next_hop(self._plan, target)
         except SipError:
+            out.append(NoHop(target))
             self._fail(each, 503, UNREACHABLE, out)
             return
         out.append(NeedFlow(each.index, each.hop, self._located(each), self._dialog_to(), reliable=False))

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from sipserver.calls import observe
+from sipserver.calls import faults, observe
+from sipserver.calls.machine import Call
 from sipserver.calls.recorder import Recorder
+from sipserver.server.challenges import Challenges
 from sipserver.server.tokens import Tokens
-from sipserver.server.transactions import TransactionLayer
+from sipserver.server.transactions import ServerTransaction, TransactionLayer
 from sipserver.sip import build
+from sipserver.sip.effects import TIMED_OUT
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
-from sipserver.sip.message import Limits, Message, Request
+from sipserver.sip.message import Limits, Message, Request, Response
+from sipserver.sip.transaction.invite_server import InviteServer
 from sipserver.telemetry.log import Log
+from sipserver.transport import tcp
 from sipserver.transport.base import Transports
 
 RETRY_LATER: Final = ("Retry-After: 5",)
@@ -44,6 +49,8 @@ class Context:
         self.wall_clock = wall_clock
         """UNIX time in seconds."""
         self.tokens = tokens
+        self.challenges = Challenges(recorder)
+        """Those that nobody has answered yet."""
         self.server_header = (f"Server: {agent}",) if agent else ()
         """The header line by which this server's own answers say what it is."""
         self._stateless_prefix = "sl" + tokens.hex16()[:8] + "."
@@ -84,15 +91,16 @@ class Context:
         self.rejected(request, flow, error, kind=kind)
 
     def rejected(
-        self, message: Message | None, flow: Flow, error: SipError, *, kind: str = "malformed", party: str | None = None
-    ) -> None:
+        self, message: Message | None, flow: Flow, error: SipError, *, kind: str = faults.MALFORMED,
+        party: str | None = None, target: str | None = None, call: Call | None = None,
+    ) -> None:  # fmt: skip
         """Note a message that was refused or could not be read: a row in ``errors`` and a line in the log."""
         now = self.wall_clock()
         method = message.method if isinstance(message, Request) else None
         agent = observe.agent(message) if message is not None else None
         self.recorder.error(
             at=int(now * 1000), kind=kind, method=method, status=error.status, agent=agent, party=party,
-            detail=error.reason, source=flow.host,
+            detail=error.reason, source=flow.host, call=call.id if call is not None else None, target=target,
         )  # fmt: skip
         if not self.may_log(now):
             return
@@ -100,6 +108,45 @@ class Context:
             "message.rejected", kind=kind, status=error.status, reason=error.reason, method=method,
             source=flow.label, agent=agent, suppressed=self.log_suppressed or None,
         )  # fmt: skip
+
+    def note_failure(
+        self, kind: str, method: str, source: str | None, response: Response | None, *, answered_by: str,
+        agent: str | None, party: str | None, target: str | None, call: str | None,
+    ) -> None:  # fmt: skip
+        """Note that a request which was sent on failed there: a row in ``errors`` and a line in the log."""
+        now = self.wall_clock()
+        status = response.status if response is not None else None
+        self.recorder.error(
+            at=int(now * 1000), kind=kind, method=method, status=status, agent=agent, party=party,
+            detail=response.reason if response is not None else None, source=source, answered_by=answered_by,
+            call=call, target=target,
+        )  # fmt: skip
+        if self.may_log(now):
+            self.log.warning(
+                "request.failed", kind=kind, method=method, status=status, by=answered_by, call=call, agent=agent,
+                suppressed=self.log_suppressed or None,
+            )  # fmt: skip
+
+    def note_undelivered(self, transaction: ServerTransaction, cause: str, call: Call | None = None) -> None:
+        """Note an answer that could not be sent, or was never acknowledged (RFC 3261 §17.2.1)."""
+        self.recorder.error(
+            at=int(self.wall_clock() * 1000),
+            kind=faults.UNACKNOWLEDGED if cause == TIMED_OUT else faults.UNDELIVERED,
+            method="INVITE" if isinstance(transaction.machine, InviteServer) else None,
+            agent=call.caller_agent if call is not None else None, party=call.caller if call is not None else None,
+            source=transaction.flow.host, answered_by=faults.NETWORK, call=call.id if call is not None else None,
+            target=call.callee if call is not None else None,
+        )  # fmt: skip
+
+    def note_dropped(self, why: str, host: str) -> None:
+        """Note a connection that was dropped (``transport.tcp``)."""
+        at = int(self.wall_clock() * 1000)
+        if why == tcp.REFUSED:
+            self.recorder.error(at=at, kind=faults.CONNECTION_REFUSED, source=host)
+        elif why == tcp.CUT_OFF:
+            self.recorder.error(at=at, kind=faults.CONNECTION_CUT_OFF, source=host, answered_by=faults.NETWORK)
+        else:
+            self.recorder.error(at=at, kind=faults.CONNECTION_TIMEOUT, source=host, answered_by=faults.NETWORK)
 
     def may_log(self, now: float) -> bool:
         """Whether one more line about a refusal may be written in this second."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+from sipserver.calls import faults
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.proxying import Proxying
 from sipserver.server.registrations import Registrations
@@ -58,14 +60,21 @@ class Driver:
         try:
             self._read(data, flow)
         except Exception as fault:
-            self.note_fault(fault)
+            self.note_fault(fault, flow)
             self._answer_fault(data, flow)
 
-    def note_fault(self, fault: BaseException) -> None:
+    def note_fault(self, fault: BaseException, flow: Flow | None = None) -> None:
         """A fault of our own, for the operator's log: the end of its traceback says where."""
         self.faults += 1
         trace = "".join(traceback.format_exception(fault))
-        self._context.log.error("internal.fault", fault=type(fault).__name__, trace=trace[-_TRACE:])
+        context = self._context
+        context.log.error("internal.fault", fault=type(fault).__name__, trace=trace[-_TRACE:])
+        # The record may be where the fault is.
+        with suppress(Exception):
+            context.recorder.error(
+                at=int(context.wall_clock() * 1000), kind=faults.FAULT, status=500, detail=type(fault).__name__,
+                source=flow.host if flow is not None else None,
+            )  # fmt: skip
 
     def _read(self, data: bytes, flow: Flow) -> None:
         try:
@@ -74,7 +83,7 @@ class Driver:
             self._on_malformed(error, flow)
             return
         if isinstance(message, Response):
-            self._on_response(message)
+            self._on_response(message, flow)
             return
         try:
             check_request(message)
@@ -117,7 +126,7 @@ class Driver:
         elif self.stopping or self._transactions.full:
             self.overloaded += 1
             error = SipError(503, "Overloaded", RETRY_LATER)
-            self._context.refuse_statelessly(request, flow, error, kind="overload")
+            self._context.refuse_statelessly(request, flow, error, kind=faults.OVERLOAD)
         elif method == "REGISTER":
             self._registrations.on_request(request, flow, key)
         else:
@@ -126,8 +135,11 @@ class Driver:
     def on_ack(self, ack: Request, flow: Flow) -> None:
         """An ACK that completes no transaction here: that of a 2xx, or a stray one."""
         # RFC 3261 §8.2.7: an ACK for a response that was sent statelessly means nothing to us.
-        if self._context.is_stateless_tag(ack.to_tag) or not self._proxying.on_ack(ack, flow):
+        if self._context.is_stateless_tag(ack.to_tag):
             self.stray += 1
+        elif not self._proxying.on_ack(ack, flow):
+            self.stray += 1
+            self._note_stray(ack, "ACK", None, flow)
 
     def _answer_fault(self, data: bytes, flow: Flow) -> None:
         """500 to the request whose handling failed, where it can still be had (RFC 3261 §21.5.1)."""
@@ -150,23 +162,34 @@ class Driver:
         except Exception as fault:
             self.note_fault(fault)
 
-    def _on_response(self, response: Response) -> None:
+    def _on_response(self, response: Response, flow: Flow) -> None:
         self.responses += 1
         try:
             check_response(response)
-        except SipError:
+        except SipError as error:
             self.malformed += 1
+            self._context.rejected(None, flow, error, kind=faults.MALFORMED_RESPONSE)
             return
         if not self._transactions.receive_response(response):
             self.stray += 1
+            self._note_stray(response, response.cseq[1], response.status, flow)
+
+    def _note_stray(self, message: Request | Response, method: str, status: int | None, flow: Flow) -> None:
+        """A message that belongs to nothing is dropped, and goes on record."""
+        context = self._context
+        context.recorder.error(
+            at=int(context.wall_clock() * 1000), kind=faults.STRAY, method=method, status=status,
+            agent=context.agent_of(message), source=flow.host,
+        )  # fmt: skip
 
     def _on_malformed(self, error: MalformedMessage, flow: Flow, headers: tuple[str, ...] = ()) -> None:
         self.malformed += 1
         message = error.message
         # RFC 3261 §16.3, §18.1.2: a response is never answered, and an ACK neither.
         if not isinstance(message, Request) or message.method == "ACK" or not build.can_reply(message):
-            self._context.rejected(None, flow, error)
+            kind = faults.MALFORMED_RESPONSE if isinstance(message, Response) else faults.MALFORMED
+            self._context.rejected(None, flow, error, kind=kind)
             return
         build.stamp_via(message, flow.host, flow.port)
         answer = SipError(error.status, error.reason, headers)
-        self._context.refuse_statelessly(message, flow, answer, kind="malformed")
+        self._context.refuse_statelessly(message, flow, answer, kind=faults.MALFORMED)

@@ -10,6 +10,7 @@ from sipserver.location.sqlite import SqliteLocation
 from sipserver.server.context import Context
 from sipserver.server.driver import Driver
 from sipserver.server.gate import CommitGate
+from sipserver.server.ledger import Ledger
 from sipserver.server.proxying import Proxying
 from sipserver.server.registrations import Registrations
 from sipserver.server.timers import TimerQueue
@@ -30,6 +31,7 @@ class Measured:
     gate: CommitGate
     location: SqliteLocation
     timers: TimerQueue
+    ledger: Ledger
     writers: Mapping[str, Writer]
     """By the name of their store."""
 
@@ -65,6 +67,14 @@ def _calls_and_registrations(it: Measured) -> None:
     add("calls_closed", "Calls whose end is recorded", lambda: recorder.closed)
     add("calls_lost", "Calls that could not be recorded", lambda: recorder.lost)
     add("calls_open", "Calls going on", lambda: recorder.open, "gauge")
+    ledger = it.ledger
+    add("calls_stored", "Rows of calls committed since the start", lambda: ledger.stored)
+    add("calls_waiting", "Rows of calls not yet committed", lambda: ledger.waiting, "gauge")
+    add("calls_set_aside", "Rows of calls that cannot be written at all", lambda: ledger.set_aside)
+    add("calls_unaccounted", "Calls missing from placed = closed + open + waiting", lambda: ledger.unaccounted, "gauge")
+    add("errors", "Errors noted, of every kind", lambda: recorder.errors)
+    add("challenges_unanswered", "Challenges that nobody answered", lambda: it.context.challenges.unanswered)
+    add("challenges_unwatched", "Challenges too many to be watched", lambda: it.context.challenges.unwatched)
     add("answers_late", "Answers that did not wait for their row any longer", lambda: it.gate.released_late)
     add("registrations_accepted", "REGISTERs answered 200", lambda: registrations.accepted)
     add("registrations_refused", "REGISTERs refused after they could be read", lambda: registrations.refused)

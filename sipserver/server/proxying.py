@@ -7,8 +7,11 @@ from functools import partial
 from typing import Any, Final
 
 from sipserver.accounts.credentials import CredentialCache
+from sipserver.calls import faults
+from sipserver.calls.machine import Call
 from sipserver.location.base import Location
 from sipserver.proxy import fork
+from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
 from sipserver.proxy.forward import next_hop, stateless
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
@@ -38,16 +41,12 @@ from sipserver.server.transactions import ServerTransaction
 from sipserver.server.watch import CallWatch
 from sipserver.sip import build
 from sipserver.sip.digest import MISSING, STALE, AuthenticationRequired, Authenticator
-from sipserver.sip.effects import Effect, NeedCredentials
+from sipserver.sip.effects import TIMED_OUT, Effect, NeedCredentials
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response
 from sipserver.sip.transaction import keys
 from sipserver.storage.database import StoreError
-
-FORGED: Final = "forged"
-"""The kind in ``errors`` of a request that claims to belong to a call or transaction, and does not."""
-
 
 _RETARGETING: Final = (fork.CHANGED, fork.REFERRED, fork.RETARGETED)
 
@@ -100,10 +99,12 @@ class Proxying:
                 self._check_dialog(request, plan)
             else:
                 authenticator = self._authenticators[flow.listener]
-                refusal = challenge(request, self.settings, authenticator, self.context.wall_clock())
+                now = self.context.wall_clock()
+                refusal = challenge(request, self.settings, authenticator, now)
                 if refusal is not None:
                     # Every call begins like this: to be asked who one is is no refusal.
                     self.context.answer_statelessly(request, flow, refusal)
+                    self.context.challenges.sent(request, flow, refusal.status, now)
                     return
                 plan, call_key = self._admit(request, examined, flow, authenticator)
         except _Refused as refused:
@@ -152,12 +153,12 @@ class Proxying:
         invite = self.context.transactions.find_server(keys.invite_key_for_cancel(cancel))
         if invite is None:
             error = SipError(481, "Call/Transaction Does Not Exist")
-            self.context.refuse_statelessly(cancel, flow, error, kind="cancel")
+            self.context.refuse_statelessly(cancel, flow, error, kind=faults.CANCEL)
             return
         # Who did not send the INVITE may not take it back (RFC 3261 §9.1: they share Call-ID, From and CSeq number).
         if invite.flow.host != flow.host or (isinstance(invite.user, Relay) and not invite.user.is_of(cancel)):
             error = SipError(481, "Call/Transaction Does Not Exist")
-            self.context.refuse_statelessly(cancel, flow, error, kind=FORGED)
+            self.context.refuse_statelessly(cancel, flow, error, kind=faults.FORGED)
             return
         transaction = self.context.transactions.serve(key, cancel, self.context.reply_flow(cancel, flow))
         transaction.respond(200, build.reply(cancel, 200, to_tag=self.context.stateless_tag(cancel)))
@@ -176,6 +177,7 @@ class Proxying:
                 effect = steps.send(answer)
                 answer = None
                 if isinstance(effect, NeedCredentials):
+                    self.context.challenges.answered(request.call_id)
                     answer = self._credentials.get(effect.username, effect.realm, effect.algorithm)
                 elif isinstance(effect, NeedTargets):
                     answer = self._targets(effect.aor)
@@ -184,9 +186,10 @@ class Proxying:
         except StopIteration as stop:
             return stop.value, call_key
         except SipError as error:
-            raise _Refused(error, call_key) from None
+            raise _Refused(error, call_key, examined.plan) from None
         except StoreError:
-            raise _Refused(SipError(503, "Store Unavailable", RETRY_LATER), call_key) from None
+            failing = SipError(503, "Store Unavailable", RETRY_LATER)
+            raise _Refused(failing, call_key, examined.plan, faults.STORE) from None
 
     def _check_target(self, plan: Plan) -> None:
         """A request inside a call goes to the other side of it; elsewhere only where subscribers may go there."""
@@ -196,9 +199,9 @@ class Proxying:
         try:
             uri = next_hop(plan, plan.groups[0][0])
         except SipError as error:
-            raise _Refused(error, "") from None
+            raise _Refused(error, "", plan) from None
         if not self.targets.allows(key, other_side(side), uri):
-            raise _Refused(SipError(403, "Target Not In This Dialog"), "")
+            raise _Refused(SipError(403, "Target Not In This Dialog"), "", plan)
 
     def _check_dialog(self, request: Request, plan: Plan) -> None:
         """A BYE ends a dialog of its call; with tags of none it is not even passed on (RFC 3261 §12.2.2).
@@ -212,7 +215,7 @@ class Proxying:
         if request.method == "BYE":
             tag = request.to_tag if side == CALLER else request.from_tag
             if not self.watch.has_dialog(key, tag):
-                raise _Refused(SipError(481, "Call/Transaction Does Not Exist"), "", FORGED)
+                raise _Refused(SipError(481, "Call/Transaction Does Not Exist"), "", plan, faults.FORGED)
         elif request.method == "REFER":
             self.watch.referred(key, side, request)
 
@@ -233,16 +236,39 @@ class Proxying:
         error = refused.error
         if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
             self.context.answer_statelessly(request, flow, error)
+            context = self.context
+            context.challenges.sent(request, flow, error.status, context.wall_clock())
             return
+        if refused.kind == faults.CREDENTIALS:
+            self.context.challenges.answered(request.call_id)
+        party, target, call = self.whose(refused.plan, refused.call_key)
         if not refused.call_key:
-            self.context.refuse_statelessly(request, flow, error, kind=refused.kind)
+            self.context.answer_statelessly(request, flow, error)
+            self.context.rejected(request, flow, error, kind=refused.kind, party=party, target=target, call=call)
             return
         # A call that was let in has a transaction, so that its refusal arrives (RFC 3261 §17.2.1).
         self.watch.refused(refused.call_key, error.status, error.reason)
-        self.context.rejected(request, flow, error, kind=refused.kind)
+        if error.status not in faults.ORDINARY:
+            self.context.rejected(request, flow, error, kind=refused.kind, party=party, target=target, call=call)
         transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         tag, headers = self.context.tokens.hex16(), (*error.headers, *self.context.server_header)
         transaction.respond(error.status, build.reply(request, error.status, error.reason, tag, headers))
+
+    def whose(self, plan: Plan | None, key: str) -> tuple[str | None, str | None, Call | None]:
+        """For ``errors``: the party that sent a request, the party that it is for, and the call it is part of."""
+        if plan is None:
+            return None, None, None
+        if plan.dialog is None:
+            return self.watch.party_of(plan.caller), self.watch.party_of(plan.callee), self.watch.find(key)
+        call = self.watch.find(plan.dialog[0])
+        if call is None:
+            return None, None, None
+        return (call.callee, call.caller, call) if plan.dialog[1] == CALLEE else (call.caller, call.callee, call)
+
+    def on_undelivered(self, transaction: ServerTransaction, cause: str, call: Call | None = None) -> None:
+        """An answer was never acknowledged, or could not be sent."""
+        self.unanswered += 1
+        self.context.note_undelivered(transaction, cause, call)
 
     def _send_statelessly(self, ack: Request, plan: Plan, flow_in: Flow, flow: Flow | None) -> None:
         if flow is not None:
@@ -253,22 +279,28 @@ class Proxying:
 class _Refused(Exception):
     """A request that is not admitted."""
 
-    def __init__(self, error: SipError, call_key: str, kind: str = "refused") -> None:
+    def __init__(self, error: SipError, call_key: str, plan: Plan | None = None, kind: str = "") -> None:
         super().__init__(error.status, error.reason)
         self.error = error
         self.call_key = call_key
-        if isinstance(error, AuthenticationRequired):
-            kind = "credentials"
-        elif isinstance(error, Unproven):
-            kind = FORGED
-        self.kind = kind
+        self.plan = plan
+        """As far as it had come."""
+        self.kind = kind or _kind(error)
         """As it stands in ``errors``."""
+
+
+def _kind(error: SipError) -> str:
+    if isinstance(error, AuthenticationRequired):
+        return faults.CREDENTIALS
+    if isinstance(error, Unproven):
+        return faults.FORGED
+    return faults.OVERLOAD if error.status == 503 else faults.REFUSED
 
 
 class Relay:
     """One request under way: the response context, and what its effects do."""
 
-    __slots__ = ("_begun", "_context", "_key", "_proxying", "_transaction")
+    __slots__ = ("_begun", "_call", "_context", "_key", "_proxying", "_transaction")
 
     def __init__(
         self, proxying: Proxying, transaction: ServerTransaction, request: Request, plan: Plan, flow: Flow, key: str
@@ -278,6 +310,8 @@ class Relay:
         self._key = key if plan.dialog is None else plan.dialog[0]
         self._begun: tuple[Request, Plan] | None = (request, plan)
         """Kept until the context is done, for what it says of the caller's target."""
+        self._call: Call | None = None
+        """The call, once it has failed."""
         self._context = fork.ResponseContext(
             request, plan, flow, proxying.settings, proxying.minter, key, proxying.context.tokens.hex16
         )
@@ -288,10 +322,15 @@ class Relay:
 
     def on_response(self, branch: int, response: Response) -> None:
         """From a client transaction."""
+        if response.status >= 300 or len(response.vias) < 2:
+            self._note_response(self._pending(branch), response)
         self._run(self._context.on_response(branch, response))
 
     def on_failed(self, branch: int, cause: str) -> None:
         """From a client transaction."""
+        each = self._pending(branch)
+        if each is not None:
+            self._note(faults.TIMEOUT if cause == TIMED_OUT else faults.UNREACHABLE, each.target, each.flow)
         self._run(self._context.on_failed(branch, cause))
 
     def on_branch_timer(self, branch: int, timer: str) -> None:
@@ -315,7 +354,38 @@ class Relay:
 
     def on_server_failed(self, cause: str) -> None:
         """The answer did not arrive. RFC 3261 §16.9: no reason to give up what the other side is doing."""
-        self._proxying.unanswered += 1
+        proxying = self._proxying
+        proxying.on_undelivered(self._transaction, cause, self._call or proxying.watch.find(self._key))
+
+    def _pending(self, branch: int) -> Branch | None:
+        """The branch while its part is not over: what comes later changes nothing, and goes on no record."""
+        each = self._context.branch(branch)
+        return each if each is not None and each.state < ACCEPTED else None
+
+    def _note_response(self, each: Branch | None, response: Response) -> None:
+        """An answer that is an error goes on record, whatever becomes of it."""
+        if each is None or self._begun is None:
+            return
+        if len(response.vias) < 2:
+            self._note(faults.MALFORMED_RESPONSE, each.target, each.flow, response, faults.SERVER)
+        elif faults.is_error(self._begun[0].method, response.status):
+            self._note(faults.PEER_ERROR, each.target, each.flow, response, faults.PEER)
+
+    def _note(
+        self, kind: str, asked: Target, flow: Flow | None, response: Response | None = None,
+        answered_by: str = faults.NETWORK,
+    ) -> None:  # fmt: skip
+        """Put on record what went wrong where this request was sent on to, and for whom."""
+        if self._begun is None:
+            return
+        proxying, (request, plan) = self._proxying, self._begun
+        party, target, call = proxying.whose(plan, self._key)
+        agent = proxying.context.agent_of(response) if response is not None else None
+        proxying.context.note_failure(
+            kind, request.method, flow.host if flow is not None else asked.host or None, response,
+            answered_by=answered_by, agent=agent or asked.user_agent, party=party, target=target,
+            call=call.id if call is not None else None,
+        )  # fmt: skip
 
     def _run(self, effects: Sequence[Effect]) -> None:
         proxying = self._proxying
@@ -326,6 +396,8 @@ class Relay:
                 else:
                     self._transaction.respond(effect.status, effect.data)
             elif isinstance(effect, fork.CallEvent):
+                if effect.kind == fork.FAILED:
+                    self._call = proxying.watch.find(self._key)
                 proxying.watch.event(self._key, effect)
                 self._learn_targets(effect)
                 # A dialog that the caller did not keep may end before the call does.
@@ -341,8 +413,13 @@ class Relay:
                 proxying.context.transactions.request(effect.request, effect.flow, None)
             elif isinstance(effect, fork.Learn):
                 proxying.dialogs.learn(effect.key, effect.side, effect.flow, effect.hop)
+            elif isinstance(effect, NoHop):
+                self._note(faults.UNREACHABLE, effect.target, None)
             elif isinstance(effect, fork.Done):
-                self._transaction.user = self._begun = None
+                self._begun = None
+                # Whether a refusal of a call is acknowledged is still of interest, until its transaction ends.
+                if self._call is None:
+                    self._transaction.user = None
 
     def _learn_targets(self, event: fork.CallEvent) -> None:
         """Remember where each side of the call wants its requests (RFC 3261 §12.1, §12.2)."""
@@ -371,6 +448,9 @@ class Relay:
         if flow is not None:
             self._run(self._context.on_flow(branch, flow))
         else:
+            each = self._pending(branch)
+            if each is not None and each.datagram is None:
+                self._note(faults.UNREACHABLE, each.target, None)
             # Nobody is there: the same for the caller as an endpoint that is not registered.
             self._run(self._context.on_no_flow(branch, 480, "Temporarily Unavailable"))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sipserver.accounts.credentials import CredentialCache
 from sipserver.accounts.parties import Parties
+from sipserver.calls import faults
 from sipserver.calls.activity import ActivityRecords
 from sipserver.calls.places import Place
 from sipserver.location.base import Location
@@ -69,6 +70,7 @@ class Registrations:
             return
         if refusal is not None:
             self.context.answer_statelessly(request, flow, refusal)
+            self.context.challenges.sent(request, flow, refusal.status, now)
             return
         steps = register(request, flow, self.settings, authenticator, now)
         _Run(self, request, flow, key, now, steps).advance(None)
@@ -109,13 +111,17 @@ class Registrations:
         self.context.answer_statelessly(request, flow, error)
         self.note_refusal(request, flow, error, now)
 
-    def note_refusal(self, request: Request, flow: Flow, error: SipError, now: float) -> None:
+    def note_refusal(
+        self, request: Request, flow: Flow, error: SipError, now: float, *, authenticated: bool = False
+    ) -> None:
         """A refusal: a sign-in that failed, for the record and the log. A first challenge is none."""
         cause = error.reason
         username = None
         if isinstance(error, AuthenticationRequired):
             if error.cause in (MISSING, STALE):
+                self.context.challenges.sent(request, flow, error.status, now)
                 return
+            self.context.challenges.answered(request.call_id)
             cause, username = error.cause, error.username
         self.refused += 1
         address = _claimed(request)
@@ -123,6 +129,11 @@ class Registrations:
             at=int(now * 1000), party=self.party(address), outcome="refused", status=error.status,
             agent=self.context.agent_of(request), transport=flow.transport, source=flow.host, detail=cause,
             place=self._locator.of_request(request, flow, None),
+        )  # fmt: skip
+        self.context.recorder.error(
+            at=int(now * 1000), kind=_kind(error), method="REGISTER", status=error.status,
+            agent=self.context.agent_of(request), party=self.party(address) if authenticated else None,
+            detail=cause, source=flow.host,
         )  # fmt: skip
         if self.context.may_log(now):
             self.context.log.warning(
@@ -208,6 +219,7 @@ class _Run:
             while True:
                 effect = self._steps.send(answer)
                 if isinstance(effect, NeedCredentials):
+                    registrations.context.challenges.answered(self._request.call_id)
                     answer = registrations.credentials.get(effect.username, effect.realm, effect.algorithm)
                 elif isinstance(effect, NeedBindings):
                     # Whoever gets here has proved who they are: from now on there is a transaction.
@@ -260,7 +272,7 @@ class _Run:
                 (*error.headers, *context.server_header),
             )  # fmt: skip
             self._transaction.respond(error.status, data)
-            registrations.note_refusal(self._request, self._flow, error, self._now)
+            registrations.note_refusal(self._request, self._flow, error, self._now, authenticated=True)
         self._release()
 
     def _release(self) -> None:
@@ -277,6 +289,13 @@ def _moved(change: Change) -> bool:
     return (before.contact, before.host, before.transport, before.user_agent) != (
         after.contact, after.host, after.transport, after.user_agent,
     )  # fmt: skip
+
+
+def _kind(error: SipError) -> str:
+    """What a refusal is called in ``errors``."""
+    if isinstance(error, AuthenticationRequired):
+        return faults.CREDENTIALS
+    return faults.STORE if error.status == 503 else faults.REGISTRATION
 
 
 def _claimed(request: Request) -> str | None:

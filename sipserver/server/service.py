@@ -15,14 +15,14 @@ from sipserver.accounts.parties import STATEMENTS as PARTY_STATEMENTS
 from sipserver.accounts.parties import Parties
 from sipserver.accounts.schema import FILE as ACCOUNTS_FILE
 from sipserver.accounts.schema import open_accounts, open_keyring
-from sipserver.calls import recovery
+from sipserver.calls import faults, recovery
 from sipserver.calls import schema as calls_schema
 from sipserver.calls.activity import STATEMENTS as ACTIVITY_STATEMENTS
 from sipserver.calls.activity import ActivityRecords
 from sipserver.calls.quality import STATEMENTS as QUALITY_STATEMENTS
 from sipserver.calls.quality import QualityRecords
+from sipserver.calls.recorder import CALL_ROW, Recorder
 from sipserver.calls.recorder import STATEMENTS as CALL_STATEMENTS
-from sipserver.calls.recorder import Recorder
 from sipserver.location.sqlite import SqliteLocation
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.record_route import Minter
@@ -34,6 +34,7 @@ from sipserver.server.context import Context
 from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
+from sipserver.server.ledger import Ledger
 from sipserver.server.measures import Measured, publish
 from sipserver.server.proxying import Proxying
 from sipserver.server.quality import Collector
@@ -109,14 +110,16 @@ class Service:
             self.transports, self.transactions, self.recorder, self.log, settings.limits(config), clock, tokens,
             config.server.agent,
         )  # fmt: skip
+        self.context.challenges.patience = 64 * config.timers.t1
         self.gate = CommitGate(self.calls_writer, self.timers)
         self.metrics = Metrics()
+        self.ledger = Ledger(self.recorder, self.calls_writer, data_dir / CALLS_FILE, self._calls_before, self.log)
         self._wire(keyring)
         writers = {"calls": self.calls_writer, "accounts": self.parties_writer, "location": self.location.writer}
         publish(
             Measured(
                 self.metrics, self.driver, self.context, self.registrations, self.proxying, self.recorder, self.gate,
-                self.location, self.timers, writers,
+                self.location, self.timers, self.ledger, writers,
             )
         )  # fmt: skip
 
@@ -163,12 +166,15 @@ class Service:
         )
         self.driver.use_proxy(self.proxying)
         self.transactions.on_ack = self.driver.on_ack
+        self.transactions.on_server_failed = self.proxying.on_undelivered
 
     async def start(self) -> None:
         """Open the sockets. Raises ListenError with a sentence for the operator."""
         await self.whereabouts.start()
         listeners = [ListenAddress.parse(each.address) for each in self.config.listeners]
         await self.transports.start(listeners, self.driver, settings.transports(self.config))
+        if self.transports.tcp is not None:
+            self.transports.tcp.on_dropped = self.context.note_dropped
         address = self.config.metrics_address
         if address is not None:
             try:
@@ -178,7 +184,7 @@ class Service:
 
     def ready(self) -> None:
         """Tell the operator that requests are answered."""
-        self.recorder.started(self._now_ms())
+        self.recorder.started(self._now_ms(), self._calls_before)
         if self.recovered:
             self.log.warning("calls.recovered", calls=self.recovered, end_cause=recovery.SERVER_RESTART)
         self.log.info(
@@ -210,6 +216,7 @@ class Service:
             self.log.debug("accounts.changed")
         self.parties.refresh()
         self.registrations.tick()
+        self.context.challenges.expire(self._clock())
         self.location.poll_removals()
         self.whereabouts.tick()
         self._ticks += 1
@@ -217,6 +224,7 @@ class Service:
             self.recorder.alive(self._now_ms())
             self.recorder.forget_places(self._now_ms())
             self.activity.flush()
+            self.ledger.look(self._now_ms())
         if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
             gc.collect()
 
@@ -262,6 +270,7 @@ class Service:
     def _close_stores(self) -> int:
         # Readers first: whoever closes a file last checkpoints it, and a reader cannot.
         self.credentials.close()
+        self.ledger.close()
         self.parties.close()
         return self.calls_writer.close() + self.parties_writer.close() + self.location.close()
 
@@ -309,6 +318,7 @@ class Service:
         """Bring ``calls.db`` up to date and close what the last run left open."""
         connection = open_store(path, calls_schema.MIGRATIONS, mode=CALLS_MODE)
         try:
+            self._calls_before = recovery.last_call(connection)
             return recovery.recover(connection, self._now_ms())
         finally:
             connection.close()
@@ -333,6 +343,8 @@ class Service:
             self.log.info("store.recovered", store=store, reason=sentence)
         else:
             self.log.error("store.failing", store=store, reason=sentence)
+            # Where it is this very store that fails, the row waits until it is back.
+            self._note_store(f"{store} is failing")
         self.log.flush()
 
     def _on_removed(self, bindings: Sequence[Binding]) -> None:
@@ -340,7 +352,14 @@ class Service:
 
     def _on_poison(self, store: str, statement: int, _row: tuple[object, ...], sentence: str) -> None:
         self.log.error("store.row_refused", store=store, statement=statement, reason=sentence)
+        if store == CALLS_FILE and statement == CALL_ROW:
+            self.recorder.set_aside += 1
+        self._note_store(f"{store}: a row was refused")
         self.log.flush()
+
+
+    def _note_store(self, detail: str) -> None:
+        self.recorder.error(at=self._now_ms(), kind=faults.STORE, detail=detail)
 
 
 def check_folder(path: Path) -> None:

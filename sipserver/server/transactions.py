@@ -102,6 +102,10 @@ def _ignore(_ack: Request, _flow: Flow) -> None:
     """Nobody wants ACKs yet."""
 
 
+def _ignore_failure(_transaction: ServerTransaction, _cause: str) -> None:
+    """Nobody wants failures yet."""
+
+
 class TransactionLayer:
     """Both tables of transactions, bounded."""
 
@@ -122,6 +126,8 @@ class TransactionLayer:
         """Server transactions at most; a request beyond them is answered 503 without one."""
         self.on_ack: Callable[[Request, Flow], None] = _ignore
         """Where an ACK goes that found an INVITE's transaction and does not belong to it: that of a 2xx."""
+        self.on_server_failed: Callable[[ServerTransaction, str], None] = _ignore_failure
+        """Who hears of an answer that did not arrive, where the transaction has no user."""
 
     @property
     def servers(self) -> int:
@@ -194,6 +200,8 @@ class TransactionLayer:
             elif isinstance(effect, Failed):
                 if transaction.user is not None:
                     transaction.user.on_server_failed(effect.cause)
+                else:
+                    self.on_server_failed(transaction, effect.cause)
             elif isinstance(effect, Deliver) and isinstance(effect.message, Request):
                 self.on_ack(effect.message, transaction.flow)
 

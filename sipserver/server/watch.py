@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from sipserver.accounts.parties import Parties
-from sipserver.calls import observe, transfers
+from sipserver.calls import faults, observe, transfers
 from sipserver.calls.events import (
     CALLEE,
     CALLER,
@@ -51,8 +51,6 @@ from sipserver.sip.sdp import UNREADABLE, Description
 from sipserver.storage.database import StoreError
 from sipserver.telemetry.log import Log
 
-UNREADABLE_SDP: Final = "unreadable_sdp"
-"""The kind in ``errors`` of a session description that could not be read."""
 STRANGERS_PER_SECOND: Final = 20
 """Refused calls of strangers that get a row each second; a flood of more is only counted, in ``errors``."""
 
@@ -146,6 +144,16 @@ class CallWatch:
         believed."""
         call = self._recorder.find(key)
         return call is None or call.has_dialog(tag)
+    def find(self, key: str) -> Call | None:
+        """The open call of this key."""
+        return self._recorder.find(key)
+
+    def party_of(self, address: str | None) -> str | None:
+        """The party of an address, where it has one; none is made."""
+        try:
+            return self._parties.party(address) if address is not None else None
+        except StoreError:
+            return None
 
     def event(self, key: str, event: CallEvent) -> None:
         """Something happened to the call of this key."""
@@ -348,8 +356,8 @@ class CallWatch:
         self, message: Message, method: str | None, status: int, party: str | None, source: str | None, at: int
     ) -> None:
         self._recorder.error(
-            at=at, kind=UNREADABLE_SDP, method=method, status=status or None, agent=observe.agent(message), party=party,
-            detail=observe.why_unreadable(message), source=source, answered_by="peer",
+            at=at, kind=faults.UNREADABLE_SDP, method=method, status=status or None, agent=observe.agent(message),
+            party=party, detail=observe.why_unreadable(message), source=source, answered_by="peer",
         )  # fmt: skip
 
     # Which call came of which.

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from sipserver.calls import observe
+from sipserver.calls import faults, observe
 from sipserver.calls.places import NONE
 from sipserver.calls.recorder import Recorder
 from sipserver.server import settings
@@ -85,7 +85,7 @@ class Whereabouts:
     def _unreadable(self, request: Request, source: str, error: SipError) -> None:
         """A location that cannot be read stops nothing, and is an error on record."""
         self._recorder.error(
-            at=int(self._clock() * 1000), kind="location", method=request.method, agent=observe.agent(request),
+            at=int(self._clock() * 1000), kind=faults.LOCATION, method=request.method, agent=observe.agent(request),
             detail=error.reason, source=source,
         )  # fmt: skip
 

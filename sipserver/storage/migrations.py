@@ -9,13 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlite_utils import Database, Migrations
 
 from sipserver.storage.database import StoreError, connect, explain, sqlite
 
-__all__ = ["Database", "Migrations", "check_current", "migrate", "open_store", "transaction"]
+__all__ = ["Database", "Migrations", "Version", "check_current", "migrate", "open_store", "transaction", "version_of"]
+
+
+@dataclass(slots=True)
+class Version:
+    """The schema of a file, by its steps."""
+
+    applied: list[str]
+    """Steps that this file has, oldest first."""
+    pending: list[str]
+    """Steps of this version that it lacks."""
+
+    def __str__(self) -> str:
+        last = f" ({self.applied[-1]})" if self.applied else ""
+        return f"schema version {len(self.applied)}{last}"
 
 
 def open_store(
@@ -41,16 +56,19 @@ def open_store(
 
 
 def migrate(connection: sqlite.Connection, migrations: Migrations, path: Path | str) -> None:
-    """Run the steps that this file lacks, each in its own transaction. Raises StoreError."""
+    """Run the steps that this file lacks, all of them in one transaction. Raises StoreError.
+
+    Whatever interrupts it leaves the file as it was, for the version that wrote it.
+    """
     database = Database(connection)
     try:
         _refuse_later_version(database, migrations, path)
-        while migrations.pending(database):
-            # The write lock first: of two processes that start at once, one runs the step and the other sees it done.
+        if migrations.pending(database):
+            # The write lock first: of two processes that start at once, one runs the steps and the other sees them
+            # done, or sees that the other was of a later version.
             with transaction(connection):
-                pending = [step.name for step in migrations.pending(database)]
-                if pending:
-                    migrations.apply(database, stop_before=pending[1:])
+                _refuse_later_version(database, migrations, path)
+                migrations.apply(database)
     except sqlite.Error as error:
         raise StoreError(explain(path, error)) from error
 
@@ -72,6 +90,18 @@ def _refuse_later_version(database: Database, migrations: Migrations, path: Path
     unknown = applied - set(known_steps(migrations))
     if unknown:
         raise StoreError(f"{path} was written by a later version of sipserver (schema step {min(unknown)})")
+
+
+def version_of(connection: sqlite.Connection, migrations: Migrations, path: Path | str) -> Version:
+    """Which schema this file has. Raises StoreError, also for one of a later version."""
+    database = Database(connection)
+    try:
+        _refuse_later_version(database, migrations, path)
+        return Version(
+            [step.name for step in migrations.applied(database)], [step.name for step in migrations.pending(database)]
+        )
+    except sqlite.Error as error:
+        raise StoreError(explain(path, error)) from error
 
 
 def known_steps(migrations: Migrations) -> list[str]:

@@ -130,6 +130,8 @@ class Writer:
         self._changed = threading.Condition(threading.Lock())
         self._ready: list[Entry] = []
         self._in_flight: list[Entry] = []
+        self._stored = [0] * len(self._statements)
+        self._set_aside = [0] * len(self._statements)
         self._asleep = False
         self._closing_at: float | None = None
         # The thread's side.
@@ -180,6 +182,17 @@ class Writer:
     def pending(self) -> int:
         """Rows and callbacks that are neither committed nor given up."""
         return len(self._gathered) + len(self._ready) + len(self._in_flight)
+
+    def tally(self, statement: int) -> tuple[int, int, int]:
+        """Rows of one statement since the start, as of one moment: committed, waiting, set aside."""
+        with self._changed:
+            waiting = sum(
+                1
+                for entries in (self._gathered, self._ready, self._in_flight)
+                for each, _ in entries
+                if each == statement
+            )
+            return self._stored[statement], waiting, self._set_aside[statement]
 
     def close(self) -> int:
         """Write what is pending, checkpoint and stop; how many rows could not be written within CLOSING_TIME.
@@ -283,8 +296,14 @@ class Writer:
             self._ready = entries
             self._in_flight = []
 
-    def _finished(self) -> None:
+    def _finished(self, stored: Sequence[list[Row]] = (), aside: Sequence[int] = ()) -> None:
+        """The batch in flight is done with: rows by statement that were committed, and statements of rows set aside."""
         with self._changed:
+            for statement, rows in enumerate(stored):
+                self._stored[statement] += len(rows)
+            for statement in aside:
+                self._set_aside[statement] += 1
+                self._stored[statement] -= 1
             self._in_flight = []
             self._room = self._free()
 
@@ -303,8 +322,8 @@ class Writer:
         if rows and (error := self._write(lists)) is not None:
             if not isinstance(error, _BAD_ROW):
                 return error
-            return self._attempt_in_steps(entries)
-        self._committed(rows)
+            return self._attempt_in_steps(entries, lists)
+        self._committed(rows, lists)
         if self._open_group_failed:
             # The batch before this ended inside a group and failed: the group's callback may not say otherwise.
             self._open_group_failed = False
@@ -325,7 +344,7 @@ class Writer:
             return error
         return None
 
-    def _attempt_in_steps(self, entries: list[Entry]) -> Exception | None:
+    def _attempt_in_steps(self, entries: list[Entry], lists: list[list[Row]]) -> Exception | None:
         """Write a batch that holds bad rows, leaving these out; the error when the store refuses it.
 
         Where failed rows are kept each other row is written; where they are dropped a group is written whole
@@ -344,8 +363,8 @@ class Writer:
         except (sqlite.Error, StoreError) as error:
             self._roll_back(error)
             return error
-        left_out = sum(len(rows) for (_, rows), *_ in faults)
-        self._committed(sum(map(len, groups)) - left_out)
+        aside = [statement for (_, rows), *_ in faults for statement, _ in rows]
+        self._committed(sum(map(len, groups)) - len(aside), lists, aside)
         self.poisoned += len(faults)
         if self._on_poison is not None:
             for _, statement, row, sentence in faults:
@@ -396,14 +415,14 @@ class Writer:
                     return number, row, f"{type(error).__name__}: {error}"
         return None
 
-    def _committed(self, rows: int) -> None:
+    def _committed(self, rows: int, lists: list[list[Row]], aside: Sequence[int] = ()) -> None:
         if rows:
             self.commits += 1
             self.rows_written += rows
             if self.failing:
                 self.failing = False
                 self._tell_state(True, f"{self.path} is written again")
-        self._finished()
+        self._finished(lists, aside)
 
     def _give_up(self, entries: list[Entry]) -> None:
         """Tell everyone who waits for this batch that it failed."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import ClassVar, cast
@@ -28,6 +29,17 @@ BACKLOG = 1024
 """Connections that wait in the kernel to be accepted."""
 SPARE_FILES = 256
 """Descriptors kept for stores, logs and listeners."""
+
+TIMED_OUT = "timed_out"
+"""No whole message came in time."""
+CUT_OFF = "cut_off"
+"""The peer did not read what it was sent."""
+REFUSED = "refused"
+"""There were too many connections."""
+
+
+def _ignore(_why: str, _host: str) -> None:
+    """Nobody wants to know yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -148,6 +160,7 @@ class Connection(asyncio.Protocol):
             return False
         if self.blocked_since and transport.get_write_buffer_size() + len(data) > self.owner.settings.tcp_write_bound:
             self.owner.cut_off += 1
+            self.owner.on_dropped(CUT_OFF, self.flow.host)
             transport.abort()
             return False
         transport.write(data)
@@ -185,11 +198,15 @@ class Connection(asyncio.Protocol):
             return now - self.ending_since > settings.tcp_linger
         if self.blocked_since and now - self.blocked_since > settings.tcp_blocked:
             self.owner.cut_off += 1
+            self.owner.on_dropped(CUT_OFF, self.flow.host)
             return True
         silent = self.accepted and not self.proven and now - self.made_at > settings.tcp_silent
         partial = self.partial_since and now - self.partial_since > settings.tcp_partial
         if silent or partial or now - self.heard_at > settings.tcp_idle:
             self.owner.timed_out += 1
+            if silent or partial:
+                # An idle connection has done nothing wrong.
+                self.owner.on_dropped(TIMED_OUT, self.flow.host)
             return True
         return False
 
@@ -240,6 +257,8 @@ class TcpConnections:
         """Connections closed for being idle, silent or stuck in a message."""
         self.cut_off = 0
         """Connections dropped because their peer did not read."""
+        self.on_dropped: Callable[[str, str], None] = _ignore
+        """Who hears why a connection was dropped (TIMED_OUT, CUT_OFF, REFUSED), and of which host."""
         self._loop = loop
         self._last_number = 0
         self._by_number: dict[int, Connection] = {}
@@ -341,6 +360,7 @@ class TcpConnections:
             of_source = self._by_source.get(source, 0)
             if len(self._open) >= self._cap or of_source >= self.settings.tcp_connections_per_source:
                 self.refused_connections += 1
+                self.on_dropped(REFUSED, host)
                 return False
             self.accepted += 1
         connection.source = source

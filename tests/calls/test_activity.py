@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sipserver.calls.activity import ActivityRecords
-from sipserver.calls.events import CALLEE, CALLER, Answered, Ended, Failed, Placed, Tried
+from sipserver.calls.events import CALLEE, CALLER, Answered, Confirmed, Ended, Failed, Placed, Tried
 from sipserver.calls.quality import PUBLISH, Sender
 from sipserver.calls.query import list_activity, list_devices
 from sipserver.calls.recorder import REFUSED, Recorder
@@ -153,7 +153,8 @@ def fill(store: Store, recorder: Recorder, activity: ActivityRecords) -> None:
     """Two calls from p_a to p_b, one of them answered and ended by p_b, and what else names p_a."""
     media = description(AUDIO)
     first = recorder.place(Placed(T, "one", "one", "p_a", "p_b", offer=media))
-    for event in (Tried(T, 0), Answered(T + 1_000, 0, 200, "x", media), Ended(T + 91_000, CALLEE)):
+    answered = Answered(T + 1_000, 0, 200, "x", media)
+    for event in (Tried(T, 0), answered, Confirmed(T + 1_100), Ended(T + 91_000, CALLEE)):
         recorder.handle("one", event)
     recorder.place(Placed(T + 200_000, "two", "two", "p_a", "p_b"))
     recorder.handle("two", Failed(T + 201_000, 486, CALLEE))

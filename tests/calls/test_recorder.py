@@ -327,6 +327,41 @@ def test_links_are_kept_once_and_go_with_their_calls(store: Store, recorder: Rec
     }  # fmt: skip
     store.connection.execute("DELETE FROM calls WHERE id = ?", (second.id,))
     assert store.all("call_links") == []
+def test_error_of_a_call_knows_the_call_and_both_parties(store: Store, recorder: Recorder) -> None:
+    call = recorder.place(placed())
+    for _ in range(3):
+        recorder.error(at=T, kind="peer_error", call=call.id, party="p_a", target="p_b", agent="x", answered_by="peer")
+    recorder.error(at=T, kind="peer_error", party="p_a", target="p_b", agent="y", answered_by="peer")
+    recorder.alive(T + 1)
+    rows = store.all("errors")
+    assert [(row["call"], row["target"], row["agent"], row["count"]) for row in rows] == [
+        (call.id, "p_b", "x", 3), (None, "p_b", "y", 1)
+    ]  # fmt: skip
+    assert recorder.errors == 4
+
+
+def test_answered_call_that_ends_without_an_ack_is_an_error(store: Store, recorder: Recorder) -> None:
+    call = recorder.place(placed())
+    for event in (Tried(T, 0), Answered(T + 10, 0), Ended(T + 50, "caller")):
+        recorder.handle("k", event)
+    row = store.one("errors")
+    assert (row["kind"], row["call"], row["answered_by"], row["party"]) == (
+        "unacknowledged", call.id, "network", call.caller
+    )  # fmt: skip
+
+
+def test_end_of_a_call_that_the_full_queue_does_not_take_is_put_later(store: Store, recorder: Recorder) -> None:
+    recorder.place(placed())
+    recorder.handle("k", Tried(T, 0))
+    store.room = len(store.rows)
+    recorder.handle("k", Failed(T + 10, 486, "callee"))
+    assert (recorder.open, recorder.closed, recorder.ends_waiting) == (0, 0, 1)
+    recorder.alive(T + 20)
+    assert recorder.ends_waiting == 1
+    store.room = 1_000_000
+    recorder.alive(T + 30)
+    assert (recorder.closed, recorder.ends_waiting) == (1, 0)
+    assert store.one("calls")["outcome"] == "busy"
 
 
 # ---------------------------------------------------------------------- the server itself

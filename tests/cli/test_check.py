@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
+from sipserver.accounts import schema as accounts
+from sipserver.calls import schema as calls
+from sipserver.location import schema as location
+from sipserver.storage.database import connect
+from sipserver.storage.migrations import known_steps, open_store
 from support.places import city, write_database
 from support.ports import free_port
 
@@ -47,7 +53,7 @@ def test_stores_in_use_are_fine(sipserver: Sipserver, config: Path, data_dir: Pa
     sipserver("subscribers", "add", "alice@example.test", "--password-stdin", text="x\n")
     result = sipserver("check", "--config", str(config), "--json")
     assert result.exit_code == 0
-    assert details(result)["accounts.db"] == "can be read"
+    assert details(result)["accounts.db"] == "can be read, schema version 1 (subscribers)"
     assert details(result)["key"] == f"from {data_dir}/secret.key"
 
 
@@ -86,6 +92,50 @@ def test_file_that_is_no_database_is_a_fault(sipserver: Sipserver, config: Path,
     assert result.exit_code == 1
     assert details(result)["calls.db"].endswith("is not an SQLite database")
     assert "key" not in states(result)
+
+
+def migrated(path: Path, change: str) -> None:
+    """Changes which steps of its schema a store says that it has."""
+    with closing(connect(path)) as store:
+        assert store.execute(f"{change.format(table='_sqlite_migrations')}").rowcount == 1
+
+
+def test_schema_versions_are_told_and_a_later_one_is_a_fault(
+    sipserver: Sipserver, config: Path, data_dir: Path
+) -> None:
+    stores = {"accounts.db": accounts.MIGRATIONS, "location.db": location.MIGRATIONS, "calls.db": calls.MIGRATIONS}
+    for name, migrations in stores.items():
+        open_store(data_dir / name, migrations).close()
+        steps = known_steps(migrations)
+        found = details(sipserver("check", "--config", str(config), "--json"))
+        assert found[name] == f"can be read, schema version {len(steps)} ({steps[-1]})"
+        migrated(data_dir / name, "INSERT INTO {table} (migration_set, name, applied_at) "
+            f"VALUES ('{name.partition('.')[0]}', 'z999', 'now')")  # fmt: skip
+        result = sipserver("check", "--config", str(config), "--json")
+        assert result.exit_code == 1
+        assert details(result)[name].endswith("was written by a later version of sipserver (schema step z999)")
+        assert sipserver("serve", "--config", str(config)).exit_code == 1
+        migrated(data_dir / name, "DELETE FROM {table} WHERE name = 'z999'")
+        migrated(data_dir / name, f"DELETE FROM {{table}} WHERE name = '{steps[-1]}'")
+        result = sipserver("check", "--config", str(config), "--json")
+        assert result.exit_code == 0
+        assert details(result)[name].endswith(f"; the next start adds {steps[-1]}")
+        (data_dir / name).unlink()
+
+
+def test_record_that_is_not_whole_is_a_fault_unless_it_is_not_looked_at(
+    sipserver: Sipserver, config: Path, data_dir: Path
+) -> None:
+    with closing(open_store(data_dir / "calls.db", calls.MIGRATIONS)) as store:
+        store.execute("INSERT INTO calls (id, call_id, started_at) VALUES ('x', 'h', '2026-11-23T21:00:00.000Z')")
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 1
+    sentences = [row["detail"] for row in json.loads(result.stdout) if row["what"] == "calls"]
+    assert sentences == [
+        "1 call without the beginning of its timeline: x", "1 call open, and no server has run: x"
+    ]  # fmt: skip
+    assert details(result)["server"] == "has not run yet"
+    assert sipserver("check", "--config", str(config), "--no-records").exit_code == 0
 
 
 def test_folder_that_is_a_file_is_a_fault(sipserver: Sipserver, config: Path, tmp_path: Path) -> None:

@@ -69,6 +69,10 @@ async def test_registrations_are_refused_while_their_store_is_locked(start_serve
     assert failures(server, "location.db") == 1
     assert len(server.rows("SELECT * FROM bindings", store="location.db")) == 1
     assert [row["outcome"] for row in server.rows("SELECT outcome FROM sign_ins WHERE status = 503")] == ["refused"]
+    found = server.rows("SELECT method, status, detail FROM errors WHERE kind = 'store' ORDER BY method")
+    assert [tuple(row.values()) for row in found] == [
+        (None, None, "location.db is failing"), ("REGISTER", 503, "Registration cannot be stored")
+    ]  # fmt: skip
 
 
 async def test_existing_bindings_outlive_the_failure(start_server: StartServer) -> None:

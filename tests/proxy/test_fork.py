@@ -329,7 +329,7 @@ def test_branch_without_a_flow_counts_with_the_status_given() -> None:
 
 def test_contact_that_cannot_be_read_counts_as_unreachable() -> None:
     driver = Driver(request(), plan([Target("sip:bob@")]))
-    assert kinds(driver.start()) == ["100", "tried", "branch_failed", "failed", "500", "Done"]
+    assert kinds(driver.start()) == ["100", "NoHop", "tried", "branch_failed", "failed", "500", "Done"]
 
 
 def test_failures_of_an_invite_are_told_whose_they_are() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sipserver.storage.database import StoreError, connect, sqlite
-from sipserver.storage.migrations import Database, Migrations, known_steps, migrate, open_store, transaction
+from sipserver.storage.migrations import Database, Migrations, known_steps, migrate, open_store, transaction, version_of
 
 
 def steps(*names: str) -> Migrations:
@@ -31,8 +31,9 @@ def test_each_lacking_step_runs_once(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_step_that_fails_leaves_the_ones_before_it(tmp_path: Path) -> None:
-    migrations = steps("one")
+def test_step_that_fails_leaves_the_file_at_its_version(tmp_path: Path) -> None:
+    open_store(tmp_path / "a.db", steps("zero")).close()
+    migrations = steps("zero", "one")
 
     @migrations()
     def two(database: Database) -> None:
@@ -42,9 +43,12 @@ def test_step_that_fails_leaves_the_ones_before_it(tmp_path: Path) -> None:
     connection = connect(tmp_path / "a.db")
     with pytest.raises(StoreError, match=r"a\.db: table one already exists"):
         migrate(connection, migrations, tmp_path / "a.db")
-    assert tables(connection) == {"one"}
+    assert tables(connection) == {"zero"}
     assert not connection.in_transaction
+    version = version_of(connection, migrations, tmp_path / "a.db")
+    assert (version.applied, version.pending, str(version)) == (["zero"], ["one", "two"], "schema version 1 (zero)")
     connection.close()
+    open_store(tmp_path / "a.db", steps("zero"), readonly=True).close()
 
 
 def test_later_version_is_refused(tmp_path: Path) -> None:

@@ -479,3 +479,29 @@ def test_rows_acknowledged_survive_a_kill(tmp_path: Path) -> None:
     after.close()
     assert len(acknowledged) >= 300
     assert acknowledged <= stored
+
+
+def test_tally_knows_where_each_row_is(bench: Bench) -> None:
+    writer = bench.writer(keep_failed=True)
+    for number in (1, 2, 1):
+        assert writer.put(INSERT, (number, "x"))
+    assert writer.put(CHILD, (1,))
+    writer.on_commit(bench.loop.callback("a"))
+    assert (writer.tally(INSERT), writer.tally(CHILD)) == ((0, 3, 0), (0, 1, 0))
+    writer.flush()
+    bench.loop.run_for_results(1)
+    assert (writer.tally(INSERT), writer.tally(CHILD)) == ((2, 0, 1), (1, 0, 0))
+    assert writer.put(INSERT, (4, "x"))
+    assert writer.tally(INSERT) == (2, 1, 1)
+
+
+def test_rows_that_a_failing_store_does_not_take_go_on_waiting(bench: Bench) -> None:
+    writer = bench.writer(keep_failed=True)
+    bench.other.execute("BEGIN IMMEDIATE")
+    bench.write(writer, "a", (INSERT, (1, "a")))
+    writer.flush()
+    bench.loop.run_until(lambda: bool(bench.loop.states))
+    assert writer.tally(INSERT) == (0, 1, 0)
+    bench.other.execute("COMMIT")
+    bench.loop.run_for_results(1)
+    assert writer.tally(INSERT) == (1, 0, 0)

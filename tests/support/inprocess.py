@@ -162,6 +162,7 @@ class Server:
         self.service.timers.close()
         self.service.credentials.close()
         self.service.parties.close()
+        self.service.ledger.close()
         for each in (self.service.calls_writer, self.service.parties_writer, self.service.location):
             each.close()
         self.service.log.close()

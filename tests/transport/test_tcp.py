@@ -144,12 +144,22 @@ async def test_a_body_beyond_the_bound_ends_the_stream() -> None:
 @pytest.mark.parametrize("sent", [b"", b"\r\n\r\n", b"MESSAGE sip:a"])
 async def test_a_silent_connection_is_closed(sent: bytes) -> None:
     async with serving("tcp:127.0.0.1:0", settings=hasty(tcp_silent=0.05)) as (transports, receiver):
+        dropped = told(transports)
         async with stream_peer(port_of(transports)) as (reader, writer):
             writer.write(sent)
             await at_end(reader)
         await receiver.until(lambda: bool(receiver.closed))
         assert transports.tcp is not None
         assert transports.tcp.timed_out == 1
+        assert dropped == [("timed_out", "127.0.0.1")]
+
+
+def told(transports: Transports) -> list[tuple[str, str]]:
+    """Why connections were dropped, from now on."""
+    dropped: list[tuple[str, str]] = []
+    assert transports.tcp is not None
+    transports.tcp.on_dropped = lambda why, host: dropped.append((why, host))
+    return dropped
 
 
 async def test_a_message_that_does_not_become_whole_closes_its_connection() -> None:
@@ -202,7 +212,7 @@ async def test_a_peer_that_does_not_read_is_cut_off_at_the_bound() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(message())
         await receiver.until(lambda: bool(receiver.messages))
-        flow = receiver.messages[0][1]
+        flow, dropped = receiver.messages[0][1], told(transports)
         sent = 0
         while transports.send(flow, b"x" * 50_000):
             sent += 50_000
@@ -211,6 +221,7 @@ async def test_a_peer_that_does_not_read_is_cut_off_at_the_bound() -> None:
         await receiver.until(lambda: receiver.closed == [flow])
         assert transports.tcp is not None
         assert transports.tcp.cut_off == 1
+        assert dropped == [("cut_off", "127.0.0.1")]
 
 
 async def fill_up(transports: Transports, flow: Flow) -> None:
@@ -231,10 +242,12 @@ async def test_a_peer_that_does_not_read_for_too_long_is_cut_off() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(message())
         await receiver.until(lambda: bool(receiver.messages))
+        dropped = told(transports)
         await fill_up(transports, receiver.messages[0][1])
         await receiver.until(lambda: bool(receiver.closed))
         assert transports.tcp is not None
         assert transports.tcp.cut_off == 1
+        assert dropped == [("cut_off", "127.0.0.1")]
 
 
 async def test_a_peer_that_reads_again_is_no_longer_watched() -> None:
@@ -263,11 +276,13 @@ async def test_connections_of_one_source_are_capped() -> None:
             one.write(message(1))
             two.write(message(2))
             await receiver.until(lambda: len(receiver.messages) == 2)
+            dropped = told(transports)
             async with stream_peer(port) as (reader, writer):
                 writer.write(message(3))
                 assert await at_end(reader) == b""
             assert transports.tcp is not None
             assert transports.tcp.refused_connections == 1
+            assert dropped == [("refused", "127.0.0.1")]
             assert (len(receiver.messages), receiver.closed) == (2, [])
         await receiver.until(lambda: len(receiver.closed) == 2)
         async with stream_peer(port) as (_, writer):

@@ -1,0 +1,76 @@
+"""Reading ``errors``, for the command line: what went wrong, and how often for which agents."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sipserver.calls.error_views import rates_query
+from sipserver.calls.query import Record, records
+from sipserver.calls.times import Stamp
+from sipserver.storage.database import sqlite
+
+_BEFORE_ALL, _AFTER_ALL = "", "~"
+
+# A flood's row is of when it began, and may have gone on into the time that is asked for: by no more than a window.
+_LIST: Final = """
+    SELECT at AS first_at, last_at, count, kind, method, status, answered_by, agent, party, target, network, detail,
+        call, node, id
+    FROM errors
+    WHERE at >= :since AND at < :until
+        AND (:kind IS NULL OR kind = :kind) AND (:answered_by IS NULL OR answered_by = :answered_by)
+        AND (:agent IS NULL OR instr(lower(agent), lower(:agent)) > 0)
+        AND (:party IS NULL OR party = :party OR target = :party)
+    ORDER BY at DESC, rowid DESC LIMIT :limit
+"""
+_OF_CALL: Final = """
+    SELECT at, kind, method, status, answered_by, agent, party, target, network, detail, count, last_at, id
+    FROM errors WHERE call = ? ORDER BY at, rowid
+"""
+
+
+def list_errors(
+    connection: sqlite.Connection,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    kind: str | None = None,
+    answered_by: str | None = None,
+    agent: str | None = None,
+    party: str | None = None,
+    limit: int = 50,
+) -> list[Record]:
+    """The newest errors, newest first, that began from ``since`` to before ``until`` (milliseconds).
+
+    ``agent`` is a part of what endpoints call themselves, in either case; ``party`` asked or was asked.
+    """
+    values = {
+        **_period(since, until), "kind": kind, "answered_by": answered_by, "agent": agent, "party": party,
+        "limit": limit,
+    }  # fmt: skip
+    return records(connection, _LIST, values)
+
+
+def errors_of_call(connection: sqlite.Connection, call: str) -> list[Record]:
+    """The errors that belong to a call, in order of time."""
+    return records(connection, _OF_CALL, (call,))
+
+
+def error_rates(
+    connection: sqlite.Connection, *, since: int | None = None, until: int | None = None, by_day: bool = False
+) -> list[Record]:
+    """Errors against sign-ins and calls, for each product and version; what has most errors comes first."""
+    period = "{0} >= :since AND {0} < :until"
+    query = rates_query(
+        by_day=by_day,
+        sign_ins=period.format("at"), calls=period.format("started_at"), errors=period.format("at"),
+    )  # fmt: skip
+    order = "day DESC, errors DESC" if by_day else "errors DESC"
+    return records(connection, f"{query} ORDER BY {order}, product, version", _period(since, until))
+
+
+def _period(since: int | None, until: int | None) -> dict[str, Any]:
+    stamp = Stamp()
+    return {
+        "since": _BEFORE_ALL if since is None else stamp(since),
+        "until": _AFTER_ALL if until is None else stamp(until),
+    }

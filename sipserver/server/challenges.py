@@ -1,0 +1,76 @@
+"""Challenges that nobody answers: scanners, endpoints without a password, calls that end before they begin.
+
+A challenge is sent statelessly, so all that is kept is a line per Call-ID, taken away by the request that comes
+again with credentials. What is left after PATIENCE is an error. Bounded: beyond MAX_WATCHED a challenge is not
+watched, and counted.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sipserver.calls.faults import CHALLENGE_UNANSWERED
+from sipserver.calls.observe import printable
+from sipserver.calls.recorder import Recorder
+from sipserver.sip import names
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Request
+
+PATIENCE: Final = 32.0
+"""Seconds, 64*T1: by then the transaction of whoever was challenged has ended. Who asks a person may take longer."""
+MAX_WATCHED: Final = 20_000
+"""Challenges that are watched at a time; each takes some 300 bytes."""
+
+
+class Challenges:
+    """The challenges that wait for an answer, the oldest first. Times are UNIX time in seconds."""
+
+    def __init__(self, recorder: Recorder, patience: float = PATIENCE, max_watched: int = MAX_WATCHED) -> None:
+        self._recorder = recorder
+        self.patience = patience
+        """Seconds."""
+        self._max_watched = max_watched
+        self._waiting: dict[str, tuple[float, str, int, str, str | None]] = {}
+        self.unanswered = 0
+        """Challenges that were never answered."""
+        self.unwatched = 0
+        """Challenges of which nobody will know, since too many were waiting."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def sent(self, request: Request, flow: Flow, status: int, now: float) -> None:
+        """This request was challenged. Its retransmissions are too, and change nothing."""
+        waiting = self._waiting
+        if request.call_id in waiting:
+            return
+        if len(waiting) >= self._max_watched:
+            self.unwatched += 1
+            return
+        # Most are answered at once, and then nobody wants to know the agent: only its line is kept.
+        found = request.names
+        agent = request.lines[found.index(names.USER_AGENT)] if names.USER_AGENT in found else None
+        waiting[request.call_id] = now, request.method, status, flow.host, agent
+
+    def answered(self, call_id: str) -> None:
+        """A request with credentials came, whatever becomes of it."""
+        self._waiting.pop(call_id, None)
+
+    def expire(self, now: float) -> None:
+        """Note those that have waited too long; to be called about once a second."""
+        waiting = self._waiting
+        while waiting:
+            call_id = next(iter(waiting))
+            since, method, status, host, agent = waiting[call_id]
+            # A clock that was set back makes them wait once more at most.
+            if 0 <= now - since < self.patience:
+                return
+            del waiting[call_id]
+            if now < since:
+                waiting[call_id] = now, method, status, host, agent
+                return
+            self.unanswered += 1
+            self._recorder.error(
+                at=int(since * 1000), kind=CHALLENGE_UNANSWERED, method=method, status=status,
+                agent=printable(agent.partition(":")[2].strip()) if agent is not None else None, source=host,
+            )  # fmt: skip
