@@ -31,6 +31,7 @@ from sipserver.calls.events import (
     BranchFailed,
     Cancelled,
     Changed,
+    ClockStepped,
     Confirmed,
     Ended,
     Event,
@@ -38,6 +39,7 @@ from sipserver.calls.events import (
     Located,
     Placed,
     Rang,
+    Seen,
     Tried,
 )
 from sipserver.calls.media import MediaBook
@@ -87,8 +89,8 @@ class Call:
 
     __slots__ = (
         "_answered_branch", "_branches", "_cancel_reason", "_cancelled_at", "_devices", "_event_number", "_media",
-        "_open_offer", "_placed", "_reached", "_setup_ms", "answered_at", "id", "outcome", "ringing_at", "state",
-        "talk_ms",
+        "_open_offer", "_placed", "_reached", "_setup_ms", "answered_at", "id", "outcome", "ringing_at", "shift",
+        "state", "talk_ms",
     )  # fmt: skip
 
     def __init__(self, row_id: str, placed: Placed) -> None:
@@ -101,6 +103,8 @@ class Call:
         self.answered_at: int | None = None
         self.talk_ms: int | None = None
         """Known once an answered call is over."""
+        self.shift = 0
+        """For whoever makes the events: how the clock that tells their times was set when the call was placed."""
         self._placed = placed
         self._setup_ms: int | None = None
         self._branches: dict[int, _Branch] = {}
@@ -149,6 +153,10 @@ class Call:
                 return self._changed(event)
             case Located():
                 return self._located(event)
+            case Seen():
+                return [self._event(event.at, "seen", None)] if self._event_number < MAX_EVENTS else []
+            case ClockStepped():
+                return [self._event(event.at, "clock_stepped", SERVER, detail=f"{event.by_ms:+d} ms")]
 
     # ------------------------------------------------------------------ before the answer
 
@@ -297,13 +305,15 @@ class Call:
                 # RFC 3261 §15: a callee sends no BYE before it has answered; the INVITE's final response counts.
                 return []
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
-        rows = self._end(event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms)
+        rows = self._end(
+            event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms, event.watched_until
+        )
         rows.append(self._event(event.at, "ended", event.side, detail=event.cause))
         return rows
 
     def _end(
         self, at: int, outcome: str, by: str, cause: str, status: int | None, reason: str | None,
-        uncertainty_ms: int | None = None,
+        uncertainty_ms: int | None = None, watched_until: int | None = None,
     ) -> list[Row]:  # fmt: skip
         """The call is over: what it was, and what was still open of it."""
         self.state = ENDED
@@ -321,6 +331,7 @@ class Call:
             CallEnded(
                 self.id, at, outcome, status, reason, by, cause, uncertainty_ms, self._setup_ms,
                 _span(self.ringing_at, ring_until), self.talk_ms, self._media.video_ms, self._devices,
+                watched_until,
             ),
             *branches,
             *media,

@@ -72,8 +72,8 @@ STATEMENTS: Final = (
     "UPDATE calls SET confirmed_at = ? WHERE id = ?",
     "UPDATE calls SET video = ?, content = ?, encrypted = ? WHERE id = ?",
     """UPDATE calls SET ended_at = ?, outcome = ?, sip_status = coalesce(?, sip_status), reason = ?, ended_by = ?,
-        end_cause = ?, end_uncertainty_ms = ?, setup_ms = ?, ring_ms = ?, talk_ms = ?, video_ms = ?, devices = ?
-        WHERE id = ?""",
+        end_cause = ?, end_uncertainty_ms = ?, watched_until = ?, setup_ms = ?, ring_ms = ?, talk_ms = ?,
+        video_ms = ?, devices = ? WHERE id = ?""",
     """INSERT INTO call_branches (call, branch, tried_at, ringing_at, answered_at, ended_at, status, outcome, agent,
         transport, network) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     """INSERT INTO call_media (call, number, stream, kind, accepted, codec, direction, bandwidth, resolution, level,
@@ -208,6 +208,10 @@ class Recorder:
     def find(self, key: str) -> Call | None:
         """The open call of this key."""
         return self._calls.get(key)
+
+    def open_keys(self) -> list[str]:
+        """The keys of the calls that go on."""
+        return list(self._calls)
 
     # ------------------------------------------------------------------ sign-ins and errors
 
@@ -370,7 +374,8 @@ class Recorder:
             _ENDED,
             (
                 self._stamp(row.ended_at), row.outcome, row.status, row.reason, row.ended_by, row.end_cause,
-                row.end_uncertainty_ms, row.setup_ms, row.ring_ms, row.talk_ms, row.video_ms, row.devices, row.id,
+                row.end_uncertainty_ms, self._stamp(row.watched_until), row.setup_ms, row.ring_ms, row.talk_ms,
+                row.video_ms, row.devices, row.id,
             ),
         )  # fmt: skip
 

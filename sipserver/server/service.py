@@ -34,6 +34,7 @@ from sipserver.server.context import Context
 from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
+from sipserver.server.liveness import Liveness
 from sipserver.server.measures import Measured, publish
 from sipserver.server.proxying import Proxying
 from sipserver.server.quality import Collector
@@ -147,6 +148,11 @@ class Service:
         # The resolver calls back through the driver's batch end, which exists only below.
         self.driver = Driver(self.context, self.registrations, self._batch_end)
         self.resolver = Resolver(self.driver, ResolverSettings())
+        finder = FlowFinder(self.transports, self.resolver, self.dialogs)
+        self.liveness = Liveness(
+            self.context, settings.liveness(config), self.watch, finder, self.location, self.context.tokens.fraction
+        )
+        self.registrations.on_lost = self.liveness.binding_lost
         self.proxying = Proxying(
             self.context,
             settings.proxy(config, self.transports.is_us),
@@ -156,10 +162,10 @@ class Service:
             self.location,
             self.watch,
             self.gate,
-            FlowFinder(self.transports, self.resolver, self.dialogs),
             self.dialogs,
             self.timers,
             Collector(self.context, self.calls_writer, self.timers, self.quality, self.watch.party),
+            self.liveness,
         )
         self.driver.use_proxy(self.proxying)
         self.transactions.on_ack = self.driver.on_ack
@@ -206,10 +212,15 @@ class Service:
         step = self._clock.correct()
         if step:
             self.log.warning("clock.stepped", seconds=round(step, 3))
+            self.watch.clock_stepped(step)
+            if step > 0:
+                # Many registrations expire now that their endpoints are about to refresh in good time.
+                self.liveness.distrust_expiries(self.config.registrar.max_expires)
         if self.credentials.refresh():
             self.log.debug("accounts.changed")
         self.parties.refresh()
         self.registrations.tick()
+        self.liveness.tick()
         self.location.poll_removals()
         self.whereabouts.tick()
         self._ticks += 1
@@ -225,6 +236,7 @@ class Service:
         self.config = config
         self.registrations.settings = settings.registrar(config)
         self.proxying.settings = settings.proxy(config, self.transports.is_us)
+        self.liveness.settings = settings.liveness(config)
         self.driver.limits = settings.limits(config)
         self.whereabouts.reload(config)
         self.log.set_level(config.log.level)
