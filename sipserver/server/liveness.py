@@ -81,7 +81,7 @@ class Settings:
 class _Side:
     """One side of a call."""
 
-    __slots__ = ("address", "cause", "end", "flow", "instance", "lost_at", "misses", "retry_at", "seen")
+    __slots__ = ("address", "asking", "cause", "end", "flow", "instance", "lost_at", "misses", "retry_at", "seen")
 
     def __init__(self, end: DialogEnd, flow: Flow, address: str | None, instance: str | None, now: int) -> None:
         self.end = end
@@ -97,6 +97,8 @@ class _Side:
         """When its connection or registration went; 0 where it is there."""
         self.cause = ""
         """Which of the two."""
+        self.asking = False
+        """Whether it was asked and has not answered yet."""
         self.misses = 0
         """Questions in a row that it did not answer."""
         self.retry_at = 0
@@ -106,7 +108,7 @@ class _Side:
 class _Call:
     """An answered call."""
 
-    __slots__ = ("asking", "call_id", "callee", "caller", "expires_at", "key", "noted", "probe_after")
+    __slots__ = ("call_id", "callee", "caller", "expires_at", "key", "noted", "probe_after")
 
     def __init__(self, key: str, call_id: str, caller: _Side, callee: _Side, probe_after: int) -> None:
         self.key = key
@@ -119,8 +121,6 @@ class _Call:
         """The latest sign of life that stands in the timeline."""
         self.probe_after = probe_after
         """Silence after which a side is asked."""
-        self.asking = False
-        """Whether a question is under way."""
 
     @property
     def seen(self) -> int:
@@ -282,14 +282,15 @@ class Liveness:
         if now >= seen + settings.silence:
             self._close(call, NO_EVIDENCE)
             return
-        if not call.asking:
-            for side in (call.caller, call.callee):
-                if self._is_to_be_asked(call, side, now):
-                    self._ask(call, side)
-                    break
         if seen - call.noted >= NOTE_EVERY_MS:
             call.noted = seen
             self._watch.seen(call.key, seen)
+        for side in (call.caller, call.callee):
+            if not side.asking and self._is_to_be_asked(call, side, now):
+                self._ask(call, side)
+                # What it could not be asked may have been the last.
+                if call.key not in self._calls:
+                    return
 
     def _is_to_be_asked(self, call: _Call, side: _Side, now: int) -> bool:
         if side.lost_at:
@@ -308,7 +309,7 @@ class Liveness:
 
     def _ask(self, call: _Call, side: _Side) -> None:
         question = _Question(self, call, side)
-        call.asking = True
+        side.asking = True
         self.asked += 1
         self._asking += 1
         self._searching += question.searches
@@ -362,7 +363,7 @@ class Liveness:
     def note_answer(self, question: _Question, *, alive: bool, flow: Flow | None) -> None:
         """A question was answered, or will not be."""
         call, side = question.call, question.side
-        call.asking = False
+        side.asking = False
         self._asking -= 1
         self._searching -= question.searches
         if self._calls.get(call.key) is not call:

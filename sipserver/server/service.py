@@ -134,7 +134,7 @@ class Service:
     def _wire(self, keyring: Keyring) -> None:
         """The registrar's and the proxy's side, and the driver over both."""
         config, clock = self.config, self._clock
-        authenticators = settings.authenticators(config, keyring.derive("nonce"), clock())
+        self.authenticators = authenticators = settings.authenticators(config, keyring.derive("nonce"), clock())
         self.whereabouts = Whereabouts(config, clock, self.log, self.recorder)
         locator = self.whereabouts.locator
         self.registrations = Registrations(
@@ -211,11 +211,7 @@ class Service:
     def _tick(self) -> None:
         step = self._clock.correct()
         if step:
-            self.log.warning("clock.stepped", seconds=round(step, 3))
-            self.watch.clock_stepped(step)
-            if step > 0:
-                # Many registrations expire now that their endpoints are about to refresh in good time.
-                self.liveness.distrust_expiries(self.config.registrar.max_expires)
+            self._clock_stepped(step)
         if self.credentials.refresh():
             self.log.debug("accounts.changed")
         self.parties.refresh()
@@ -230,6 +226,17 @@ class Service:
             self.activity.flush()
         if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
             gc.collect()
+
+    def _clock_stepped(self, seconds: float) -> None:
+        """The machine's clock was set: what began before goes on with the time as it was."""
+        self.log.warning("clock.stepped", seconds=round(seconds, 3))
+        self.watch.clock_stepped(seconds)
+        # Listeners may share theirs.
+        for authenticator in set(self.authenticators):
+            authenticator.shift += seconds
+        if seconds > 0:
+            # Many registrations expire now that their endpoints are about to refresh in good time.
+            self.liveness.distrust_expiries(self.config.registrar.max_expires)
 
     def reload(self, config: Config) -> None:
         """SIGHUP: what can change while the server runs (registrar, proxy, limits on messages, domains)."""
