@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from sipserver.calls.network import NetworkPrefix
 from sipserver.calls.places import Place, Site, SiteTable, country_code
 from sipserver.proxy.route import Settings as ProxySettings
-from sipserver.proxy.session import SessionTimers
+from sipserver.proxy.session import OFF, TIMER, SessionTimers
 from sipserver.registrar.process import Settings as RegistrarSettings
 from sipserver.server.config import Config
 from sipserver.server.liveness import Settings as LivenessSettings
@@ -62,6 +62,8 @@ def proxy(config: Config, is_us: Callable[[str, int | None], bool]) -> ProxySett
         max_targets=given.max_targets,
         size_limit=given.datagram,
         linger=64 * config.timers.t1,
+        # RFC 4028 §7.1: a caller may ask that every proxy knows timers.
+        supported=("path",) if config.sessions.mode == OFF else ("path", TIMER),
         sessions=SessionTimers(config.sessions.mode, config.sessions.expires, config.sessions.min),
     )
 

@@ -12,6 +12,8 @@ import pytest
 
 from sipserver.calls.times import parse_stamp
 from sipserver.sip.message import Request, Response
+from support import baresip
+from support.baresip import Baresip
 from support.listening import ListeningServer
 from support.pen import DOMAIN
 from support.phone import Phone
@@ -173,6 +175,37 @@ def test_endpoint_that_vanishes_is_found_out_by_asking(start_server: StartServer
     assert row["end_cause"] == "probe_failed"
     assert within(row, seen + 0.1)
     assert abs(parse_stamp(row["ended_at"]) - seen * 1000) < 1500
+
+
+@pytest.mark.skipif(bool(baresip.why_not()), reason=baresip.why_not())
+def test_real_endpoint_that_is_killed_in_a_call(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("alice", "bob", config=CONFIG)
+    with (
+        Baresip(tmp_path, "bob", server.port, transport="tcp") as bob,
+        Baresip(tmp_path, "alice", server.port, transport="tcp") as alice,
+    ):
+        alice.dial(bob.address)
+        alice.wait("CALL_ESTABLISHED")
+        time.sleep(1)
+        killed = time.time()
+        bob.kill()
+        row = closed(server)
+        assert (row["end_cause"], row["ended_by"], row["video"]) == ("connection_lost", "server", 1)
+        assert within(row, killed)
+        assert abs(parse_stamp(row["watched_until"]) - killed * 1000) < 200
+        assert row["video_ms"] == row["talk_ms"]
+
+
+@pytest.mark.skipif(bool(baresip.why_not()), reason=baresip.why_not())
+def test_real_endpoints_that_talk_on_are_left_alone(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("alice", "bob", config=CONFIG.replace("[timers]", "probe = 1.0\n[timers]"))
+    with Baresip(tmp_path, "bob", server.port) as bob, Baresip(tmp_path, "alice", server.port) as alice:
+        alice.dial(bob.address)
+        alice.wait("CALL_ESTABLISHED")
+        time.sleep(8)
+        assert server.rows(CALLS)[0]["ended_at"] is None
+        alice.hang_up()
+        assert closed(server)["end_cause"] == "bye"
 
 
 def test_contact_that_signs_off_in_the_middle_of_a_call(start_server: StartServer, phone: MakePhone) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sipserver.calls.times import parse_stamp
+from sipserver.server.config import load
 from sipserver.sip.message import Request, Response
 from support.inprocess import Device, Server, statuses
 from support.pen import DOMAIN
@@ -171,6 +173,33 @@ def test_too_short_interval_is_refused_and_on_record(make_server: MakeServer) ->
     assert bob.received() == []
     (row,) = server.rows("SELECT * FROM calls")
     assert (row["outcome"], row["sip_status"], row["ended_by"]) == ("failed", 422, "server")
+
+
+def test_caller_may_ask_that_proxies_know_timers(make_server: MakeServer) -> None:
+    server = make_server("alice", "bob")
+    alice, bob = Device(server, "alice"), Device(server, "bob", "192.0.2.8")
+    bob.register()
+    alice.send(alice.invite("bob", KNOWS, "Proxy-Require: timer"))
+    assert len(bob.requests("INVITE")) == 1
+
+
+def test_server_without_timers_says_so_to_whoever_asks_for_them(make_server: MakeServer) -> None:
+    server = make_server("alice", "bob", config='[sessions]\nmode = "off"\n')
+    alice = Device(server, "alice")
+    refused = alice.ask(alice.write("INVITE", f"sip:bob@{DOMAIN}", KNOWS, "Proxy-Require: timer"))
+    assert (refused.status, refused.header("unsupported")) == (420, "timer")
+
+
+def test_reload_changes_what_is_asked_for(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text("[sessions]\nexpires = 600\ngrace = 3\n")
+    server.service.reload(load(file, domains=[DOMAIN], data_dir=server.data_dir))
+    call = Call(server, invite=(KNOWS,))
+    assert call.invite.header("session-expires") == "600"
+    call.server.tick(602)
+    assert call.row["ended_at"] is None
+    call.server.tick(3)
+    assert call.cause == "session_expired"
 
 
 def test_late_bye_passes_and_changes_no_record(make_server: MakeServer) -> None:
