@@ -154,8 +154,10 @@ class Liveness:
         self._calls: dict[str, _Call] = {}
         self._ring: deque[str] = deque()
         """Every key of ``_calls``, and those of calls that ended since it was last looked at them."""
-        self._over_connection: dict[int, set[str]] = {}
-        self._of_address: dict[str, set[str]] = {}
+        self._over_connection: dict[int, str | set[str]] = {}
+        """Keys by connection; one alone stands without a set, since most are."""
+        self._of_address: dict[str, str | set[str]] = {}
+        """The same by address."""
         self._expiries_count_from = 0
         self._asking = 0
         self._searching = 0
@@ -184,9 +186,9 @@ class Liveness:
         self._ring.append(key)
         for side in (caller, callee):
             if side.flow.connection:
-                self._over_connection.setdefault(side.flow.connection, set()).add(key)
+                _join(self._over_connection, side.flow.connection, key)
             if side.address is not None:
-                self._of_address.setdefault(side.address, set()).add(key)
+                _join(self._of_address, side.address, key)
 
     def heard(self, key: str, side: str, flow: Flow | None = None) -> None:
         """This side sent a request inside the call over this flow, or responded to one."""
@@ -228,7 +230,7 @@ class Liveness:
 
     def connection_lost(self, flow: Flow) -> None:
         """A connection is gone."""
-        for key in self._over_connection.pop(flow.connection, ()):
+        for key in _keys(self._over_connection.pop(flow.connection, None)):
             call = self._calls.get(key)
             if call is not None:
                 for side in (call.caller, call.callee):
@@ -237,7 +239,7 @@ class Liveness:
 
     def binding_lost(self, binding: Binding, *, expired: bool) -> None:
         """A contact is no longer registered."""
-        keys = self._of_address.get(binding.aor)
+        keys = _keys(self._of_address.get(binding.aor))
         if not keys or (expired and self._watch.steady() < self._expiries_count_from):
             return
         for key in keys:
@@ -392,7 +394,7 @@ class Liveness:
             if before.connection != other.flow.connection:
                 _leave(self._over_connection, before.connection, call.key)
             if flow.connection:
-                self._over_connection.setdefault(flow.connection, set()).add(call.key)
+                _join(self._over_connection, flow.connection, call.key)
 
 
 class _Question:
@@ -438,13 +440,33 @@ class _Question:
             self._liveness.note_answer(self, alive=alive, flow=self._flow)
 
 
-def _leave(index: dict[Any, set[str]], key: Any, call: str) -> None:
+def _join(index: dict[Any, str | set[str]], at: Any, key: str) -> None:
+    """Put a call into an index."""
+    found = index.get(at)
+    if found is None:
+        index[at] = key
+    elif isinstance(found, set):
+        found.add(key)
+    elif found != key:
+        index[at] = {found, key}
+
+
+def _leave(index: dict[Any, str | set[str]], at: Any, key: str) -> None:
     """Take a call out of an index."""
-    keys = index.get(key)
-    if keys is not None:
-        keys.discard(call)
-        if not keys:
-            del index[key]
+    found = index.get(at)
+    if isinstance(found, set):
+        found.discard(key)
+        if not found:
+            del index[at]
+    elif found == key:
+        del index[at]
+
+
+def _keys(found: str | set[str] | None) -> tuple[str, ...]:
+    """The calls at one place of an index."""
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, set) else (found,)
 
 
 def _contact_uri(side: _Side) -> str | None:

@@ -544,3 +544,26 @@ def test_calls_after_the_clock_was_set_have_its_time(make_server: MakeServer) ->
     call = Call(server)
     assert abs(parse_stamp(call.row["started_at"]) - call.now()) < 1000
     assert server.rows("SELECT * FROM call_events WHERE kind = 'clock_stepped'") == []
+
+
+def test_several_calls_over_one_connection_are_all_looked_after(make_server: MakeServer) -> None:
+    server = make_server("alice", "bob", config=CONFIG)
+    alice, bob = Device(server, "alice"), Device(server, "bob", "192.0.2.8", tcp=True)
+    bob.register()
+    answers = []
+    for number in range(3):
+        alice.send(alice.invite("bob", call_id=f"call{number}"))
+        (invite,) = bob.requests("INVITE")
+        bob.send(bob.answer(invite, 200))
+        server.settle()
+        answers.append(next(each for each in alice.received() if isinstance(each, Response) and each.status == 200))
+    alice.send(alice.in_dialog("BYE", answers[0], cseq=50))
+    (bye,) = bob.requests("BYE")
+    bob.send(bob.answer(bye, 200))
+    server.settle()
+    lose(server, bob)
+    server.tick(12)
+    rows = server.rows("SELECT end_cause FROM calls ORDER BY started_at")
+    assert [row["end_cause"] for row in rows] == ["bye", "connection_lost", "connection_lost"]
+    assert not server.service.liveness._over_connection
+    assert not server.service.liveness._of_address
