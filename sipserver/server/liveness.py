@@ -56,8 +56,8 @@ AT_ONCE: Final = 500
 """Calls that are looked at each second at least."""
 MISSES: Final = 2
 """Questions without an answer that are enough."""
-ASK_AGAIN_MS: Final = 5_000
-"""From one of them to the next."""
+ASK_AGAIN_MS: Final = 12_000
+"""From one of them to the next: longer than a destination is left alone that could not be connected to."""
 NOTE_EVERY_MS: Final = 300_000
 """How often signs of life that are no event of the call are noted in its timeline, for the case of a crash."""
 MAX_PROBES: Final = 1_000

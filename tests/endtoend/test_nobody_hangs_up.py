@@ -162,7 +162,7 @@ def test_endpoint_that_vanishes_is_found_out_by_asking(start_server: StartServer
     seen = time.time()
     time.sleep(0.1)
     bob.__exit__()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 50
     while server.rows(CALLS)[0]["ended_at"] is None:
         assert time.monotonic() < deadline, server.log_text
         try:
