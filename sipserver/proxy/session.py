@@ -32,7 +32,7 @@ TIMER: Final = "timer"
 """The option tag."""
 
 LONGEST: Final = 2**31 - 1
-"""Seconds that an interval may have to be believed."""
+"""Seconds of the longest interval that a session is taken to have."""
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +114,7 @@ class SessionTimers:
         """The session interval of a 2xx that goes upstream, in seconds; 0 for a session that does not expire (§8.2)."""
         if self.mode == OFF or names.SESSION_EXPIRES not in response.names:
             return 0
-        return max(_only_seconds(response, names.SESSION_EXPIRES), 0)
+        return min(max(_only_seconds(response, names.SESSION_EXPIRES), 0), LONGEST)
 
 
 def complete_answer(response: Response, timing: Timing) -> None:
@@ -148,4 +148,4 @@ def _only_seconds(message: Message, name: str) -> int:
     if not text.isdigit() or not text.isascii() or len(text) > 10:
         return -1
     # None lasts no time at all: such a value promises nothing.
-    return min(int(text), LONGEST) or -1
+    return int(text) or -1

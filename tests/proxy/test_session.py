@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sipserver.proxy.fork import CHANGED, FAILED, CallEvent
 from sipserver.proxy.forward import forward
@@ -108,6 +110,25 @@ def test_what_cannot_be_read_is_left_to_the_endpoints(lines: tuple[str, ...], kn
     message = request("INVITE", "sip:b@x", *knows, *lines)
     assert TIMERS.on_request(message) is NOTHING
     assert sent(message) == list(lines)
+
+
+SECONDS = st.one_of(st.integers(0, 2**40).map(str), st.text(st.characters(codec="latin-1", exclude_characters="\r\n")))
+
+
+@given(expires=SECONDS, least=SECONDS, knows=st.booleans())
+@example(expires="600;refresher=uac", least="90", knows=True)
+def test_whatever_is_asked_for_ends_within_the_bounds(expires: str, least: str, knows: bool) -> None:
+    supported = [KNOWS] if knows else []
+    message = request("INVITE", "sip:b@x", *supported, f"Session-Expires: {expires}", f"Min-SE: {least}")
+    refused, timing = 0, NOTHING
+    try:
+        timing = TIMERS.on_request(message)
+    except SipError as error:
+        refused = error.status
+    assert refused == 0 or (refused == 422 and knows)
+    if timing is not NOTHING:
+        wanted = int(least.partition(";")[0].strip(" \t"))
+        assert max(TIMERS.minimum, wanted) <= timing.interval <= max(TIMERS.expires, wanted)
 
 
 @pytest.mark.parametrize("mode", [OBSERVE, OFF])
