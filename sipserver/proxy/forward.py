@@ -123,8 +123,9 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
             ending.sort()
         for i in reversed(ending):
             del shared[i]
+        plan.lines, plan.breadth_at = shared, len(shared)
         shared.append(breadth)
-        plan.lines, plan.breadth_at = shared, len(shared) - 1
+        shared += plan.timing.added
         return shared
     shared = []
     hops_at = breadth_at = -1
