@@ -1,7 +1,7 @@
 """What can happen to a call, as plain values: the language between the proxy's side and the record.
 
-Every ``at`` is UNIX time in integer milliseconds. Durations are differences of these, so whoever makes events
-derives ``at`` from a clock that is never set: a wall clock read once and a monotonic one from then on.
+Every ``at`` is UNIX time in integer milliseconds. Durations are differences of these, so all events of one call are
+told by the clock as it was set when the call was placed: a wall clock read once and a monotonic one from then on.
 
 People appear as party ids only. A branch is the proxy's number for one device that was tried. A ``tag`` is the
 callee's tag, which tells the dialogs of one call apart (RFC 3261 §12); None stands for the only one. ``number`` is the
@@ -192,8 +192,26 @@ class Ended:
     reason: str | None = None
     uncertainty_ms: int | None = None
     """How long after ``at`` the call may really have ended; None where the end was observed."""
+    watched_until: int | None = None
+    """Until when its end would have been seen, where it was not observed and this is known."""
     tag: str | None = None
     """Of the dialog that ended; None for the call as a whole."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """Both sides have shown since the last event that the call is up."""
+
+    at: int
+
+
+@dataclass(slots=True)
+class ClockStepped:
+    """The machine's clock was set while the call went on; the times of the call go on as if it had not been."""
+
+    at: int
+    by_ms: int
+    """How far it was set forward; negative for back."""
 
 
 Event = (
@@ -208,6 +226,8 @@ Event = (
     | Changed
     | Progressed
     | Referred
+    | Seen
+    | ClockStepped
     | Ended
 )
 """What follows Placed."""

@@ -36,6 +36,7 @@ from sipserver.calls.events import (
     BranchFailed,
     Cancelled,
     Changed,
+    ClockStepped,
     Confirmed,
     Ended,
     Event,
@@ -45,6 +46,7 @@ from sipserver.calls.events import (
     Progressed,
     Rang,
     Referred,
+    Seen,
     Tried,
 )
 from sipserver.calls.media import MediaBook
@@ -102,7 +104,7 @@ class Call:
 
     __slots__ = (
         "_branches", "_cancel_reason", "_cancelled_at", "_devices", "_dialogs", "_event_number", "_media",
-        "_placed", "_reached", "_setup_ms", "answered_at", "confirmed", "id", "outcome", "ringing_at", "state",
+        "_placed", "_reached", "_setup_ms", "answered_at", "confirmed", "id", "outcome", "ringing_at", "shift", "state",
         "talk_ms",
     )  # fmt: skip
 
@@ -118,6 +120,8 @@ class Call:
         """Known once an answered call is over."""
         self.confirmed = False
         """Whether the ACK of the answer passed."""
+        self.shift = 0
+        """For whoever makes the events: how the clock that tells their times was set when the call was placed."""
         self._placed = placed
         self._setup_ms: int | None = None
         self._branches: dict[int, _Branch] = {}
@@ -198,6 +202,10 @@ class Call:
                 return self._referred(event)
             case Located():
                 return self._located(event)
+            case Seen():
+                return [self._event(event.at, "seen", None)] if self._event_number < MAX_EVENTS else []
+            case ClockStepped():
+                return [self._event(event.at, "clock_stepped", SERVER, detail=f"{event.by_ms:+d} ms")]
 
     # ------------------------------------------------------------------ before the answer
 
@@ -431,7 +439,9 @@ class Call:
 
     def _finish(self, event: Ended) -> list[Row]:
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
-        rows = self._end(event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms)
+        rows = self._end(
+            event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms, event.watched_until
+        )
         rows.append(self._event(event.at, "ended", event.side, detail=event.cause))
         return rows
 
@@ -466,7 +476,7 @@ class Call:
 
     def _end(
         self, at: int, outcome: str, by: str, cause: str, status: int | None, reason: str | None,
-        uncertainty_ms: int | None = None,
+        uncertainty_ms: int | None = None, watched_until: int | None = None,
     ) -> list[Row]:  # fmt: skip
         """The call is over: what it was, and what was still open of it."""
         self.state = ENDED
@@ -484,6 +494,7 @@ class Call:
             CallEnded(
                 self.id, at, outcome, status, reason, by, cause, uncertainty_ms, self._setup_ms,
                 _span(self.ringing_at, ring_until), self.talk_ms, self._media.video_ms, self._devices,
+                watched_until,
             ),
             *branches,
             *media,

@@ -20,6 +20,23 @@
 
 Two things come before the table: a call that the caller gave up is ``cancelled`` whatever the devices said in the
 same moment, and one that was sent to devices of which none ever responded is ``offline``.
+
+How a call came to its end (``end_cause``):
+
+    bye                an endpoint hung up, and the other agreed or knew of no such call any more
+    cancel             the caller gave up before the answer
+    refused            a device, or this server, said no
+    timeout            nobody answered in time
+    unreachable        no device ever responded
+    session_expired    the endpoints did not refresh the session in time (RFC 4028)
+    connection_lost    the connection of one side broke, and it was not found any more
+    registration_lost  one side's contact was no longer registered, and it was not found any more
+    probe_failed       one side did not answer when it was asked, or knew of no such call, twice in a row
+    no_evidence        for too long nothing showed that the call was up
+    server_restart     the server was stopped or killed; nobody was watching the end
+
+The last six were not observed. ``ended_at`` is then the last moment at which both sides are known to have been there,
+and the call ended within ``end_uncertainty_ms`` after it; ``talk_ms`` is the least that it lasted.
 """
 
 from __future__ import annotations

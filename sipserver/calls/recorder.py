@@ -85,8 +85,8 @@ STATEMENTS: Final = (
     "UPDATE calls SET confirmed_at = ? WHERE id = ?",
     "UPDATE calls SET video = ?, content = ?, encrypted = ? WHERE id = ?",
     """UPDATE calls SET ended_at = ?, outcome = ?, sip_status = coalesce(?, sip_status), reason = ?, ended_by = ?,
-        end_cause = ?, end_uncertainty_ms = ?, setup_ms = ?, ring_ms = ?, talk_ms = ?, video_ms = ?, devices = ?
-        WHERE id = ?""",
+        end_cause = ?, end_uncertainty_ms = ?, watched_until = ?, setup_ms = ?, ring_ms = ?, talk_ms = ?,
+        video_ms = ?, devices = ? WHERE id = ?""",
     """INSERT INTO call_branches (call, branch, tried_at, ringing_at, answered_at, ended_at, status, outcome, agent,
         transport, network) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     """INSERT INTO call_media (call, number, stream, kind, accepted, codec, direction, bandwidth, resolution, level,
@@ -273,6 +273,9 @@ class Recorder:
             self._by_call_id[call.call_id] = left
         else:
             self._by_call_id.pop(call.call_id, None)
+    def open_keys(self) -> list[str]:
+        """The keys of the calls that go on."""
+        return list(self._calls)
 
     # ------------------------------------------------------------------ sign-ins and errors
 
@@ -443,7 +446,8 @@ class Recorder:
             _ENDED,
             (
                 self._stamp(row.ended_at), row.outcome, row.status, row.reason, row.ended_by, row.end_cause,
-                row.end_uncertainty_ms, row.setup_ms, row.ring_ms, row.talk_ms, row.video_ms, row.devices, row.id,
+                row.end_uncertainty_ms, self._stamp(row.watched_until), row.setup_ms, row.ring_ms, row.talk_ms,
+                row.video_ms, row.devices, row.id,
             ),
         )  # fmt: skip
 

@@ -1,13 +1,15 @@
 """Closing, at the start, what the last run of the server left open.
 
 ``ended_at`` is the last evidence that the call was up, and only something that the call itself did is evidence:
-placed, ringing, answered, confirmed, changed. That the server was alive is none, for a call whose endpoints lose
+placed, ringing, answered, confirmed, changed, seen. That the server was alive is none, for a call whose endpoints lose
 power says nothing. So the true end lies within ``end_uncertainty_ms`` of ``ended_at``, and ``talk_ms`` is the least
 that the call can have lasted. (A call may outlive the restart, since media do not pass here: then ``server_restart``
 says that nobody was watching its end.)
 
 Endpoints that hang up do say so, though, and the server would have seen it while it ran: ``watched_until`` tells how
 long that was, from the heartbeat in ``server_runs``. It is the better guess for calls that ended in order.
+
+The times of a call go on by the clock as it was set when the call began; how it was set since stands in the timeline.
 """
 
 from __future__ import annotations
@@ -64,9 +66,15 @@ def recover(connection: sqlite.Connection, now: int) -> int:
 
 def _close(connection: sqlite.Connection, call: Any, now: int, last_alive: str | None, stamp: Stamp) -> None:
     row_id, started_at, ringing_at, answered_at = call
-    last_event, cancelled, number = connection.execute(
-        "SELECT max(at), max(kind = 'cancelled'), max(number) FROM call_events WHERE call = ?", (row_id,)
+    last_event, cancelled, number, shift = connection.execute(
+        """SELECT max(at) FILTER (WHERE kind != 'clock_stepped'), max(kind = 'cancelled'), max(number),
+            coalesce(sum(CAST(detail AS INTEGER)) FILTER (WHERE kind = 'clock_stepped'), 0)
+            FROM call_events WHERE call = ?""",
+        (row_id,),
     ).fetchone()
+    if shift:
+        now -= shift
+        last_alive = stamp(parse_stamp(last_alive) - shift) if last_alive else None
     evidence = max(filter(None, (last_event, started_at, ringing_at, answered_at)))
     ended = parse_stamp(evidence)
     # A clock that was set back leaves the restart before the evidence.

@@ -125,6 +125,7 @@ class CallEnded:
     talk_ms: int | None
     video_ms: int | None
     devices: int
+    watched_until: int | None = None
 
 
 @dataclass(slots=True)

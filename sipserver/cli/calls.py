@@ -18,7 +18,7 @@ from sipserver.accounts.subscribers import subscriber_address
 from sipserver.calls.errors import errors_of_call
 from sipserver.calls.outcomes import CALL_OUTCOMES
 from sipserver.calls.query import list_calls, show_call
-from sipserver.calls.times import parse_stamp
+from sipserver.calls.times import Stamp, parse_stamp
 from sipserver.cli.ladder import ladder
 from sipserver.cli.output import Form, csv_text, fields, form_options, plain, show_rows, table
 from sipserver.cli.refusal import Refusal
@@ -157,6 +157,8 @@ def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
     columns = shutil.get_terminal_size((LADDER_WIDTH, 24)).columns
     click.echo(ladder({**record, **parts}, columns, ascii_only=not _has_lines()) + "\n")
     click.echo(fields(record))
+    if record["end_uncertainty_ms"] is not None:
+        click.echo(f"\n{uncertain_end(record)}")
     for part, rows in parts.items():
         if rows:
             click.echo(f"\n{part}\n{table(rows, PARTS[part])}")
@@ -244,6 +246,16 @@ def _has_lines() -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+def uncertain_end(record: Record) -> str:
+    """How much is known of an end that nobody observed."""
+    latest = Stamp()(parse_stamp(record["ended_at"]) + record["end_uncertainty_ms"])
+    line = f"end not observed ({record['end_cause']}): between {record['ended_at']} and {latest}"
+    if record["answered_at"] is not None:
+        longest = (parse_stamp(latest or "") - parse_stamp(record["answered_at"])) / 1000
+        line += f"; talk from {(record['talk_ms'] or 0) / 1000:.1f} to {longest:.1f} s"
+    return line
 
 
 def party_of(people: sqlite.Connection | None, address: str) -> str:

@@ -21,7 +21,7 @@ ACCEPTED: Final = 3
 TERMINATED: Final = 4
 
 # What tells the caller how to do better goes first; what says least goes last.
-_PREFERENCE: Final = {401: 0, 407: 0, 415: 1, 420: 1, 484: 1, 480: 3, 408: 4, 487: 5, 503: 5}
+_PREFERENCE: Final = {401: 0, 407: 0, 415: 1, 420: 1, 422: 1, 484: 1, 480: 3, 408: 4, 487: 5, 503: 5}
 
 
 class Branch:

@@ -35,6 +35,7 @@ from sipserver.proxy.dialog import answerer_hop, sender_hop
 from sipserver.proxy.forward import forward, next_hop
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
 from sipserver.proxy.route import Plan, Settings, Target
+from sipserver.proxy.session import complete_answer
 from sipserver.sip import build, names
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Effect
@@ -164,7 +165,7 @@ class CallEvent(Effect):
     request: Request | None = None
     """The request that was accepted, for CHANGED and ENDED."""
     target: Target | None = None
-    """The device, for TRIED."""
+    """The device, for TRIED and ANSWERED."""
     flow: Flow | None = None
     """Over which the branch goes."""
 
@@ -457,6 +458,8 @@ class ResponseContext:
     def _on_success(self, each: Branch, response: Response, out: list[Effect]) -> None:
         """§16.7 step 5: a 2xx is passed on at once; of an INVITE's every one, of anything else the first."""
         status = response.status
+        # RFC 4028 §8.2: every 2xx, those that are repeated as well.
+        complete_answer(response, self._plan.timing)
         if each.answered:
             # A retransmission, or another endpoint behind this branch. The first may still wait for the disk, so
             # this waits as well.
@@ -490,7 +493,7 @@ class ResponseContext:
         """The event of a 2xx; True where the answer has to wait for it."""
         status, index = response.status, each.index
         if self._call:
-            out.append(CallEvent(ANSWERED, index, response, status=status, flow=each.flow))
+            out.append(CallEvent(ANSWERED, index, response, status=status, target=each.target, flow=each.flow))
             return True
         if self._plan.dialog is None:
             return False

@@ -23,7 +23,8 @@ from sipserver.sip.values import MAGIC_COOKIE, Address
 _TOUCHED: Final = frozenset(
     (
         names.MAX_FORWARDS, names.MAX_BREADTH, names.ROUTE, names.PROXY_AUTHORIZATION,
-        names.P_ASSERTED_IDENTITY, names.P_PREFERRED_IDENTITY, names.P_ACCESS_NETWORK_INFO,
+        names.P_ASSERTED_IDENTITY, names.P_PREFERRED_IDENTITY, names.P_ACCESS_NETWORK_INFO, names.SESSION_EXPIRES,
+        names.MIN_SE,
     )
 )  # fmt: skip
 
@@ -122,8 +123,9 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
             ending.sort()
         for i in reversed(ending):
             del shared[i]
+        plan.lines, plan.breadth_at = shared, len(shared)
         shared.append(breadth)
-        plan.lines, plan.breadth_at = shared, len(shared) - 1
+        shared += plan.timing.added
         return shared
     shared = []
     hops_at = breadth_at = -1
@@ -138,6 +140,10 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
             if breadth_at < 0:
                 breadth_at = len(shared)
                 shared.append(breadth)
+        elif name == names.SESSION_EXPIRES:
+            shared.append(plan.timing.session_expires or line)
+        elif name == names.MIN_SE:
+            shared.append(plan.timing.min_se or line)
         elif name == names.PROXY_AUTHORIZATION and i not in plan.dropped:
             shared.append(line)
     if hops_at < 0:
@@ -145,6 +151,7 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
     if breadth_at < 0:
         breadth_at = len(shared)
         shared.append(breadth)
+    shared += plan.timing.added
     plan.lines, plan.breadth_at = shared, breadth_at
     return shared
 

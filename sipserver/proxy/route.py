@@ -16,6 +16,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 
 from sipserver.proxy.record_route import ROUTE_PARAM, Minter
+from sipserver.proxy.session import NOTHING, SessionTimers, Timing
 from sipserver.sip import names
 from sipserver.sip.digest import AuthenticationRequired, Authenticator, parse_parameters
 from sipserver.sip.effects import Effect
@@ -81,6 +82,8 @@ class Settings:
     """Seconds, 64*T1: how long 2xx are passed on, and how long a cancelled branch may take to end."""
     trying_after: float = 3.5
     """Seconds without an answer after which a request other than INVITE is answered 100 (RFC 4320 §4.1)."""
+    sessions: SessionTimers = field(default_factory=SessionTimers)
+    """What is asked for in requests that begin or refresh a session."""
 
 
 @dataclass(slots=True, eq=False)
@@ -143,6 +146,8 @@ class Plan:
     """The header lines that all branches share; made with the first branch."""
     breadth_at: int = 0
     """Where Max-Breadth stands in ``lines``."""
+    timing: Timing = NOTHING
+    """What is asked for of the session that this request begins or refreshes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -211,9 +216,10 @@ def plan_inside(request: Request, examined: Examined, settings: Settings) -> Pla
     """The plan for a request inside a dialog. Raises SipError."""
     plan = examined.plan
     plan.dropped = _credentials_for(request, settings.domains, None)
-    return plan_in_dialog(
-        request, plan, examined.proof, for_us=not plan.routes and names_us(examined.uri, settings)
-    )
+    plan_in_dialog(request, plan, examined.proof, for_us=not plan.routes and names_us(examined.uri, settings))
+    if request.method in ("INVITE", "UPDATE"):
+        plan.timing = settings.sessions.on_request(request)
+    return plan
 
 
 def challenge(
@@ -247,6 +253,8 @@ def admit_new(
         return plan_collect(plan)
     if for_us:
         raise _not_for_us(method)
+    if method == "INVITE":
+        plan.timing = settings.sessions.on_request(request)
     relayed = identity is not None and settings.outbound
     # A preloaded Route is a wish to be sent somewhere, like a foreign Request-URI.
     if plan.routes and not relayed:

@@ -1,4 +1,8 @@
-"""UNIX time that does not jump: durations of calls are differences of it."""
+"""UNIX time that does not jump of itself: durations of calls are differences of it.
+
+Where the machine's clock was set, so is this one; whoever made times of it before is told by how much, and goes on
+with the time as it was (``CallWatch.clock_stepped``).
+"""
 
 from __future__ import annotations
 

@@ -136,6 +136,23 @@ class ProxySection(Section, frozen=True):
     """Requests of more bytes go by TCP where the target allows."""
 
 
+class SessionsSection(Section, frozen=True):
+    """``[sessions]``, seconds unless said otherwise."""
+
+    mode: Literal["insert", "observe", "off"] = "insert"
+    """What this server does about session timers (RFC 4028)."""
+    expires: Lifetime = 1800
+    """The interval that is asked for."""
+    min: Lifetime = 90
+    """The shortest interval that endpoints may choose."""
+    grace: Annotated[float, Meta(ge=0, le=3600)] = 32.0
+    """How long a sign of life may come late."""
+    probe: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    """How long a side may be silent until it is asked; 0 for never."""
+    max_hours: Annotated[float, Meta(gt=0, le=8760)] = 24.0
+    """Hours that a call may go without a sign of life."""
+
+
 class CallsSection(Section, frozen=True):
     """``[calls]``"""
 
@@ -227,6 +244,7 @@ class Config(Section, frozen=True):
     registrar: RegistrarSection = RegistrarSection()
     authentication: AuthenticationSection = AuthenticationSection()
     proxy: ProxySection = ProxySection()
+    sessions: SessionsSection = SessionsSection()
     calls: CallsSection = CallsSection()
     location: LocationSection = LocationSection()
     storage: StorageSection = StorageSection()
@@ -338,6 +356,8 @@ def _faults(config: Config) -> Iterator[str]:
     registrar = config.registrar
     if not registrar.min_expires <= registrar.default_expires <= registrar.max_expires:
         yield "registrar: wanted is min_expires <= default_expires <= max_expires"
+    if config.sessions.min > config.sessions.expires:
+        yield "sessions: wanted is min <= expires"
     if config.timers.t1 > config.timers.t2:
         yield "timers: wanted is t1 <= t2"
     if config.limits.body > config.limits.message:

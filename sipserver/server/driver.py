@@ -103,6 +103,7 @@ class Driver:
         """A connection is gone."""
         try:
             self._transactions.flow_lost(flow)
+            self._proxying.liveness.connection_lost(flow)
         except Exception as fault:
             self.note_fault(fault)
 

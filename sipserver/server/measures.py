@@ -62,7 +62,7 @@ def _messages(it: Measured) -> None:
 
 def _calls_and_registrations(it: Measured) -> None:
     add = it.metrics.register
-    recorder, registrations = it.recorder, it.registrations
+    recorder, registrations, liveness = it.recorder, it.registrations, it.proxying.liveness
     add("calls_placed", "Calls placed", lambda: recorder.placed)
     add("calls_closed", "Calls whose end is recorded", lambda: recorder.closed)
     add("calls_lost", "Calls that could not be recorded", lambda: recorder.lost)
@@ -75,6 +75,8 @@ def _calls_and_registrations(it: Measured) -> None:
     add("errors", "Errors noted, of every kind", lambda: recorder.errors)
     add("challenges_unanswered", "Challenges that nobody answered", lambda: it.context.challenges.unanswered)
     add("challenges_unwatched", "Challenges too many to be watched", lambda: it.context.challenges.unwatched)
+    add("calls_presumed_ended", "Calls closed for want of evidence", lambda: dict(liveness.closed), label="cause")
+    add("call_probes", "Questions whether a side is still in its call", lambda: liveness.asked)
     add("answers_late", "Answers that did not wait for their row any longer", lambda: it.gate.released_late)
     add("registrations_accepted", "REGISTERs answered 200", lambda: registrations.accepted)
     add("registrations_refused", "REGISTERs refused after they could be read", lambda: registrations.refused)

@@ -14,6 +14,7 @@ from sipserver.proxy import fork
 from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
 from sipserver.proxy.forward import next_hop, stateless
+from sipserver.proxy.probe import ABSENT
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
 from sipserver.proxy.route import (
     ANSWER,
@@ -33,8 +34,8 @@ from sipserver.proxy.route import (
 )
 from sipserver.registrar.binding import Binding
 from sipserver.server.context import RETRY_LATER, Context
-from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
+from sipserver.server.liveness import Liveness
 from sipserver.server.quality import Collector
 from sipserver.server.timers import TimerQueue
 from sipserver.server.transactions import ServerTransaction
@@ -64,10 +65,10 @@ class Proxying:
         location: Location,
         watch: CallWatch,
         gate: CommitGate,
-        finder: FlowFinder,
         dialogs: DialogTable,
         timers: TimerQueue,
         collector: Collector,
+        liveness: Liveness,
     ) -> None:
         self.context = context
         self.settings = settings
@@ -75,7 +76,8 @@ class Proxying:
         self.gate = gate
         self.dialogs = dialogs
         self.timers = timers
-        self.finder = finder
+        self.liveness = liveness
+        self.finder = liveness.finder
         self.minter = minter
         self.collector = collector
         self.forwarded = 0
@@ -124,6 +126,8 @@ class Proxying:
             transaction.respond(200, build.reply(request, 200, to_tag=tag, headers=headers))
             return
         self.forwarded += 1
+        if plan.dialog is not None:
+            self.liveness.heard(*plan.dialog, flow)
         relay = Relay(self, transaction, request, plan, flow, call_key or self.context.tokens.hex16())
         transaction.user = relay
         relay.begin()
@@ -139,6 +143,7 @@ class Proxying:
         assert plan.dialog is not None, "an ACK is only admitted inside a dialog"
         key, side = plan.dialog
         self.watch.confirmed(key, ack, side)
+        self.liveness.confirmed(key, side, flow)
         to = key, other_side(side)
         flow_out = self.finder.at_once(uri, None, to, reliable=False)
         if flow_out is not None:
@@ -324,6 +329,9 @@ class Relay:
         """From a client transaction."""
         if response.status >= 300 or len(response.vias) < 2:
             self._note_response(self._pending(branch), response)
+        dialog = self._begun[1].dialog if self._begun is not None else None
+        if dialog is not None and response.status > 100 and response.status not in ABSENT:
+            self._proxying.liveness.heard(self._key, other_side(dialog[1]))
         self._run(self._context.on_response(branch, response))
 
     def on_failed(self, branch: int, cause: str) -> None:
@@ -399,10 +407,11 @@ class Relay:
                 if effect.kind == fork.FAILED:
                     self._call = proxying.watch.find(self._key)
                 proxying.watch.event(self._key, effect)
-                self._learn_targets(effect)
+                self._learn(effect)
                 # A dialog that the caller did not keep may end before the call does.
-                if effect.kind == fork.ENDED and not proxying.watch.goes_on(self._key):
+                if effect.kind == fork.ENDED and not proxying.watch.is_open(self._key):
                     proxying.dialogs.forget(self._key)
+                    proxying.liveness.forget(self._key)
             elif isinstance(effect, fork.SetBranchTimer):
                 proxying.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
             elif isinstance(effect, fork.NeedFlow):
@@ -421,9 +430,11 @@ class Relay:
                 if self._call is None:
                     self._transaction.user = None
 
-    def _learn_targets(self, event: fork.CallEvent) -> None:
-        """Remember where each side of the call wants its requests (RFC 3261 §12.1, §12.2)."""
-        targets, key, message = self._proxying.targets, self._key, event.message
+    def _learn(self, event: fork.CallEvent) -> None:
+        """Remember where each side of the call wants its requests (RFC 3261 §12.1, §12.2), and how long its session
+        lasts (RFC 4028 §8.2)."""
+        proxying, key, message = self._proxying, self._key, event.message
+        targets, sessions = proxying.targets, proxying.settings.sessions
         if not isinstance(message, Response):
             return
         # Until a call is answered its sides are believed: hardly anything is sent inside it by then.
@@ -431,9 +442,17 @@ class Relay:
             request, plan = self._begun
             targets.learn(key, CALLER, sender_hop(request))
             targets.learn(key, CALLEE, answerer_hop(message, plan.token))
+            assert event.flow is not None, "who answers was sent the request over a flow"
+            proxying.liveness.answered(
+                key, request, plan, self._transaction.flow, message, event.target, event.flow,
+                sessions.interval(message),
+            )  # fmt: skip
         elif event.kind in _RETARGETING and event.side is not None and event.request is not None:
             targets.learn(key, event.side, sender_hop(event.request))
             targets.learn(key, other_side(event.side), answerer_hop(message, ""))
+            # RFC 4028 §7.2: re-INVITE and UPDATE refresh a session; a PRACK or REFER only shows that both are there.
+            if event.kind == fork.CHANGED and event.request.method in ("INVITE", "UPDATE"):
+                proxying.liveness.refreshed(key, event.side, event.request, message, sessions.interval(message))
 
     def _find_flow(self, need: fork.NeedFlow) -> None:
         finder = self._proxying.finder

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from sipserver.accounts.credentials import CredentialCache
 from sipserver.accounts.parties import Parties
@@ -29,6 +29,17 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request
 from sipserver.sip.transaction.keys import Key
 from sipserver.storage.database import StoreError
+
+
+def _ignore(_binding: Binding, *, expired: bool) -> None:
+    """Nobody wants to know."""
+
+
+class Lost(Protocol):
+    """Who wants to know of bindings that go."""
+
+    def __call__(self, binding: Binding, /, *, expired: bool) -> None:
+        """This one was taken out, or has expired."""
 
 
 class Registrations:
@@ -53,6 +64,8 @@ class Registrations:
         """REGISTERs answered 200."""
         self.refused = 0
         """REGISTERs refused, challenges not counted."""
+        self.on_lost: Lost = _ignore
+        """Called for every binding that is none any more."""
         self._authenticators = authenticators
         self._parties = parties
         self._locator = locator or Locator(LocationSettings(), context.wall_clock)
@@ -160,6 +173,8 @@ class Registrations:
             self.activity.refreshed(party, at)
 
     def _note(self, outcome: str, binding: Binding, now: float) -> None:
+        if outcome != "bound":
+            self.on_lost(binding, expired=outcome == "expired")
         place = self._locator.of_binding(binding)
         if self._locator.is_waiting(binding.host):
             self._locator.when_known(binding.host, partial(self._note_located, outcome, binding, now))

@@ -35,6 +35,7 @@ from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
 from sipserver.server.ledger import Ledger
+from sipserver.server.liveness import Liveness
 from sipserver.server.measures import Measured, publish
 from sipserver.server.proxying import Proxying
 from sipserver.server.quality import Collector
@@ -136,7 +137,7 @@ class Service:
     def _wire(self, keyring: Keyring) -> None:
         """The registrar's and the proxy's side, and the driver over both."""
         config, clock = self.config, self._clock
-        authenticators = settings.authenticators(config, keyring.derive("nonce"), clock())
+        self.authenticators = authenticators = settings.authenticators(config, keyring.derive("nonce"), clock())
         self.whereabouts = Whereabouts(config, clock, self.log, self.recorder)
         locator = self.whereabouts.locator
         self.registrations = Registrations(
@@ -150,6 +151,11 @@ class Service:
         # The resolver calls back through the driver's batch end, which exists only below.
         self.driver = Driver(self.context, self.registrations, self._batch_end)
         self.resolver = Resolver(self.driver, ResolverSettings())
+        finder = FlowFinder(self.transports, self.resolver, self.dialogs)
+        self.liveness = Liveness(
+            self.context, settings.liveness(config), self.watch, finder, self.location, self.context.tokens.fraction
+        )
+        self.registrations.on_lost = self.liveness.binding_lost
         self.proxying = Proxying(
             self.context,
             settings.proxy(config, self.transports.is_us),
@@ -159,10 +165,10 @@ class Service:
             self.location,
             self.watch,
             self.gate,
-            FlowFinder(self.transports, self.resolver, self.dialogs),
             self.dialogs,
             self.timers,
             Collector(self.context, self.calls_writer, self.timers, self.quality, self.watch.party),
+            self.liveness,
         )
         self.driver.use_proxy(self.proxying)
         self.transactions.on_ack = self.driver.on_ack
@@ -211,12 +217,13 @@ class Service:
     def _tick(self) -> None:
         step = self._clock.correct()
         if step:
-            self.log.warning("clock.stepped", seconds=round(step, 3))
+            self._clock_stepped(step)
         if self.credentials.refresh():
             self.log.debug("accounts.changed")
         self.parties.refresh()
         self.registrations.tick()
         self.context.challenges.expire(self._clock())
+        self.liveness.tick()
         self.location.poll_removals()
         self.whereabouts.tick()
         self._ticks += 1
@@ -228,11 +235,23 @@ class Service:
         if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
             gc.collect()
 
+    def _clock_stepped(self, seconds: float) -> None:
+        """The machine's clock was set: what began before goes on with the time as it was."""
+        self.log.warning("clock.stepped", seconds=round(seconds, 3))
+        self.watch.clock_stepped(seconds)
+        # Listeners may share theirs.
+        for authenticator in set(self.authenticators):
+            authenticator.shift += seconds
+        if seconds > 0:
+            # Many registrations expire now that their endpoints are about to refresh in good time.
+            self.liveness.distrust_expiries(self.config.registrar.max_expires)
+
     def reload(self, config: Config) -> None:
         """SIGHUP: what can change while the server runs (registrar, proxy, limits on messages, domains)."""
         self.config = config
         self.registrations.settings = settings.registrar(config)
         self.proxying.settings = settings.proxy(config, self.transports.is_us)
+        self.liveness.settings = settings.liveness(config)
         self.driver.limits = settings.limits(config)
         self.whereabouts.reload(config)
         self.log.set_level(config.log.level)

@@ -8,8 +8,10 @@ from ipaddress import ip_network
 from sipserver.calls.network import NetworkPrefix
 from sipserver.calls.places import Place, Site, SiteTable, country_code
 from sipserver.proxy.route import Settings as ProxySettings
+from sipserver.proxy.session import OFF, TIMER, SessionTimers
 from sipserver.registrar.process import Settings as RegistrarSettings
 from sipserver.server.config import Config
+from sipserver.server.liveness import Settings as LivenessSettings
 from sipserver.server.locating import Settings as LocationSettings
 from sipserver.sip.digest import Authenticator
 from sipserver.sip.message import Limits
@@ -60,7 +62,16 @@ def proxy(config: Config, is_us: Callable[[str, int | None], bool]) -> ProxySett
         max_targets=given.max_targets,
         size_limit=given.datagram,
         linger=64 * config.timers.t1,
+        # RFC 4028 §7.1: a caller may ask that every proxy knows timers.
+        supported=("path",) if config.sessions.mode == OFF else ("path", TIMER),
+        sessions=SessionTimers(config.sessions.mode, config.sessions.expires, config.sessions.min),
     )
+
+
+def liveness(config: Config) -> LivenessSettings:
+    """What counts as evidence that a call is over."""
+    given = config.sessions
+    return LivenessSettings(int(given.grace * 1000), int(given.probe * 1000), int(given.max_hours * 3_600_000))
 
 
 def registrar(config: Config) -> RegistrarSettings:

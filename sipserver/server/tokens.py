@@ -21,6 +21,10 @@ class Tokens:
         self._at = at + 16
         return self._page[at : at + 16]
 
+    def fraction(self) -> float:
+        """A number from 0 to 1, to spread what would otherwise happen all at once."""
+        return int(self.hex16(), 16) / 2.0**64
+
     def bytes10(self) -> bytes:
         """Ten random bytes, as a UUIDv7 needs."""
         return bytes.fromhex(self.hex16() + self.hex16()[:4])

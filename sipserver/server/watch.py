@@ -20,6 +20,7 @@ from sipserver.calls.events import (
     BranchFailed,
     Cancelled,
     Changed,
+    ClockStepped,
     Confirmed,
     Ended,
     Event,
@@ -29,6 +30,7 @@ from sipserver.calls.events import (
     Progressed,
     Rang,
     Referred,
+    Seen,
     Tried,
 )
 from sipserver.calls.machine import ENDED, Call
@@ -77,6 +79,8 @@ class CallWatch:
         self._locator = locator or Locator(Settings(), wall_clock)
         self._transfers = Transfers()
         self._unreadable = False
+        self._shift = 0
+        """Milliseconds that the clock was set forward by since the server started."""
         self._makers: dict[str, Callable[[CallEvent, int], Event | None]] = {
             fork.TRIED: self._tried,
             fork.RANG: self._rang,
@@ -96,6 +100,24 @@ class CallWatch:
         """Whether another call could not be written down, and so has to wait."""
         return self._recorder.full
 
+    def steady(self) -> int:
+        """UNIX time in milliseconds as if the clock had never been set; a call's own time is this plus its shift."""
+        return int(self._clock() * 1000) - self._shift
+
+    def is_open(self, key: str) -> bool:
+        """Whether the call of this key goes on."""
+        return self._recorder.find(key) is not None
+
+    def clock_stepped(self, seconds: float) -> None:
+        """The clock was set by so much. Calls that go on keep the time that they began with, and say so."""
+        by_ms = round(seconds * 1000)
+        self._shift += by_ms
+        now = self.steady()
+        for key in self._recorder.open_keys():
+            call = self._recorder.find(key)
+            if call is not None:
+                self._recorder.handle(key, ClockStepped(now + call.shift, by_ms))
+
     def placed(self, key: str, request: Request, flow: Flow, caller: str | None, callee: str | None) -> bool:
         """A call begins; False where it is none of those that are written down.
 
@@ -107,6 +129,7 @@ class CallWatch:
         place = self._locator.of_request(request, flow, caller)
         party = self.party(caller)
         offer = observe.media(request)
+        # From now on its times are told by the clock as it is set at this moment, so that no duration is distorted.
         call = self._recorder.place(
             Placed(
                 at=at,
@@ -123,6 +146,7 @@ class CallWatch:
                 place=place,
             )
         )
+        call.shift = self._shift
         if offer is UNREADABLE:
             self._note_unreadable(request, "INVITE", 0, party, flow.host, at)
         if self._recorder.find(key) is None:
@@ -134,10 +158,6 @@ class CallWatch:
         )
         self._note_origin(request, call, callee, at)
         return True
-
-    def goes_on(self, key: str) -> bool:
-        """Whether there is an open call of this key."""
-        return self._recorder.find(key) is not None
 
     def has_dialog(self, key: str, tag: str | None) -> bool:
         """Whether a request with this tag of the callee's side may belong to this call; calls that are not known are
@@ -160,7 +180,7 @@ class CallWatch:
         call = self._recorder.find(key)
         if call is None:
             return
-        at = int(self._clock() * 1000)
+        at = self.steady() + call.shift
         if event.kind == fork.REFERRED:
             self._refer_accepted(key, event, at)
             return
@@ -184,7 +204,7 @@ class CallWatch:
         call = self._recorder.find(key)
         if call is None:
             return
-        at, answer = int(self._clock() * 1000), observe.media(ack)
+        at, answer = self.steady() + call.shift, observe.media(ack)
         if answer is UNREADABLE:
             self._note_unreadable(ack, "ACK", 0, call.caller if side == CALLER else call.callee, None, at)
         self._recorder.handle(key, Confirmed(at, answer, _callee_tag(ack, side), side, ack.cseq[0]))
@@ -194,12 +214,30 @@ class CallWatch:
         call = self._recorder.find(key)
         if call is not None:
             transferee = call.callee if side == CALLER else call.caller
-            self._transfers.referred(key, side, request, call.id, transferee, int(self._clock() * 1000))
+            self._transfers.referred(key, side, request, call.id, transferee, self.steady() + call.shift)
+
+    def seen(self, key: str, at: int) -> None:
+        """Both sides of the call gave a sign of life until then (``steady`` time) that stands nowhere yet."""
+        call = self._recorder.find(key)
+        if call is not None:
+            self._recorder.handle(key, Seen(at + call.shift))
+
+    def presume_ended(self, key: str, cause: str, seen: int, watched_until: int | None) -> None:
+        """The call is taken to be over for want of evidence, which there was last at ``seen`` (``steady`` time, like
+        ``watched_until``)."""
+        call = self._recorder.find(key)
+        if call is None:
+            return
+        now, shift = self.steady() + call.shift, call.shift
+        at = max(seen + shift, call.answered_at or 0)
+        until = None if watched_until is None else max(watched_until + shift, at)
+        self._record(key, Ended(at, SERVER, cause, uncertainty_ms=max(now - at, 0), watched_until=until))
 
     def refused(self, key: str, status: int, reason: str) -> None:
         """This server refuses the call itself; ``reason`` is for the log, the record has the status."""
-        call = self._recorder.handle(key, Failed(int(self._clock() * 1000), status, SERVER))
+        call = self._recorder.find(key)
         if call is not None:
+            self._recorder.handle(key, Failed(self.steady() + call.shift, status, SERVER))
             self._log.info("call.failed", call=call.id, status=status, by=SERVER, reason=reason, outcome=call.outcome)
 
     def _record(self, key: str, event: Event) -> None:
@@ -218,7 +256,7 @@ class CallWatch:
             case Ended() if call.state == ENDED:
                 self._log.info(
                     "call.ended", call=call.id, by=event.side, cause=event.cause, outcome=call.outcome,
-                    talk_ms=call.talk_ms,
+                    talk_ms=call.talk_ms, uncertainty_ms=event.uncertainty_ms,
                 )  # fmt: skip
             case Failed():
                 self._log.info(

@@ -179,6 +179,9 @@ class Authenticator:
         self._lifetime = int(nonce_lifetime * 1000)
         self._check_uri = check_uri
         self._counter = 0
+        self.shift = 0.0
+        """Seconds that the clock was set forward by in this run: nonces go on with the time as it was, so that a clock
+        that is set neither makes new ones stale nor old ones good again."""
         self._used = _UsedNonces(max_nonces, self._lifetime, int(not_before * 1000))
 
     def challenge_headers(self, realm: str, now: float, *, proxy: bool, stale: bool = False) -> list[str]:
@@ -278,7 +281,7 @@ class Authenticator:
 
     def _new_nonce(self, realm: str, now: float) -> str:
         self._counter = (self._counter + 1) & 0xFFFFFFFF
-        issued = f"{int(now * 1000):012x}{self._counter:08x}"
+        issued = f"{int((now - self.shift) * 1000):012x}{self._counter:08x}"
         return issued + self._sign(issued, realm)
 
     def _sign(self, issued: str, realm: str) -> str:
@@ -294,10 +297,11 @@ class Authenticator:
             return STALE
         # Signed by us, so these are twenty digits of our own.
         number = int(issued, 16)
+        at = int((now - self.shift) * 1000)
         # A nonce of the future was issued before the clock was set back; how old it is nobody knows.
-        if not 0 <= int(now * 1000) - (number >> 32) <= self._lifetime:
+        if not 0 <= at - (number >> 32) <= self._lifetime:
             return STALE
-        return self._used.spend(number, None if claim.qop is None else int(claim.nc, 16), int(now * 1000))
+        return self._used.spend(number, None if claim.qop is None else int(claim.nc, 16), at)
 
 
 class _UsedNonces:

@@ -13,12 +13,14 @@ from sipserver.calls.events import (
     BranchFailed,
     Cancelled,
     Changed,
+    ClockStepped,
     Confirmed,
     Ended,
     Event,
     Failed,
     Placed,
     Rang,
+    Seen,
     Tried,
 )
 from sipserver.calls.machine import Call
@@ -414,3 +416,25 @@ def test_timeline_of_a_call_is_bounded_but_its_end_is_there() -> None:
 
 def test_times_that_run_backwards_give_no_duration() -> None:
     assert one(CallEnded, feed(answered(), Ended(T + 2_000, CALLER))).talk_ms is None
+
+
+def test_signs_of_life_are_on_the_timeline() -> None:
+    assert feed(answered(), Seen(T + 9_000)) == [InsertEvent("id", 4, T + 9_000, "seen")]
+
+
+def test_signs_of_life_end_with_the_room_for_them() -> None:
+    call = answered()
+    for number in range(machine.MAX_EVENTS + 5):
+        call.handle(Seen(T + 9_000 + number))
+    assert call.handle(Seen(T + 99_000)) == []
+
+
+@pytest.mark.parametrize(("by_ms", "detail"), [(3_600_000, "+3600000 ms"), (-5_000, "-5000 ms")])
+def test_clock_that_was_set_is_on_the_timeline(by_ms: int, detail: str) -> None:
+    (row,) = feed(answered(), ClockStepped(T + 9_000, by_ms))
+    assert row == InsertEvent("id", 4, T + 9_000, "clock_stepped", SERVER, detail=detail)
+
+
+def test_until_when_an_end_was_watched_for_is_kept() -> None:
+    ended = Ended(T + 3_100, SERVER, "connection_lost", None, 90_000, watched_until=T + 60_000)
+    assert one(CallEnded, feed(answered(), ended)).watched_until == T + 60_000

@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 
 from sipserver.calls import recovery
-from sipserver.calls.events import CALLER, Answered, Cancelled, Changed, Confirmed, Ended, Event, Placed, Rang, Tried
+from sipserver.calls.events import (
+    CALLER,
+    Answered,
+    Cancelled,
+    Changed,
+    ClockStepped,
+    Confirmed,
+    Ended,
+    Event,
+    Placed,
+    Rang,
+    Seen,
+    Tried,
+)
 from sipserver.calls.recorder import Recorder
 from sipserver.calls.recovery import recover
 from support.calls import Store, T
@@ -123,3 +136,23 @@ def test_more_calls_than_fit_into_one_transaction(
     monkeypatch.setattr(recovery, "BATCH", 2)
     assert recover(store.connection, NOW) == 5
     assert all(row["ended_at"] for row in store.all("calls"))
+
+
+def test_signs_of_life_that_were_noted_are_evidence(store: Store, recorder: Recorder) -> None:
+    cut_short(store, recorder, Answered(T + 2_000, 0), Seen(T + 302_000))
+    recover(store.connection, NOW)
+    assert store.one("calls")["talk_ms"] == 300_000
+
+
+@pytest.mark.parametrize("step", [3_600_000, -3_600_000])
+def test_uncertainty_is_told_by_the_clock_of_the_call(store: Store, recorder: Recorder, step: int) -> None:
+    recorder.started(T - 1_000)
+    recorder.place(Placed(T, "k", "call", "p_a", "p_b"))
+    recorder.handle("k", Answered(T + 2_000, 0))
+    recorder.handle("k", ClockStepped(T + 5_000, step))
+    recorder.alive(T + 10_000 + step)
+    store.commit()
+    recover(store.connection, T + 20_000 + step)
+    row = store.one("calls")
+    assert (row["talk_ms"], row["end_uncertainty_ms"]) == (0, 18_000), "a clock that is set shows nothing of the call"
+    assert row["watched_until"] == "2026-11-23T21:02:27.942Z"

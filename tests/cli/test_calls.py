@@ -205,3 +205,22 @@ def test_change_is_one_line_for_people() -> None:
 def test_missing_record_is_told(sipserver: Sipserver, data_dir: Path) -> None:
     result = sipserver("calls", "list")
     assert (result.exit_code, result.stderr) == (1, f"sipserver: {data_dir}/calls.db does not exist yet\n")
+
+
+def test_show_says_how_uncertain_an_end_is(sipserver: Sipserver, calls: None, data_dir: Path) -> None:
+    assert "end not observed" not in sipserver("calls", "show", FIRST).stdout
+    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+        store.execute(
+            "UPDATE calls SET answered_at = '2026-11-23T21:00:00.750Z', ended_at = '2026-11-23T21:00:42.000Z',"
+            " end_cause = 'session_expired', end_uncertainty_ms = 90500 WHERE id = ?", (FIRST,)
+        )  # fmt: skip
+        store.execute(
+            "UPDATE calls SET end_cause = 'server_restart', end_uncertainty_ms = 1000 WHERE id = ?", (SECOND,)
+        )
+    assert (
+        "end not observed (session_expired): between 2026-11-23T21:00:42.000Z and 2026-11-23T21:02:12.500Z; "
+        "talk from 41.2 to 131.8 s"
+    ) in sipserver("calls", "show", FIRST).stdout
+    shown = sipserver("calls", "show", SECOND).stdout
+    assert "end not observed (server_restart): between" in shown
+    assert "talk from" not in shown

@@ -106,7 +106,8 @@ class World:
         self.server.settle()
         self.server.advance(QUIET)
         self.server.service.tick()
-        self.server.advance(1)
+        # Sides of calls whose registration is gone were asked whether they are there: 64*T1.
+        self.server.advance(40)
         self.server.settle()
         service = self.server.service
         left = (service.transactions.servers, service.transactions.clients, len(service.timers))

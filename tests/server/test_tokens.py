@@ -19,3 +19,10 @@ def test_random_bytes_for_identifiers_are_ten() -> None:
     made = [tokens.bytes10() for _ in range(1_000)]
     assert {len(each) for each in made} == {10}
     assert len(set(made)) == len(made)
+
+
+def test_fractions_spread_over_the_whole_range() -> None:
+    tokens = Tokens()
+    drawn = [tokens.fraction() for _ in range(200)]
+    assert all(0 <= each <= 1 for each in drawn)
+    assert min(drawn) < 0.2 < 0.8 < max(drawn)

@@ -571,3 +571,15 @@ def test_no_credentials_raise_anything_but_a_refusal(params: dict[str, str]) -> 
     message.lines.append(f'Authorization: Digest realm="{REALM}"{quoted}')
     message.names.append("authorization")
     assert refused(authenticator(), message).status == 401
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_clock_that_is_set_makes_no_nonce_older_or_younger(step: float) -> None:
+    server = authenticator(not_before=NOW, nonce_lifetime=60.0)
+    before = new_nonce(server, NOW + 10)
+    server.shift += step
+    after = new_nonce(server, NOW + 20 + step)
+    for nonce in (before, after):
+        assert run(server, request(authorization(nonce)), now=NOW + 30 + step) == "alice@example.test"
+        late = request(authorization(nonce, nc="00000002"))
+        assert refused(server, late, now=NOW + 100 + step).cause == STALE

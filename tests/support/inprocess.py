@@ -145,7 +145,9 @@ class Server:
         self.transports = FakeTransports()
         self._log_path = folder / "log"
         self._log_file = os.open(self._log_path, os.O_WRONLY | os.O_CREAT)
-        clock = Clock(lambda: EPOCH + self.loop.now, self.loop.time)
+        self.clock_set = 0.0
+        """Seconds that somebody set the machine's clock forward by."""
+        clock = Clock(lambda: EPOCH + self.clock_set + self.loop.now, self.loop.time)
         self.service = Service(
             load(file, domains=[DOMAIN], data_dir=self.data_dir), cast(asyncio.AbstractEventLoop, self.loop), clock,
             self._make_log, self.transports,
@@ -194,6 +196,13 @@ class Server:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.loop.advance(seconds)
+
+    def tick(self, seconds: int) -> None:
+        """Let so many seconds pass, with what the server does each second."""
+        for _ in range(seconds):
+            self.loop.advance(1)
+            self.service.tick()
+            self.settle()
 
     def sent_to(self, flow: Flow) -> list[Message]:
         """What was sent on this flow since it was last asked for."""

@@ -72,10 +72,11 @@ class Pen:
         proxy = challenge.status == 407
         value = challenge.header("proxy-authenticate" if proxy else "www-authenticate") or ""
         nonce = value.partition('nonce="')[2].partition('"')[0]
-        ha1 = digest.ha1(self.user, DOMAIN, password or f"pw{self.user}", "MD5")
+        realm = value.partition('realm="')[2].partition('"')[0]
+        ha1 = digest.ha1(self.user, realm, password or f"pw{self.user}", "MD5")
         proof = digest.response(ha1, nonce, method, uri, qop="auth", nc="00000001", cnonce="c")
         return (
-            f'{"Proxy-" if proxy else ""}Authorization: Digest username="{self.user}", realm="{DOMAIN}", '
+            f'{"Proxy-" if proxy else ""}Authorization: Digest username="{self.user}", realm="{realm}", '
             f'nonce="{nonce}", uri="{uri}", response="{proof}", algorithm=MD5, qop=auth, nc=00000001, cnonce="c"'
         )
 

@@ -1,0 +1,487 @@
+"""Calls that nobody hangs up: what shows that a call is up, and when its record is closed for want of it.
+
+Each side of an answered call gives signs of life: its requests, ACKs and responses inside the dialog. A call is known
+to have been up until the earlier of both sides' last signs. Its record is closed there, with how much later it may have
+ended, when
+
+    session_expired     the session was not refreshed in time (RFC 4028 §8.3)
+    connection_lost     the connection of a side broke, no sign came over another within the grace, and it is not found
+    registration_lost   the same, but what went is the registration of the contact
+    probe_failed        a side did not answer when it was asked, or knew of no such call, twice in a row
+    no_evidence         there was no sign at all for too long
+
+Nothing is sent to end the call: a proxy may not (RFC 4028 §8.3), and what the endpoints still say to each other
+passes.
+
+A connection or a registration that goes is a reason to ask, not an answer: endpoints reconnect, and some sign off in
+the middle of a call. So after the grace that side is asked once (``proxy.probe``), over whatever way leads to it now.
+The same question is put at intervals where the operator wants it (``probe``).
+
+There is one object for each side of a call and no timer: each second a part of the calls is looked at, all of them
+within SWEEP seconds. Times are milliseconds of ``CallWatch.steady``, which no setting of the clock moves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sipserver.location.base import Location
+from sipserver.proxy import probe
+from sipserver.proxy.forward import next_hop
+from sipserver.proxy.probe import ABSENT, DialogEnd
+from sipserver.proxy.record_route import CALLEE, CALLER
+from sipserver.proxy.route import Plan, Target
+from sipserver.registrar.binding import Binding
+from sipserver.server.context import Context
+from sipserver.server.flows import FlowFinder
+from sipserver.server.watch import CallWatch
+from sipserver.sip.errors import SipError
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Request, Response
+from sipserver.sip.values import Address
+from sipserver.storage.database import StoreError
+
+SESSION_EXPIRED: Final = "session_expired"
+CONNECTION_LOST: Final = "connection_lost"
+REGISTRATION_LOST: Final = "registration_lost"
+PROBE_FAILED: Final = "probe_failed"
+NO_EVIDENCE: Final = "no_evidence"
+
+SWEEP: Final = 10
+"""Seconds within which every call is looked at."""
+AT_ONCE: Final = 500
+"""Calls that are looked at each second at least."""
+MISSES: Final = 2
+"""Questions without an answer that are enough."""
+ASK_AGAIN_MS: Final = 12_000
+"""From one of them to the next: longer than a destination is left alone that could not be connected to."""
+NOTE_EVERY_MS: Final = 300_000
+"""How often signs of life that are no event of the call are noted in its timeline, for the case of a crash."""
+MAX_PROBES: Final = 1_000
+"""Questions under way."""
+MAX_SEARCHES: Final = 50
+"""Of those, such whose side lost its connection or registration: they may need a connection each."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """What an operator decides about evidence; times in milliseconds."""
+
+    grace: int = 32_000
+    """How long a sign may come late: after a session has expired, and after a connection or registration went."""
+    probe: int = 0
+    """How long a side may be silent until it is asked; 0 for never."""
+    silence: int = 24 * 3_600_000
+    """How long a call may go without a sign of both sides."""
+
+
+class _Side:
+    """One side of a call."""
+
+    __slots__ = ("address", "asking", "cause", "end", "flow", "instance", "lost_at", "misses", "retry_at", "seen")
+
+    def __init__(self, end: DialogEnd, flow: Flow, address: str | None, instance: str | None, now: int) -> None:
+        self.end = end
+        self.flow = flow
+        """How it was heard last."""
+        self.address = address
+        """Its address of record, None where it is not ours."""
+        self.instance = instance
+        """Its +sip.instance, where it is known."""
+        self.seen = now
+        """Its last sign of life."""
+        self.lost_at = 0
+        """When its connection or registration went; 0 where it is there."""
+        self.cause = ""
+        """Which of the two."""
+        self.asking = False
+        """Whether it was asked and has not answered yet."""
+        self.misses = 0
+        """Questions in a row that it did not answer."""
+        self.retry_at = 0
+        """When it is asked again."""
+
+
+class _Call:
+    """An answered call."""
+
+    __slots__ = ("call_id", "callee", "caller", "expires_at", "key", "noted", "probe_after")
+
+    def __init__(self, key: str, call_id: str, caller: _Side, callee: _Side, probe_after: int) -> None:
+        self.key = key
+        self.call_id = call_id
+        self.caller = caller
+        self.callee = callee
+        self.expires_at = 0
+        """When the session expires; 0 for never."""
+        self.noted = caller.seen
+        """The latest sign of life that stands in the timeline."""
+        self.probe_after = probe_after
+        """Silence after which a side is asked."""
+
+    @property
+    def seen(self) -> int:
+        """Until when both sides are known to have been there."""
+        return min(self.caller.seen, self.callee.seen)
+
+
+class Liveness:
+    """The evidence of every answered call. ``jitter`` gives numbers from 0 to 1, so that questions spread."""
+
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        watch: CallWatch,
+        finder: FlowFinder,
+        location: Location,
+        jitter: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.closed: dict[str, int] = {}
+        """Records that were closed for want of evidence, by cause."""
+        self.asked = 0
+        """Questions that were put."""
+        self.finder = finder
+        """Finds the ways to the sides of calls."""
+        self._context = context
+        self._watch = watch
+        self._location = location
+        self._jitter = jitter
+        self._calls: dict[str, _Call] = {}
+        self._ring: deque[str] = deque()
+        """Every key of ``_calls``, and those of calls that ended since it was last looked at them."""
+        self._over_connection: dict[int, str | set[str]] = {}
+        """Keys by connection; one alone stands without a set, since most are."""
+        self._of_address: dict[str, str | set[str]] = {}
+        """The same by address."""
+        self._expiries_count_from = 0
+        self._asking = 0
+        self._searching = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    # ------------------------------------------------------------------ what the proxy sees
+
+    def answered(
+        self, key: str, invite: Request, plan: Plan, flow_in: Flow, answer: Response, target: Target | None,
+        flow_out: Flow, interval: int,
+    ) -> None:  # fmt: skip
+        """A call is answered; ``interval`` is its session interval in seconds, 0 for none."""
+        if key in self._calls or not self._watch.is_open(key):
+            return
+        now = self._watch.steady()
+        instance = target.instance if target is not None else None
+        caller = _Side(probe.caller_end(invite), flow_in, plan.caller, None, now)
+        callee = _Side(probe.callee_end(answer, plan.token), flow_out, plan.callee, instance, now)
+        after = self.settings.probe
+        call = _Call(key, invite.call_id, caller, callee, int(after * (0.9 + 0.2 * self._jitter())) if after else 0)
+        if interval:
+            call.expires_at = now + interval * 1000
+        self._calls[key] = call
+        self._ring.append(key)
+        for side in (caller, callee):
+            if side.flow.connection:
+                _join(self._over_connection, side.flow.connection, key)
+            if side.address is not None:
+                _join(self._of_address, side.address, key)
+
+    def heard(self, key: str, side: str, flow: Flow | None = None) -> None:
+        """This side sent a request inside the call over this flow, or responded to one."""
+        call = self._calls.get(key)
+        if call is not None:
+            self._alive(call, call.caller if side == CALLER else call.callee, flow)
+
+    def confirmed(self, key: str, side: str, flow: Flow) -> None:
+        """An ACK of this side passes: what it acknowledges has just come from the other."""
+        call = self._calls.get(key)
+        if call is not None:
+            self._alive(call, call.caller if side == CALLER else call.callee, flow)
+            call.noted = call.caller.seen = call.callee.seen = self._watch.steady()
+
+    def refreshed(self, key: str, side: str, request: Request, answer: Response, interval: int) -> None:
+        """A session refresh request of this side was accepted: the session expires so many seconds from now, or never
+        for 0 (RFC 4028 §8.2)."""
+        call = self._calls.get(key)
+        if call is None:
+            return
+        now = self._watch.steady()
+        sender, other = (call.caller, call.callee) if side == CALLER else (call.callee, call.caller)
+        sender.end.refresh(request)
+        other.end.refresh(answer)
+        call.noted = sender.seen = other.seen = now
+        call.expires_at = now + interval * 1000 if interval else 0
+
+    def forget(self, key: str) -> None:
+        """The call has ended."""
+        call = self._calls.pop(key, None)
+        if call is None:
+            return
+        for side in (call.caller, call.callee):
+            _leave(self._over_connection, side.flow.connection, key)
+            if side.address is not None:
+                _leave(self._of_address, side.address, key)
+
+    # ------------------------------------------------------------------ what goes
+
+    def connection_lost(self, flow: Flow) -> None:
+        """A connection is gone."""
+        for key in _keys(self._over_connection.pop(flow.connection, None)):
+            call = self._calls.get(key)
+            if call is not None:
+                for side in (call.caller, call.callee):
+                    if side.flow.connection == flow.connection:
+                        self._suspect(side, CONNECTION_LOST)
+
+    def binding_lost(self, binding: Binding, *, expired: bool) -> None:
+        """A contact is no longer registered."""
+        keys = _keys(self._of_address.get(binding.aor))
+        if not keys or (expired and self._watch.steady() < self._expiries_count_from):
+            return
+        for key in keys:
+            call = self._calls[key]
+            for side in (call.caller, call.callee):
+                if side.address == binding.aor and _is_of(binding, side):
+                    side.instance = binding.instance or side.instance
+                    self._suspect(side, REGISTRATION_LOST)
+
+    def distrust_expiries(self, seconds: float) -> None:
+        """The clock was set: for so long, registrations expire that nobody let expire."""
+        self._expiries_count_from = self._watch.steady() + int(seconds * 1000)
+
+    def _suspect(self, side: _Side, cause: str) -> None:
+        if not side.lost_at:
+            side.lost_at, side.cause = self._watch.steady(), cause
+
+    # ------------------------------------------------------------------ once a second
+
+    def tick(self) -> None:
+        """Look at the calls whose turn it is."""
+        now = self._watch.steady()
+        for _ in range(min(len(self._ring), max(AT_ONCE, len(self._ring) // SWEEP))):
+            key = self._ring.popleft()
+            call = self._calls.get(key)
+            if call is None:
+                continue
+            if self._watch.is_open(key):
+                self._ring.append(key)
+                self._look_at(call, now)
+            else:
+                self.forget(key)
+
+    def _look_at(self, call: _Call, now: int) -> None:
+        settings, seen = self.settings, call.seen
+        if call.expires_at and now >= call.expires_at + settings.grace:
+            if seen <= call.expires_at:
+                self._close(call, SESSION_EXPIRED)
+                return
+            # Both sides go on without refreshing: their timer says nothing.
+            call.expires_at = 0
+        if now >= seen + settings.silence:
+            self._close(call, NO_EVIDENCE)
+            return
+        if seen - call.noted >= NOTE_EVERY_MS:
+            call.noted = seen
+            self._watch.seen(call.key, seen)
+        for side in (call.caller, call.callee):
+            if not side.asking and self._is_to_be_asked(call, side, now):
+                self._ask(call, side)
+                # What it could not be asked may have been the last.
+                if call.key not in self._calls:
+                    return
+
+    def _is_to_be_asked(self, call: _Call, side: _Side, now: int) -> bool:
+        if side.lost_at:
+            return now >= side.lost_at + self.settings.grace and self._searching < MAX_SEARCHES
+        due = side.retry_at if side.misses else side.seen + call.probe_after
+        return bool(call.probe_after) and now >= due and self._asking < MAX_PROBES
+
+    def _close(self, call: _Call, cause: str, lost_at: int = 0) -> None:
+        self.closed[cause] = self.closed.get(cause, 0) + 1
+        # While the connection stood, a BYE would have come over it.
+        until = lost_at if lost_at and cause == CONNECTION_LOST else None
+        self._watch.presume_ended(call.key, cause, call.seen, until)
+        self.forget(call.key)
+
+    # ------------------------------------------------------------------ questions
+
+    def _ask(self, call: _Call, side: _Side) -> None:
+        question = _Question(self, call, side)
+        side.asking = True
+        self.asked += 1
+        self._asking += 1
+        self._searching += question.searches
+        is_caller = side is call.caller
+        other = call.callee if is_caller else call.caller
+        try:
+            request, plan = probe.options(call.call_id, side.end, other.end)
+            hop = next_hop(plan, plan.groups[0][0])
+        except SipError:
+            question.on_failed(0, "")
+            return
+        question.ready(request, plan)
+        flow = self._known_flow(side)
+        if flow is not None and not side.misses and not plan.routes:
+            question.on_flow(flow)
+            return
+        dialog = call.key, CALLER if is_caller else CALLEE
+        self.finder.find(hop, self._registered(side), dialog, reliable=False, found=question.on_flow)
+
+    def _known_flow(self, side: _Side) -> Flow | None:
+        """The way by which this side was heard last, while it is there."""
+        flow = side.flow
+        if not flow.connection:
+            return flow
+        found = self._context.transports.flow_for(flow.transport, flow.host, flow.port, flow.connection)
+        return found if found is not None and found.connection == flow.connection else None
+
+    def _registered(self, side: _Side) -> Target | None:
+        """The connection over which this device is registered now, if it is."""
+        if side.address is None:
+            return None
+        try:
+            bindings = self._location.get(side.address, self._context.wall_clock())
+        except StoreError:
+            return None
+        contact = _contact_uri(side)
+        for binding in bindings:
+            same_device = side.instance is not None and binding.instance == side.instance
+            if (binding.contact == contact or same_device) and binding.connection:
+                return Target(
+                    binding.contact, path=binding.path, transport=binding.transport, host=binding.host,
+                    port=binding.port, connection=binding.connection,
+                )  # fmt: skip
+        return None
+
+    def send(self, question: _Question, request: Request, plan: Plan, flow: Flow) -> None:
+        """Put the question over this flow."""
+        tokens = self._context.tokens
+        self._context.transactions.request(probe.outgoing(request, plan, flow, tokens.hex16()), flow, question)
+
+    def note_answer(self, question: _Question, *, alive: bool, flow: Flow | None) -> None:
+        """A question was answered, or will not be."""
+        call, side = question.call, question.side
+        side.asking = False
+        self._asking -= 1
+        self._searching -= question.searches
+        if self._calls.get(call.key) is not call:
+            return
+        if alive:
+            self._alive(call, side, flow)
+            return
+        side.misses += 1
+        side.retry_at = self._watch.steady() + ASK_AGAIN_MS
+        if side.lost_at:
+            self._close(call, side.cause, side.lost_at)
+        elif side.misses >= MISSES:
+            self._close(call, PROBE_FAILED)
+
+    # ------------------------------------------------------------------ signs
+
+    def _alive(self, call: _Call, side: _Side, flow: Flow | None) -> None:
+        side.seen = self._watch.steady()
+        side.misses = side.lost_at = 0
+        before = side.flow
+        if flow is None or flow is before:
+            return
+        side.flow = flow
+        if flow.connection != before.connection:
+            other = call.callee if side is call.caller else call.caller
+            if before.connection != other.flow.connection:
+                _leave(self._over_connection, before.connection, call.key)
+            if flow.connection:
+                _join(self._over_connection, flow.connection, call.key)
+
+
+class _Question:
+    """An OPTIONS to one side of a call (``transactions.ClientUser``)."""
+
+    __slots__ = ("_flow", "_liveness", "_over", "_plan", "_request", "call", "searches", "side")
+
+    def __init__(self, liveness: Liveness, call: _Call, side: _Side) -> None:
+        self.call = call
+        self.side = side
+        self.searches = int(bool(side.lost_at))
+        """1 where its side's connection or registration went."""
+        self._liveness = liveness
+        self._flow: Flow | None = None
+        self._over = False
+        self._request: Request | None = None
+        self._plan: Plan | None = None
+
+    def ready(self, request: Request, plan: Plan) -> None:
+        """What is to be asked."""
+        self._request, self._plan = request, plan
+
+    def on_flow(self, flow: Flow | None) -> None:
+        """This is the way to that side; None where there is none."""
+        if flow is None or self._request is None or self._plan is None:
+            self._finish(alive=False)
+            return
+        self._flow = flow
+        self._liveness.send(self, self._request, self._plan, flow)
+
+    def on_response(self, branch: int, response: Response) -> None:
+        """From the transaction."""
+        if response.status > 100:
+            self._finish(alive=response.status not in ABSENT)
+
+    def on_failed(self, branch: int, cause: str) -> None:
+        """From the transaction."""
+        self._finish(alive=False)
+
+    def _finish(self, *, alive: bool) -> None:
+        if not self._over:
+            self._over = True
+            self._liveness.note_answer(self, alive=alive, flow=self._flow)
+
+
+def _join(index: dict[Any, str | set[str]], at: Any, key: str) -> None:
+    """Put a call into an index."""
+    found = index.get(at)
+    if found is None:
+        index[at] = key
+    elif isinstance(found, set):
+        found.add(key)
+    elif found != key:
+        index[at] = {found, key}
+
+
+def _leave(index: dict[Any, str | set[str]], at: Any, key: str) -> None:
+    """Take a call out of an index."""
+    found = index.get(at)
+    if isinstance(found, set):
+        found.discard(key)
+        if not found:
+            del index[at]
+    elif found == key:
+        del index[at]
+
+
+def _keys(found: str | set[str] | None) -> tuple[str, ...]:
+    """The calls at one place of an index."""
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, set) else (found,)
+
+
+def _contact_uri(side: _Side) -> str | None:
+    """The contact of this side as a registration names it."""
+    try:
+        return Address.parse(side.end.contact).uri_text if side.end.contact else None
+    except SipError:
+        return None
+
+
+def _is_of(binding: Binding, side: _Side) -> bool:
+    """Whether a registration is that of this side's device."""
+    flow = side.flow
+    if side.instance is not None and binding.instance == side.instance:
+        return True
+    if (binding.transport, binding.host, binding.port) == (flow.transport, flow.host, flow.port):
+        return True
+    return binding.contact == _contact_uri(side)
