@@ -155,6 +155,8 @@ class CallEvent(Effect):
     """The device, for TRIED."""
     flow: Flow | None = None
     """Over which the branch goes."""
+    heard: bool = False
+    """For BRANCH_FAILED: the device had sent a provisional response, 100 included."""
 
 
 @dataclass(slots=True)
@@ -519,10 +521,15 @@ class ResponseContext:
         response: Response | None = None,
     ) -> None:
         """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4)."""
+        heard = each.state == PROCEEDING
         each.state = TERMINATED
         self._active -= 1
         if self._call:
-            out.append(CallEvent(BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow))
+            out.append(
+                CallEvent(
+                    BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow, heard=heard
+                )
+            )  # fmt: skip
         if not self._final:
             self._finals.append(FinalAnswer(status, response, reason, cause))
 

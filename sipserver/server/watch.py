@@ -205,7 +205,7 @@ class CallWatch:
     def _branch_failed(self, event: CallEvent, at: int) -> Event:
         message = event.message
         agent = observe.agent(message) if message is not None else None
-        return BranchFailed(at, event.branch, event.status, event.cause, agent)
+        return BranchFailed(at, event.branch, event.status, event.cause, agent, event.heard)
 
     def _failed(self, event: CallEvent, at: int) -> Event:
         message = event.message

@@ -378,8 +378,11 @@ class Call:
         if plan.gives_up is not None:
             return
         if plan.end == "unconfirmed":
-            async with asyncio.timeout(3 * PATIENCE):
-                await self._caller.ended.wait()
+            try:
+                async with asyncio.timeout(3 * PATIENCE):
+                    await self._caller.ended.wait()
+            except TimeoutError:
+                raise CallBroken("the callee did not end it") from None
             return
         one, other = self.side(plan.ended_by or CALLER)
         if plan.end == "double":
