@@ -15,7 +15,7 @@ from sipserver.accounts.schema import open_accounts, open_keyring
 from sipserver.calls.times import parse_stamp
 from support.generator import media
 from support.generator.dialog import Played
-from support.generator.plan import CALLER, SERVER, CallPlan, Media
+from support.generator.plan import CALLEE, CALLER, SERVER, CallPlan, Media
 from support.generator.play import Outage, Probe, World
 from support.generator.story import Story, tell
 from support.generator.wire import Seen
@@ -73,7 +73,7 @@ class Report:
         if self.unlinked:
             lines.append("no table call_links: transfers are two calls only, forks answered twice are not followed")
         lines.append(f"{len(self.mismatches)} mismatches")
-        return "\n".join((*lines, *self.mismatches[:200], *self.details[:4]))
+        return "\n".join((*lines, *self.mismatches[:200], *self.details[:12]))
 
 
 class Store:
@@ -310,6 +310,10 @@ class CallCheck:
             self._connection_lost()
             return
         if story.answered is not None:
+            if self.checker.report.unlinked and self._answered_twice():
+                self._same("outcome", row["outcome"], "answered")
+                self._time("ringing_at", story.ringing)
+                return
             if story.end is None:
                 self._wrong(f"is on record as ended ({row['end_cause']}), and nobody ended it")
                 return
@@ -332,10 +336,8 @@ class CallCheck:
         side = plan.ended_by or end.side
         if plan.gives_up is not None:
             side = CALLER
-        self._time("ringing_at", story.ringing)
-        if self.checker.report.unlinked and self._answered_twice():
-            return
         self._same("ended_by", row["ended_by"], side)
+        self._time("ringing_at", story.ringing)
         self._answer_time()
         self._time("confirmed_at", story.confirmed)
         self._time("ended_at", end.at)
@@ -377,6 +379,9 @@ class CallCheck:
             self._same(name, row[name], None)
         if story.cancelled is not None:
             self._time("ended_at", story.cancelled)
+        elif by == CALLEE:
+            # The last device to refuse, or the one that spoke for all, decided it.
+            self._time("ended_at", max(each.at for each in story.finals.values() if each.at <= passed.at))
         else:
             self._until("ended_at", passed.at)
         self._branches()
@@ -553,7 +558,7 @@ class CallCheck:
             self._wrong(f"{name} is {found:.3f}, and what followed from it was sent at {passed:.3f}")
 
     def _latest(self, at: float) -> float:
-        return max(at + EXACT, self.checker._clock.handled_by(at) + EARLY)
+        return self.checker._clock.handled_by(at) + EXACT
 
     def _stall(self, at: float) -> float:
         return max(self.checker._clock.handled_by(at) - at, 0.0)

@@ -209,12 +209,26 @@ class TcpRelay:
             task.add_done_callback(self._pumps.discard)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to_server: bool) -> None:
+        """Read at once, so that what the server sends is noted when it comes; what is read is delivered later."""
+        read: asyncio.Queue[bytes] = asyncio.Queue()
+        delivery = asyncio.create_task(self._deliver(read, writer, to_server))
+        framer = StreamFramer(Limits())
+        try:
+            with suppress(OSError, MalformedMessage):
+                while data := await reader.read(65_536):
+                    if not to_server:
+                        self._note(framer, data, to_server, time.time())
+                    read.put_nowait(data)
+            read.put_nowait(b"")
+            await delivery
+        finally:
+            delivery.cancel()
+
+    async def _deliver(self, read: asyncio.Queue[bytes], writer: asyncio.StreamWriter, to_server: bool) -> None:
         network = self._network
         framer = StreamFramer(Limits())
         with suppress(OSError, MalformedMessage):
-            while data := await reader.read(65_536):
-                if not to_server:
-                    self._note(framer, data, to_server)
+            while data := await read.get():
                 while data:
                     size, after = network.piece()
                     await asyncio.sleep(after)
@@ -228,9 +242,7 @@ class TcpRelay:
                 await writer.drain()
         writer.close()
 
-    def _note(self, framer: StreamFramer, data: bytes, to_server: bool, at: float = 0.0) -> None:
+    def _note(self, framer: StreamFramer, data: bytes, to_server: bool, at: float) -> None:
         for frame in framer.feed(data):
             if frame is not PING:
-                self._network.wire.note(frame, at or time.time(), to_server=to_server, link=self.name)
-
-
+                self._network.wire.note(frame, at, to_server=to_server, link=self.name)

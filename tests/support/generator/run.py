@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from support.generator.check import Checker, Report, Store
@@ -27,8 +28,22 @@ calls = 100000
 [tcp]
 connections_per_source = 1000
 """
-PATIENCE = 60.0
+RATE = 45.0
+"""Calls a second."""
+PATIENCE = 30.0
 """Seconds that the last calls may take to end."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What was played, and the server that is stopped by now."""
+
+    world: World
+    server: ServerProcess
+    open_calls: int
+    """Calls that were open after all had ended."""
+    faults: list[dict[str, object]]
+    """Faults of the server's own that its log tells of."""
 
 
 def generate(
@@ -36,27 +51,42 @@ def generate(
     *,
     calls: int,
     seed: int,
-    rate: float = 45.0,
+    rate: float = RATE,
     restarts: Sequence[str] = ("KILL", "TERM"),
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Play so many calls, ``rate`` of them a second, with these restarts in between; what the comparison found."""
-    planner = Planner(seed, calls, calls / rate)
+    run = play(folder, calls=calls, seed=seed, rate=rate, restarts=restarts, say=say)
+    report = Checker(run.world, Store(run.server)).check()
+    if run.open_calls:
+        report.mismatches.append(f"{run.open_calls} calls are open after all have ended")
+    if run.faults:
+        report.mismatches.append(f"the server had faults of its own: {run.faults[0]}")
+    return report
+
+
+def play(
+    folder: Path,
+    *,
+    calls: int,
+    seed: int,
+    rate: float = RATE,
+    restarts: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _: None,
+) -> Run:
+    """Play the calls; the comparison is for the caller."""
+    seconds = calls / rate
+    planner = Planner(seed, calls, seconds)
     plans = list(planner.plans())
     names = [user.name for user in planner.people.everybody if user.subscriber]
     with ServerProcess(folder, names, config=CONFIG) as server:
-        world = asyncio.run(_play(server, planner, plans, seed, calls / rate, restarts, say))
+        world = asyncio.run(_play(server, planner, plans, seed, seconds, restarts, say))
         open_calls = server.rows("SELECT count(*) AS open FROM calls WHERE ended_at IS NULL")[0]["open"]
         faults = [event for event in server.events if event["event"] == "internal.fault"]
         server.stop()
-        report = Checker(world, Store(server)).check()
     network = world.network
     say(f"{network.wire.messages} messages; {network.lost} lost, {network.doubled} doubled, {network.delayed} delayed")
-    if open_calls:
-        report.mismatches.append(f"{open_calls} calls are open after all have ended")
-    if faults:
-        report.mismatches.append(f"the server had faults of its own: {faults[0]}")
-    return report
+    return Run(world, server, open_calls, faults)
 
 
 async def _play(
@@ -73,12 +103,13 @@ async def _play(
         tasks = []
         for plan in plans:
             if plan.rides < 0:
-                tasks.append(loop.create_task(_later(world, plan, start)))
+                tasks.append(loop.create_task(_later(world, plan, start), name=f"call {plan.number} {plan.scenario}"))
         breaks = [loop.create_task(_restart_later(world, signal, start + seconds * (number + 1) / (len(restarts) + 1)))
                   for number, signal in enumerate(restarts)]  # fmt: skip
         _, hanging = await asyncio.wait(tasks, timeout=seconds + PATIENCE)
         await asyncio.gather(*breaks)
         for task in hanging:
+            say(f"hangs: {task}")
             task.cancel()
         for task in tasks:
             if not task.cancelled() and task not in hanging:

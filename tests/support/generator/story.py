@@ -82,14 +82,14 @@ class Story:
 def tell(seen: Sequence[Seen], tag: str, kept: str) -> list[Story]:
     """The calls of the caller with this tag. ``kept`` is the tag of the device that the caller kept, if any:
     what happens between the caller and others that answered does not concern the call."""
-    challenged = {each.branch for each in seen if each.status in (401, 407) and not each.to_server}
+    challenged = {(each.run, each.branch) for each in seen if each.status in (401, 407) and not each.to_server}
     stories: dict[tuple[int, str], Story] = {}
     for each in seen:
         if tag not in (each.from_tag, each.to_tag):
             continue
         if (
             each.to_server and not each.status and each.method == "INVITE" and not each.to_tag
-            and each.branch not in challenged
+            and (each.run, each.branch) not in challenged
         ):  # fmt: skip
             stories.setdefault((each.run, each.branch), Story(each.run, each.at, each.branch, each.number))
     for story in stories.values():
