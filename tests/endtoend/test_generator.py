@@ -44,16 +44,16 @@ def test_calls_without_a_restart_all_come_to_their_planned_end(run: Run) -> None
 
 LIES = {
     "a call is missing": "DELETE FROM calls WHERE rowid = (SELECT max(rowid) FROM calls)",
-    "a call is there twice": """INSERT INTO calls (id, call_id, caller, started_at) SELECT 'x', call_id, caller, started_at
-        FROM calls LIMIT 1""",
+    "a call is there twice": """INSERT INTO calls (id, call_id, caller, started_at)
+        SELECT 'x', call_id, caller, started_at FROM calls LIMIT 1""",
     "another outcome": "UPDATE calls SET outcome = 'busy' WHERE outcome = 'declined'",
     "another status": "UPDATE calls SET sip_status = 480 WHERE outcome = 'busy'",
     "ended by the other side": """UPDATE calls SET ended_by = iif(ended_by = 'caller', 'callee', 'caller')
         WHERE end_cause = 'bye'""",
     "another cause": "UPDATE calls SET end_cause = 'session_expired' WHERE end_cause = 'bye'",
     "an invented end": "UPDATE calls SET end_uncertainty_ms = 0 WHERE end_cause = 'bye'",
-    "answered a second later": """UPDATE calls SET answered_at = strftime('%Y-%m-%dT%H:%M:%fZ', answered_at, '+1 second')
-        WHERE answered_at IS NOT NULL""",
+    "answered a second later": """UPDATE calls
+        SET answered_at = strftime('%Y-%m-%dT%H:%M:%fZ', answered_at, '+1 second') WHERE answered_at IS NOT NULL""",
     "ended 60 ms later": """UPDATE calls SET ended_at = strftime('%Y-%m-%dT%H:%M:%fZ', ended_at, '+0.06 seconds')""",
     "ringing counted as talk": "UPDATE calls SET talk_ms = talk_ms + ring_ms WHERE ring_ms > 0 AND talk_ms > 0",
     "no ringing": "UPDATE calls SET ringing_at = NULL, ring_ms = NULL",
@@ -61,7 +61,8 @@ LIES = {
     "another callee": "UPDATE calls SET callee = caller",
     "a device too many": "UPDATE calls SET devices = devices + 1",
     "a branch is missing": "DELETE FROM call_branches WHERE branch = 1",
-    "the wrong device answered": """UPDATE call_branches SET outcome = iif(outcome = 'answered', 'elsewhere', 'answered')
+    "the wrong device answered": """UPDATE call_branches
+        SET outcome = iif(outcome = 'answered', 'elsewhere', 'answered')
         WHERE call IN (SELECT id FROM calls WHERE devices > 1)""",
     "a media row is missing": "DELETE FROM call_media WHERE number = 2",
     "another codec": "UPDATE call_media SET codec = 'VP9' WHERE kind = 'video'",

@@ -52,14 +52,15 @@ def test_bye_that_is_refused_ends_nothing_and_one_that_nobody_knows_does() -> No
 
 
 def test_bye_of_a_dialog_that_was_not_kept_ends_nothing() -> None:
-    lines = (*ANSWERED, "> 200 INVITE 2 c1 d2", "> BYE 3 c1 d2", "> 200 BYE 3 c1 d2", "> BYE 4 c1 d1", "> 200 BYE 4 c1 d1")
-    story = only(*lines, kept="d1")
+    other = "> 200 INVITE 2 c1 d2", "> BYE 3 c1 d2", "> 200 BYE 3 c1 d2"
+    story = only(*ANSWERED, *other, "> BYE 4 c1 d1", "> 200 BYE 4 c1 d1", kept="d1")
     assert story.end is not None
     assert story.end.at == 12.0
 
 
 def test_ringing_that_is_overtaken_by_the_end_is_no_ringing() -> None:
-    assert only("> INVITE 2 c1 -", "> 486 INVITE 2 c1 d1", "< 486 INVITE 2 c1 d1", "> 180 INVITE 2 c1 d1").ringing is None
+    refused = "> INVITE 2 c1 -", "> 486 INVITE 2 c1 d1", "< 486 INVITE 2 c1 d1"
+    assert only(*refused, "> 180 INVITE 2 c1 d1").ringing is None
     assert only("> INVITE 2 c1 -", "> 200 INVITE 2 c1 d1", "> 180 INVITE 2 c1 d2").ringing is None
 
 

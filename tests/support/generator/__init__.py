@@ -1,1 +1,1 @@
-"""Plans random calls, plays them over a bad network against a server that runs, and compares the record with the plan."""
+"""Plans random calls, plays them over a bad network against a real server, and compares the record with the plan."""

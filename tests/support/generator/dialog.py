@@ -9,8 +9,8 @@ from typing import Final
 from sipserver.server.transactions import ClientUser, ServerTransaction
 from sipserver.sip.build import OutgoingRequest, cancel
 from sipserver.sip.message import Request, Response
-from support.generator.plan import CALLEE, CALLER, Act, CallPlan, DevicePlan, Media
 from support.generator.media import describe
+from support.generator.plan import CALLEE, CALLER, Act, CallPlan, DevicePlan, Media
 from support.generator.station import T1, TIMERS, Exchange, Station, reply
 from support.pen import DOMAIN
 
@@ -81,9 +81,15 @@ class Dialog:
         self.changing = method == "INVITE"
         asking = Asking(self, self.cseq + 1, ack_body) if method == "INVITE" else Exchange()
         number, _ = self.request(method, body=body, user=asking)
-        final = await asking.final
+        # Of an INVITE that a restarted server knows nothing of nothing is heard any more.
+        await asyncio.wait([asking.final], timeout=2 * PATIENCE)
         self.changing = False
-        return number, final
+        return number, asking.final.result() if asking.final.done() else None
+
+    async def acknowledged(self) -> None:
+        """Wait for the ACK of this side's 2xx: until then it sends no INVITE of its own (RFC 3261 §14.1)."""
+        while self.unacknowledged is not None:
+            await asyncio.sleep(0.02)
 
     def acknowledge(self, number: int, body: bytes = b"") -> None:
         """The ACK of a 2xx."""
@@ -198,7 +204,9 @@ class Repeating:
 class Invitation:
     """An INVITE on the side of the caller."""
 
-    def __init__(self, station: Station, device: str, plan: CallPlan, call_id: str, extra: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, station: Station, device: str, plan: CallPlan, call_id: str, extra: tuple[str, ...] = ()
+    ) -> None:
         self.station = station
         self.plan = plan
         self.call_id = call_id
@@ -215,7 +223,8 @@ class Invitation:
         self._cseq = 0
         self.request: OutgoingRequest
         """The INVITE that was sent last."""
-        self._proceeding = False
+        self.proceeding = asyncio.Event()
+        """Set while the INVITE that was sent last has had a provisional response."""
         self._cancelled = False
         self._acks_to_lose = plan.lost_acks
 
@@ -228,12 +237,12 @@ class Invitation:
         if self.final.done() or self._cancelled:
             return
         self._cancelled = True
-        if self._proceeding:
+        if self.proceeding.is_set():
             self._send_cancel()
 
     def _send(self, credentials: tuple[str, ...]) -> None:
         self._cseq += 1
-        self._proceeding = False
+        self.proceeding.clear()
         lines = [
             f"From: {self._local}", f"To: <{self._uri}>", f"Call-ID: {self.call_id}", f"CSeq: {self._cseq} INVITE",
             f"Contact: <{self.station.contact(self.device)}>", f"User-Agent: device {self.device}", *self._extra,
@@ -252,13 +261,10 @@ class Invitation:
         if branch != self._cseq:
             return
         if status < 200:
-            if not self._proceeding and self._cancelled:
+            if not self.proceeding.is_set() and self._cancelled:
                 self._send_cancel()
-            self._proceeding = True
+            self.proceeding.set()
         elif status == 407 and self._cseq < 4:
-            if self._cancelled:
-                self._finish(None)
-                return
             self._send((self.station.credentials(self.plan.caller.name, response, "INVITE", self._uri),))
         elif status < 300:
             self._on_success(response)

@@ -146,7 +146,7 @@ class CallPlan:
     delayed: bool = False
     """The INVITE has no offer: the 200 brings it, and the ACK answers."""
     gives_up: float | None = None
-    """Seconds after which the caller cancels."""
+    """Seconds after the first provisional response when the caller cancels."""
     lost_acks: int = 0
     """Copies of the ACK that never reach the server; all of them where it is -1."""
     steps: tuple[tuple[float, Step], ...] = ()

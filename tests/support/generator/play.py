@@ -101,7 +101,7 @@ class World:
                 station.on_invite, station.in_dialog = self._on_invite, self._in_dialog
                 self._stations[transport, number] = station
                 await station.open()
-        for user, _, device in self._devices.values():
+        for _, _, device in self._devices.values():
             station = self._station(device)
             if device.silent:
                 station.silent.add(device.name)
@@ -234,8 +234,8 @@ class World:
         """The side that this is meant for: of a device by its own tag, of a caller by that of the device."""
         to_tag, from_tag = request.to_tag or "", request.from_tag or ""
         if to_tag.startswith("d"):
-            number, _, index = to_tag[1:].partition(".")
-            for ringing in self._ringing.get(int(number), ()):
+            number = int(to_tag[1:].partition(".")[0])
+            for ringing in self._ringing.get(number, ()):
                 if ringing.dialog is not None and ringing.dialog.key[1] == to_tag:
                     return ringing.dialog
             return None
@@ -326,6 +326,7 @@ class Call:
             await asyncio.wait([invitation.final], timeout=0.35)
             self._forge_cancel()
         if plan.gives_up is not None:
+            await _within(PATIENCE, invitation.proceeding)
             _, pending = await asyncio.wait([invitation.final], timeout=plan.gives_up)
             if pending:
                 invitation.cancel()
@@ -428,6 +429,7 @@ class Call:
                 offer = describe(media, one.side, offer=True)
                 answer = describe(media, other.side, offer=False)
         other.answers = Answer(step.status, answer)
+        await one.acknowledged()
         number, final = await one.change(method, offer, ack_body)
         if final is None:
             raise CallBroken(f"the {method} was not answered")
@@ -519,6 +521,13 @@ class Call:
         assert isinstance(relay, TcpRelay)
         self.played.cut = True
         relay.cut()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for an event, but not longer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _other(side: str) -> str:

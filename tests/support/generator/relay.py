@@ -109,7 +109,8 @@ class UdpRelay:
             each.close()
 
     def _from_endpoint(self) -> None:
-        for data, self._endpoint in _drain(self._inner):
+        for data, sender in _drain(self._inner):
+            self._endpoint = sender
             for after in self._network.fates(data):
                 self._loop.call_later(after, self._to_server, data)
 

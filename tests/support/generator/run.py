@@ -100,12 +100,15 @@ async def _play(
         say(f"registered in {time.monotonic() - began:.1f} s")
         loop = asyncio.get_running_loop()
         start = loop.time()
-        tasks = []
-        for plan in plans:
-            if plan.rides < 0:
-                tasks.append(loop.create_task(_later(world, plan, start), name=f"call {plan.number} {plan.scenario}"))
-        breaks = [loop.create_task(_restart_later(world, signal, start + seconds * (number + 1) / (len(restarts) + 1)))
-                  for number, signal in enumerate(restarts)]  # fmt: skip
+        tasks = [
+            loop.create_task(_later(world, plan, start), name=f"call {plan.number} {plan.scenario}")
+            for plan in plans
+            if plan.rides < 0
+        ]
+        breaks = [
+            loop.create_task(_restart_later(world, signal, start + seconds * number / (len(restarts) + 1)))
+            for number, signal in enumerate(restarts, 1)
+        ]
         _, hanging = await asyncio.wait(tasks, timeout=seconds + PATIENCE)
         await asyncio.gather(*breaks)
         for task in hanging:

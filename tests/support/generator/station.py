@@ -240,7 +240,8 @@ class Station:
     def _new_flow(self, writer: asyncio.StreamWriter) -> Flow:
         number = self.next()
         self._writers[number] = writer
-        return Flow("TCP", *self.relay.inner[:2], self.hostport, True, connection=number)
+        host, port = self.relay.inner[:2]
+        return Flow("TCP", host, port, self.hostport, True, connection=number)
 
     async def _read(self, reader: asyncio.StreamReader, flow: Flow) -> None:
         framer = StreamFramer(Limits())

@@ -43,9 +43,13 @@ class Story:
     """The CSeq of the INVITE."""
     rang: dict[str, float] = field(default_factory=dict)
     """By the tag of the device: when it was first heard ringing."""
+    rang_late: dict[str, float] = field(default_factory=dict)
+    """The same, where the call was answered by then: whether it counts is a matter of which socket is read first."""
     finals: dict[str, Final] = field(default_factory=dict)
     """By the tag of the device."""
     cancelled: float | None = None
+    cancel_at: float | None = None
+    """When a CANCEL came, even one that came after the answer."""
     passed: Final | None = None
     """The final response as the server passed it on or made it."""
     confirmed: float | None = None
@@ -118,18 +122,19 @@ class _Teller:
                 self._request(each)
             elif each.status >= 200 and each.branch == story.branch and each.method == "INVITE":
                 story.passed = story.passed or Final(each.at, each.status)
-            elif 200 <= each.status and each.method == "BYE" and story.byes and story.bye_passed is None:
+            elif each.status >= 200 and each.method == "BYE" and story.byes and story.bye_passed is None:
                 story.bye_passed = each.at
 
     def _request(self, each: Seen) -> None:
         story = self._story
         if each.method == "CANCEL" and each.branch == story.branch:
+            story.cancel_at = story.cancel_at or each.at
             if story.cancelled is None and story.answered is None and story.passed is None:
                 story.cancelled = each.at
         elif each.method == "ACK" and each.to_tag:
-            if each.number == story.number and each.from_tag == self._tag:
-                if story.answered is not None and story.confirmed is None and not story.byes:
-                    story.confirmed = each.at
+            # That of a later INVITE says as well that the caller has its answer.
+            if each.from_tag == self._tag and story.answered is not None and not story.byes:
+                story.confirmed = story.confirmed or each.at
             story.acks.setdefault((each.from_tag, each.number), each.at)
         elif each.method == "BYE" and not self._concerns_another(each):
             self._byes.setdefault((each.from_tag, each.number), each.at)
@@ -141,8 +146,9 @@ class _Teller:
         if initial and each.to_tag not in story.finals:
             if each.status >= 200:
                 story.finals[each.to_tag] = Final(each.at, each.status)
-            elif 180 <= each.status < 190 and story.answered is None and story.passed is None:
-                story.rang.setdefault(each.to_tag, each.at)
+            elif 180 <= each.status < 190:
+                early = story.answered is None and story.passed is None
+                (story.rang if early else story.rang_late).setdefault(each.to_tag, each.at)
         elif initial or self._concerns_another(each):
             return
         elif each.method in ("INVITE", "UPDATE"):
