@@ -52,7 +52,8 @@ class Dialog:
         self.referred: asyncio.Future[Request] = asyncio.get_running_loop().create_future()
         self.changing = False
         """A re-INVITE of this side waits for its answer, so another one meets 491 (RFC 3261 §14.2)."""
-        self.unacknowledged: Repeating | None = None
+        self.unacknowledged: dict[int, Repeating] = {}
+        """2xx of this side whose ACK has not come, by the number of the INVITE."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -87,8 +88,8 @@ class Dialog:
         return number, asking.final.result() if asking.final.done() else None
 
     async def acknowledged(self) -> None:
-        """Wait for the ACK of this side's 2xx: until then it sends no INVITE of its own (RFC 3261 §14.1)."""
-        while self.unacknowledged is not None:
+        """Wait for the ACKs of this side's 2xx: until then it sends no INVITE of its own (RFC 3261 §14.1)."""
+        while self.unacknowledged:
             await asyncio.sleep(0.02)
 
     def acknowledge(self, number: int, body: bytes = b"") -> None:
@@ -110,8 +111,9 @@ class Dialog:
         """A request inside this dialog."""
         method = request.method
         if transaction is None:
-            if self.unacknowledged is not None and self.unacknowledged.number == request.cseq[0]:
-                self.unacknowledged.stop()
+            repeating = self.unacknowledged.get(request.cseq[0])
+            if repeating is not None:
+                repeating.stop()
             return
         contact = f"Contact: <{station.contact(self.device)}>"
         if method == "BYE":
@@ -133,8 +135,8 @@ class Dialog:
         if status in (200, 481):
             self.over = True
             self.ended.set()
-            if self.unacknowledged is not None:
-                self.unacknowledged.stop()
+            for repeating in list(self.unacknowledged.values()):
+                repeating.stop()
 
     def _serve_change(
         self, station: Station, request: Request, transaction: ServerTransaction, contact: str
@@ -148,7 +150,7 @@ class Dialog:
             data = reply(request, answer.status, "x", contact, body=answer.body if answer.status == 200 else b"")
             transaction.respond(answer.status, data)
             if request.method == "INVITE" and answer.status == 200:
-                self.unacknowledged = Repeating(transaction, data, request.cseq[0], self)
+                Repeating(transaction, data, request.cseq[0], self)
 
 
 class Asking(Exchange):
@@ -171,7 +173,8 @@ class Repeating:
     """RFC 3261 §13.3.1.4: a 2xx to an INVITE is repeated until its ACK comes, whatever the transport."""
 
     def __init__(self, transaction: ServerTransaction, data: bytes, number: int, dialog: Dialog) -> None:
-        self.number = number
+        self._number = number
+        dialog.unacknowledged[number] = self
         self._transaction = transaction
         self._data = data
         self._dialog = dialog
@@ -179,13 +182,12 @@ class Repeating:
         self._until = self._loop.time() + PATIENCE
         self._interval = T1
         self._handle: asyncio.TimerHandle | None = self._loop.call_later(T1, self._again)
-        self.given_up = False
 
     def stop(self) -> None:
         """The ACK is here."""
         if self._handle is not None:
             self._handle.cancel()
-        self._dialog.unacknowledged = None
+        self._dialog.unacknowledged.pop(self._number, None)
 
     def _again(self) -> None:
         if self._loop.time() >= self._until:
@@ -368,7 +370,7 @@ class Ringing:
             invite.header("from") or "", invite.addresses("contact")[0].uri_text,
             [f"<{route.uri_text}>" for route in invite.addresses("record-route")], 0,
         )  # fmt: skip
-        self.dialog.unacknowledged = Repeating(self._transaction, data, invite.cseq[0], self.dialog)
+        Repeating(self._transaction, data, invite.cseq[0], self.dialog)
         self.established.set()
 
 

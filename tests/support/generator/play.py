@@ -429,7 +429,7 @@ class Call:
                 offer = describe(media, one.side, offer=True)
                 answer = describe(media, other.side, offer=False)
         other.answers = Answer(step.status, answer)
-        await one.acknowledged()
+        await asyncio.gather(one.acknowledged(), other.acknowledged())
         number, final = await one.change(method, offer, ack_body)
         if final is None:
             raise CallBroken(f"the {method} was not answered")
