@@ -220,8 +220,7 @@ class Call:
         outcome = outcomes.branch_outcome(
             event.status,
             responded=responded,
-            heard=event.heard,
-            rang=branch.ringing_at is not None,
+            rang=branch.ringing_at is not None or (event.heard and not responded),
             answered_elsewhere=self.state >= ANSWERED,
         )
         return [self._over(event.branch, branch, event.at, event.status, outcome, event.agent)]

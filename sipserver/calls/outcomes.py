@@ -73,16 +73,13 @@ def call_outcome(status: int, *, by_server: bool, cancelled: bool, tried: bool, 
     return _by_status(status, rang)
 
 
-def branch_outcome(
-    status: int, *, responded: bool, rang: bool, answered_elsewhere: bool, heard: bool = False
-) -> str:
-    """What became of one device that did not answer; ``responded``: its final response came from itself; ``heard``:
-    at least a provisional one did."""
+def branch_outcome(status: int, *, responded: bool, rang: bool, answered_elsewhere: bool) -> str:
+    """What became of one device that did not answer; ``responded``: its final response came from itself."""
     if answered_elsewhere and (status == 487 or not responded):
         return ELSEWHERE
     if responded:
         return _by_status(status, rang)
-    return NO_ANSWER if rang or heard else UNREACHABLE
+    return NO_ANSWER if rang else UNREACHABLE
 
 
 def _by_status(status: int, rang: bool) -> str:

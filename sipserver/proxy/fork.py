@@ -156,7 +156,7 @@ class CallEvent(Effect):
     flow: Flow | None = None
     """Over which the branch goes."""
     heard: bool = False
-    """For BRANCH_FAILED: the device had sent a provisional response, 100 included."""
+    """For BRANCH_FAILED: a CANCEL was sent, so the device had sent a provisional response, if only 100 (§9.1)."""
 
 
 @dataclass(slots=True)
@@ -521,13 +521,13 @@ class ResponseContext:
         response: Response | None = None,
     ) -> None:
         """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4)."""
-        heard = each.state == PROCEEDING
         each.state = TERMINATED
         self._active -= 1
         if self._call:
             out.append(
                 CallEvent(
-                    BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow, heard=heard
+                    BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow,
+                    heard=each.cancel_sent,
                 )
             )  # fmt: skip
         if not self._final:
