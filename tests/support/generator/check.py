@@ -508,8 +508,10 @@ class CallCheck:
         self._same("video", row["video"], int(had) if changes else None)
         if row["video_ms"] is None or video is None:
             self._same("video_ms", row["video_ms"], video)
-        elif abs(row["video_ms"] / 1000 - video) > 2 * EXACT + 4 * self.checker._clock.stall(story.started, _seconds(row["ended_at"])):
-            self._wrong(f"video_ms is {row['video_ms']}, expected {video * 1000:.0f}")
+        else:
+            stall = self.checker._clock.stall(story.started, _seconds(row["ended_at"]))
+            if abs(row["video_ms"] / 1000 - video) > 2 * EXACT + 4 * stall:
+                self._wrong(f"video_ms is {row['video_ms']}, expected {video * 1000:.0f}")
         if plan.end_cause and story.answered is None:
             self._wrong("has media and no answer")
 

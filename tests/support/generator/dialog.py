@@ -89,8 +89,8 @@ class Dialog:
 
     async def acknowledged(self) -> None:
         """Wait for the ACKs of this side's 2xx: until then it sends no INVITE of its own (RFC 3261 §14.1)."""
-        while self.unacknowledged:
-            await asyncio.sleep(0.02)
+        for repeating in list(self.unacknowledged.values()):
+            await repeating.over.wait()
 
     def acknowledge(self, number: int, body: bytes = b"") -> None:
         """The ACK of a 2xx."""
@@ -181,12 +181,15 @@ class Repeating:
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + PATIENCE
         self._interval = T1
+        self.over = asyncio.Event()
+        """Set when the ACK is there, or is not waited for any longer."""
         self._handle: asyncio.TimerHandle | None = self._loop.call_later(T1, self._again)
 
     def stop(self) -> None:
         """The ACK is here."""
         if self._handle is not None:
             self._handle.cancel()
+        self.over.set()
         self._dialog.unacknowledged.pop(self._number, None)
 
     def _again(self) -> None:
