@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sipserver.storage.database import sqlite
-from support.generator.check import Checker, Report, Store
+from support.generator.check import Checker
+from support.generator.record import Report, Store
 from support.generator.run import Run, generate, play
 
 CALLS = 2_000

@@ -328,7 +328,8 @@ class Ringing:
         self._invite = invite
         self._transaction = transaction
         self._device = device
-        self._tag = f"d{plan.number}.{index}"
+        # An INVITE that is sent again after a restart is another one to the device, too.
+        self._tag = f"d{plan.number}.{index}.{invite.cseq[0]}"
         self._lines = (f"Contact: <{station.contact(device.name)}>", f"User-Agent: device {device.name}")
         self._done = False
         transaction.user = self

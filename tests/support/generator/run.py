@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.generator.check import Checker, Report, Store
+from support.generator.check import Checker
 from support.generator.plan import CallPlan, Planner
 from support.generator.play import World
+from support.generator.record import Report, Store
 from support.generator.station import TIMERS
 from support.server import ServerProcess
 
