@@ -324,7 +324,6 @@ class Ringing:
         self.station = station
         self.plan = plan
         self.dialog: Dialog | None = None
-        self.established = asyncio.Event()
         self._invite = invite
         self._transaction = transaction
         self._device = device
@@ -375,7 +374,6 @@ class Ringing:
             [f"<{route.uri_text}>" for route in invite.addresses("record-route")], 0,
         )  # fmt: skip
         Repeating(self._transaction, data, invite.cseq[0], self.dialog)
-        self.established.set()
 
 
 @dataclass(slots=True)
@@ -392,7 +390,6 @@ class Played:
     """Those of them whose ACK brought the answer."""
     forged: list[tuple[str, str]] = field(default_factory=list)
     """Method and branch of requests that nobody in the call sent."""
-    linked: list[int] = field(default_factory=list)
     cut: bool = False
     done: bool = False
     """Whether the plan was played to its end."""

@@ -303,7 +303,6 @@ class Call:
         self.world = world
         self.plan = plan
         self.played = world.announce(plan)
-        self.established = asyncio.Event()
         self._station, self._device = world.station_of(plan.caller)
         self._invitation = Invitation(self._station, self._device, plan, self.played.call_id, extra)
         self._caller: Dialog
@@ -347,7 +346,6 @@ class Call:
         callee = self.world.callee_side(plan.number, tag)
         assert callee is not None, "an answer without a device"
         self._callee = callee
-        self.established.set()
         if plan.gives_up is not None:
             # RFC 3261 §9.1, §15: the answer was faster than the CANCEL, so the call is ended.
             await kept.hang_up()
@@ -493,7 +491,6 @@ class Call:
         if final is None or final.status != 202:
             raise CallBroken("the REFER was not accepted")
         call = Call(world, step.call, (f"Referred-By: <sip:{one.device}@{DOMAIN}>", *replaces))
-        self.played.linked.append(step.call.number)
         await call.connect()
         lines = ("Event: refer", "Subscription-State: terminated;reason=noresource", "Content-Type: message/sipfrag")
         _, notified = other.request("NOTIFY", *lines, body=b"")
