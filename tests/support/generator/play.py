@@ -37,6 +37,9 @@ from support.generator.station import Station, reply
 from support.pen import DOMAIN
 from support.server import ServerProcess
 
+ASKED_EVERY = 0.02
+"""Seconds between two questions of the probe."""
+
 
 @dataclass(slots=True)
 class Outage:
@@ -206,7 +209,7 @@ class World:
                 probe.asked.append(time.time())
                 with suppress(OSError):
                     sock.sendto("\r\n".join(lines).encode(), self.network.server)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(ASKED_EVERY)
         finally:
             loop.remove_reader(sock)
             sock.close()

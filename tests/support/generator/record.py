@@ -11,11 +11,11 @@ from hashlib import blake2b
 
 from sipserver.accounts.schema import open_accounts, open_keyring
 from support.generator.dialog import Played
-from support.generator.play import Probe
+from support.generator.play import ASKED_EVERY, Probe
 from support.pen import DOMAIN
 from support.server import Row, ServerProcess
 
-PROMPT = 0.02
+PROMPT = 0.008
 """Seconds in which a question is answered by a server that has a processor."""
 LONGEST_STALL = 5.0
 
@@ -120,5 +120,5 @@ class Clockwork:
             # Whoever asks may have stood still as well, and with it the relays that tell the time.
             asked_next = self._asked[number + 1] if number + 1 < len(self._asked) else 0.0
             if asked_next >= since:
-                longest = max(longest, asked_next - self._asked[number] - PROMPT)
+                longest = max(longest, asked_next - self._asked[number] - ASKED_EVERY)
         return longest if longest > PROMPT else 0.0
