@@ -119,6 +119,8 @@ class BranchFailed:
     cause: str | None = None
     """``timeout`` or ``transport`` where no final response came (``sip.effects``); None where one did."""
     agent: str | None = None
+    heard: bool = False
+    """It had sent a provisional response, if only 100: so it was reached."""
 
 
 @dataclass(slots=True)

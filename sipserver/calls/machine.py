@@ -317,14 +317,14 @@ class Call:
 
     def _branch_failed(self, event: BranchFailed) -> list[Row]:
         responded = event.cause is None
-        self._reached = self._reached or responded
+        self._reached = self._reached or responded or event.heard
         branch = self._branches.pop(event.branch, None)
         if branch is None:
             return []
         outcome = outcomes.branch_outcome(
             event.status,
             responded=responded,
-            rang=branch.ringing_at is not None,
+            rang=branch.ringing_at is not None or (event.heard and not responded),
             answered_elsewhere=self.state >= ANSWERED,
             cancelled=self._cancelled_at is not None,
         )

@@ -274,3 +274,4 @@ def m006_errors(database: Database) -> None:
         *error_views.M006,
     ):
         database.execute(statement)
+    quality_schema.view_activity(database, ("call_branches", "call_media", "call_events", "call_links"))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from sipserver.proxy.branch import (
@@ -32,6 +31,30 @@ from sipserver.proxy.branch import (
     with_challenges,
 )
 from sipserver.proxy.dialog import answerer_hop, sender_hop
+from sipserver.proxy.effects import (
+    ANSWERED,
+    BRANCH_FAILED,
+    CANCELLED,
+    CANCELLING,
+    CHANGED,
+    ENDED,
+    FAILED,
+    LINGER,
+    PROGRESSED,
+    RANG,
+    REFERRED,
+    RETARGETED,
+    TRIED,
+    TRYING,
+    CallEvent,
+    CancelBranch,
+    Done,
+    Forward,
+    Learn,
+    NeedFlow,
+    Reply,
+    SetBranchTimer,
+)
 from sipserver.proxy.forward import forward, next_hop
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
 from sipserver.proxy.route import Plan, Settings, Target
@@ -41,39 +64,8 @@ from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Effect
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
-from sipserver.sip.message import Message, Request, Response
+from sipserver.sip.message import Request, Response
 from sipserver.sip.timers import TIMER_C
-from sipserver.sip.uri import Uri
-
-TRIED: Final = "tried"
-"""The INVITE goes to a device, or cannot: then there is no ``flow``."""
-RANG: Final = "rang"
-"""A device sent 18x; once for each status and tag in a row, and whenever there is a body."""
-ANSWERED: Final = "answered"
-"""A device sent a 2xx; once for each tag in a row."""
-BRANCH_FAILED: Final = "branch_failed"
-"""A device refused or was not reached."""
-FAILED: Final = "failed"
-"""The caller is told a final response that is no 2xx; ``message`` is None where this server made it."""
-CANCELLED: Final = "cancelled"
-"""The caller gave up; ``message`` is the CANCEL."""
-CHANGED: Final = "changed"
-"""A re-INVITE, UPDATE or PRACK was accepted: ``request`` and ``message``."""
-PROGRESSED: Final = "progressed"
-"""An 18x with a body to a re-INVITE: ``request`` and ``message``."""
-REFERRED: Final = "referred"
-"""The same of a REFER."""
-RETARGETED: Final = "retargeted"
-"""The same of another request that names its sender's target anew (RFC 6665 §4.4.1)."""
-ENDED: Final = "ended"
-"""A BYE was accepted, or nobody is left who has the dialog; ``side`` sent it."""
-
-TRYING: Final = "trying"
-"""Timer of the whole context: a request other than INVITE has waited long enough for a 100."""
-CANCELLING: Final = "cancelling"
-"""Timer of a branch: its CANCEL should have ended it by now (RFC 3261 §9.1)."""
-LINGER: Final = "linger"
-"""Timer of a branch: no more 2xx are passed on."""
 
 _ACCEPTED: Final = {
     "INVITE": CHANGED, "UPDATE": CHANGED, "PRACK": CHANGED, "BYE": ENDED, "REFER": REFERRED, "NOTIFY": RETARGETED,
@@ -87,92 +79,6 @@ _ELSEWHERE: Final = 'Reason: SIP;cause=200;text="Call completed elsewhere"'
 _NO_ANSWER: Final = 'Reason: SIP;cause=408;text="Request Timeout"'
 
 _NOTHING: Final[tuple[Effect, ...]] = ()
-
-
-@dataclass(slots=True)
-class NeedFlow(Effect):
-    """How is this next hop reached? Answered by ``on_flow`` or ``on_no_flow``, at once or later."""
-
-    branch: int
-    uri: Uri
-    target: Target | None
-    """The registered contact, None where the URI is all there is."""
-    dialog: tuple[str, str] | None
-    """Call key and the side to be reached, for ``DialogTable.flow_for``; None outside of a dialog."""
-    reliable: bool
-    """A stream is wanted, since the request is too large for a datagram."""
-
-
-@dataclass(slots=True)
-class Forward(Effect):
-    """Send this request with a client transaction of its own."""
-
-    branch: int
-    request: OutgoingRequest
-    flow: Flow
-
-
-@dataclass(slots=True)
-class CancelBranch(Effect):
-    """Send this CANCEL with a client transaction whose outcome does not matter."""
-
-    branch: int
-    request: OutgoingRequest
-    flow: Flow
-
-
-@dataclass(slots=True)
-class Reply(Effect):
-    """Answer the request. A ``durable`` answer waits until the event before it is on disk."""
-
-    status: int
-    data: bytes
-    durable: bool
-
-
-@dataclass(slots=True)
-class SetBranchTimer(Effect):
-    """Call ``on_timer(branch, timer)`` after so many seconds."""
-
-    branch: int
-    timer: str
-    after: float
-
-
-@dataclass(slots=True)
-class Learn(Effect):
-    """Call ``DialogTable.learn`` with these."""
-
-    key: str
-    side: str
-    flow: Flow
-    hop: str
-
-
-@dataclass(slots=True)
-class CallEvent(Effect):
-    """Something to be written down. Only what concerns calls makes events."""
-
-    kind: str
-    branch: int = -1
-    """The branch it happened on, -1 for the call as a whole."""
-    message: Message | None = None
-    side: str | None = None
-    """Who sent the request, for CHANGED and ENDED."""
-    status: int = 0
-    cause: str | None = None
-    """TIMED_OUT or UNREACHABLE where no response told the status."""
-    request: Request | None = None
-    """The request that was accepted, for CHANGED and ENDED."""
-    target: Target | None = None
-    """The device, for TRIED and ANSWERED."""
-    flow: Flow | None = None
-    """Over which the branch goes."""
-
-
-@dataclass(slots=True)
-class Done(Effect):
-    """Nothing more will come: forget the context."""
 
 
 class ResponseContext:
@@ -543,7 +449,12 @@ class ResponseContext:
         each.state = TERMINATED
         self._active -= 1
         if self._call:
-            out.append(CallEvent(BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow))
+            out.append(
+                CallEvent(
+                    BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow,
+                    heard=each.cancel_sent,
+                )
+            )  # fmt: skip
         if not self._final:
             self._finals.append(FinalAnswer(status, response, reason, cause))
 

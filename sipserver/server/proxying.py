@@ -10,7 +10,7 @@ from sipserver.accounts.credentials import CredentialCache
 from sipserver.calls import faults
 from sipserver.calls.machine import Call
 from sipserver.location.base import Location
-from sipserver.proxy import fork
+from sipserver.proxy import effects, fork
 from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
 from sipserver.proxy.forward import next_hop, stateless
@@ -49,7 +49,7 @@ from sipserver.sip.message import Request, Response
 from sipserver.sip.transaction import keys
 from sipserver.storage.database import StoreError
 
-_RETARGETING: Final = (fork.CHANGED, fork.REFERRED, fork.RETARGETED)
+_RETARGETING: Final = (effects.CHANGED, effects.REFERRED, effects.RETARGETED)
 
 
 class Proxying:
@@ -395,42 +395,42 @@ class Relay:
             call=call.id if call is not None else None,
         )  # fmt: skip
 
-    def _run(self, effects: Sequence[Effect]) -> None:
+    def _run(self, asked: Sequence[Effect]) -> None:
         proxying = self._proxying
-        for effect in effects:
-            if isinstance(effect, fork.Reply):
+        for effect in asked:
+            if isinstance(effect, effects.Reply):
                 if effect.durable:
                     proxying.gate.hold(self._transaction, effect.status, effect.data)
                 else:
                     self._transaction.respond(effect.status, effect.data)
-            elif isinstance(effect, fork.CallEvent):
-                if effect.kind == fork.FAILED:
+            elif isinstance(effect, effects.CallEvent):
+                if effect.kind == effects.FAILED:
                     self._call = proxying.watch.find(self._key)
                 proxying.watch.event(self._key, effect)
                 self._learn(effect)
                 # A dialog that the caller did not keep may end before the call does.
-                if effect.kind == fork.ENDED and not proxying.watch.is_open(self._key):
+                if effect.kind == effects.ENDED and not proxying.watch.is_open(self._key):
                     proxying.dialogs.forget(self._key)
                     proxying.liveness.forget(self._key)
-            elif isinstance(effect, fork.SetBranchTimer):
+            elif isinstance(effect, effects.SetBranchTimer):
                 proxying.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
-            elif isinstance(effect, fork.NeedFlow):
+            elif isinstance(effect, effects.NeedFlow):
                 self._find_flow(effect)
-            elif isinstance(effect, fork.Forward):
+            elif isinstance(effect, effects.Forward):
                 proxying.context.transactions.request(effect.request, effect.flow, self, effect.branch)
-            elif isinstance(effect, fork.CancelBranch):
+            elif isinstance(effect, effects.CancelBranch):
                 proxying.context.transactions.request(effect.request, effect.flow, None)
-            elif isinstance(effect, fork.Learn):
+            elif isinstance(effect, effects.Learn):
                 proxying.dialogs.learn(effect.key, effect.side, effect.flow, effect.hop)
             elif isinstance(effect, NoHop):
                 self._note(faults.UNREACHABLE, effect.target, None)
-            elif isinstance(effect, fork.Done):
+            elif isinstance(effect, effects.Done):
                 self._begun = None
                 # Whether a refusal of a call is acknowledged is still of interest, until its transaction ends.
                 if self._call is None:
                     self._transaction.user = None
 
-    def _learn(self, event: fork.CallEvent) -> None:
+    def _learn(self, event: effects.CallEvent) -> None:
         """Remember where each side of the call wants its requests (RFC 3261 §12.1, §12.2), and how long its session
         lasts (RFC 4028 §8.2)."""
         proxying, key, message = self._proxying, self._key, event.message
@@ -438,7 +438,7 @@ class Relay:
         if not isinstance(message, Response):
             return
         # Until a call is answered its sides are believed: hardly anything is sent inside it by then.
-        if event.kind == fork.ANSWERED and self._begun is not None:
+        if event.kind == effects.ANSWERED and self._begun is not None:
             request, plan = self._begun
             targets.learn(key, CALLER, sender_hop(request))
             targets.learn(key, CALLEE, answerer_hop(message, plan.token))
@@ -451,10 +451,10 @@ class Relay:
             targets.learn(key, event.side, sender_hop(event.request))
             targets.learn(key, other_side(event.side), answerer_hop(message, ""))
             # RFC 4028 §7.2: re-INVITE and UPDATE refresh a session; a PRACK or REFER only shows that both are there.
-            if event.kind == fork.CHANGED and event.request.method in ("INVITE", "UPDATE"):
+            if event.kind == effects.CHANGED and event.request.method in ("INVITE", "UPDATE"):
                 proxying.liveness.refreshed(key, event.side, event.request, message, sessions.interval(message))
 
-    def _find_flow(self, need: fork.NeedFlow) -> None:
+    def _find_flow(self, need: effects.NeedFlow) -> None:
         finder = self._proxying.finder
         flow = finder.at_once(need.uri, need.target, need.dialog, reliable=need.reliable)
         if flow is not None:

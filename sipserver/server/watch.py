@@ -38,8 +38,8 @@ from sipserver.calls.places import NOWHERE, Place
 from sipserver.calls.quality import BYE, BYE_RESPONSE, QualityRecords, Sender
 from sipserver.calls.recorder import Recorder
 from sipserver.calls.transfers import Link, Transfers
-from sipserver.proxy import fork
-from sipserver.proxy.fork import CallEvent
+from sipserver.proxy import effects
+from sipserver.proxy.effects import CallEvent
 from sipserver.proxy.record_route import other_side
 from sipserver.server.context import RETRY_LATER
 from sipserver.server.locating import Locator, Settings
@@ -82,15 +82,15 @@ class CallWatch:
         self._shift = 0
         """Milliseconds that the clock was set forward by since the server started."""
         self._makers: dict[str, Callable[[CallEvent, int], Event | None]] = {
-            fork.TRIED: self._tried,
-            fork.RANG: self._rang,
-            fork.ANSWERED: self._answered,
-            fork.BRANCH_FAILED: self._branch_failed,
-            fork.FAILED: self._failed,
-            fork.CANCELLED: self._cancelled,
-            fork.CHANGED: self._changed,
-            fork.PROGRESSED: self._progressed,
-            fork.ENDED: self._ended,
+            effects.TRIED: self._tried,
+            effects.RANG: self._rang,
+            effects.ANSWERED: self._answered,
+            effects.BRANCH_FAILED: self._branch_failed,
+            effects.FAILED: self._failed,
+            effects.CANCELLED: self._cancelled,
+            effects.CHANGED: self._changed,
+            effects.PROGRESSED: self._progressed,
+            effects.ENDED: self._ended,
         }
         self._second = 0
         self._strangers = 0
@@ -181,10 +181,10 @@ class CallWatch:
         if call is None:
             return
         at = self.steady() + call.shift
-        if event.kind == fork.REFERRED:
+        if event.kind == effects.REFERRED:
             self._refer_accepted(key, event, at)
             return
-        if event.kind == fork.ENDED:
+        if event.kind == effects.ENDED:
             self._summarized(call, event, at)
         maker = self._makers.get(event.kind)
         made = maker(event, at) if maker is not None else None
@@ -214,7 +214,7 @@ class CallWatch:
         call = self._recorder.find(key)
         if call is not None:
             transferee = call.callee if side == CALLER else call.caller
-            self._transfers.referred(key, side, request, call.id, transferee, self.steady() + call.shift)
+            self._transfers.referred(key, side, request, call.id, transferee, self.steady())
 
     def seen(self, key: str, at: int) -> None:
         """Both sides of the call gave a sign of life until then (``steady`` time) that stands nowhere yet."""
@@ -320,7 +320,7 @@ class CallWatch:
     def _branch_failed(self, event: CallEvent, at: int) -> Event:
         message = event.message
         agent = observe.agent(message) if message is not None else None
-        return BranchFailed(at, event.branch, event.status, event.cause, agent)
+        return BranchFailed(at, event.branch, event.status, event.cause, agent, event.heard)
 
     def _failed(self, event: CallEvent, at: int) -> Event:
         message = event.message
@@ -410,7 +410,7 @@ class CallWatch:
                 if replaced is not None:
                     self._transfers.may_replace(call.id, replaced.id)
         if len(self._transfers):
-            self._put_link(self._transfers.placed(request, call.id, call.caller, callee, replaces, at), at)
+            self._put_link(self._transfers.placed(request, call.id, call.caller, callee, replaces, self.steady()), at)
 
     def _refer_accepted(self, key: str, event: CallEvent, at: int) -> None:
         request, side = event.request, event.side

@@ -199,6 +199,13 @@ def test_no_device_can_be_reached(cause: str) -> None:
     assert (row.outcome, row.end_cause) == ("offline", "unreachable")
 
 
+def test_device_that_said_no_more_than_trying_was_reached() -> None:
+    call = placed()
+    branch = one(InsertBranch, feed(call, Tried(T, 0), BranchFailed(T + 9, 0, 408, "timeout", heard=True)))
+    row = one(CallEnded, feed(call, Failed(T + 9, 408, SERVER)))
+    assert (row.outcome, row.end_cause, branch.outcome) == ("no_answer", "timeout", "no_answer")
+
+
 def test_one_unreachable_device_does_not_hide_the_others_answer() -> None:
     row = ended(
         Tried(T, 0), Tried(T, 1), BranchFailed(T + 9, 0, 503, "transport"), BranchFailed(T + 50, 1, 486),

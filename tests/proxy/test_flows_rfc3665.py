@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sipserver.proxy.fork import CallEvent, CancelBranch
+from sipserver.proxy.effects import CallEvent, CancelBranch
 from sipserver.proxy.forward import stateless
 from sipserver.proxy.record_route import CALLEE, CALLER
 from sipserver.proxy.route import Target

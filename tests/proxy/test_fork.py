@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sipserver.proxy.fork import (
+from sipserver.proxy.effects import (
     BRANCH_FAILED,
     CANCELLING,
     FAILED,
@@ -470,6 +470,17 @@ def test_timer_c_cancels_a_ringing_branch_and_the_caller_gets_408() -> None:
     happened = driver.do(driver.context.on_timer_c(0))
     assert kinds(happened) == ["CancelBranch", "timer cancelling"]
     assert kinds(driver.answer(0, 487)) == ["branch_failed", "failed", "408", "Done"]
+
+
+def test_branch_that_fails_tells_whether_its_device_was_heard() -> None:
+    def failed(effects: list[Effect]) -> list[bool]:
+        return [each.heard for each in effects if isinstance(each, CallEvent) and each.kind == BRANCH_FAILED]
+
+    ringing, silent = invite(), invite()
+    ringing.answer(0, 100)
+    ringing.do(ringing.context.on_timer_c(0))
+    assert failed(ringing.answer(0, 487)) == [True]
+    assert failed(silent.do(silent.context.on_timer_c(0))) == [False]
 
 
 def test_timer_c_ends_a_silent_branch_as_408() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sipserver.proxy.fork import CHANGED, CallEvent, Learn, NeedFlow, Reply
+from sipserver.proxy.effects import CHANGED, CallEvent, Learn, NeedFlow, Reply
 from sipserver.proxy.record_route import CALLEE, CALLER
 from sipserver.proxy.route import Target
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sipserver.proxy.fork import (
+from sipserver.proxy.effects import (
     ANSWERED,
     CANCELLING,
     LINGER,

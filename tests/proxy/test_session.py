@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sipserver.proxy.fork import CHANGED, FAILED, CallEvent
+from sipserver.proxy.effects import CHANGED, FAILED, CallEvent
 from sipserver.proxy.forward import forward
 from sipserver.proxy.record_route import CALLER
 from sipserver.proxy.route import CallPlaced, Target

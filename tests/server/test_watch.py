@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sipserver.calls.recorder import Recorder
-from sipserver.proxy import fork
-from sipserver.proxy.fork import CallEvent
+from sipserver.proxy import effects
+from sipserver.proxy.effects import CallEvent
 from sipserver.server.watch import STRANGERS_PER_SECOND, CallWatch
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Request
@@ -86,13 +86,14 @@ def invite(*lines: str) -> Request:
 
 def test_answered_call_is_told_and_recorded(bench: Bench) -> None:
     assert bench.place()
-    bench.event(fork.TRIED)
-    bench.event(fork.RANG, status=180, message=response(written("SIP/2.0 180 Ringing", "Server: Phone/1")))
-    bench.event(fork.ANSWERED, status=200, message=response(written("SIP/2.0 200 OK", "Server: Phone/1")))
+    bench.event(effects.TRIED)
+    bench.event(effects.RANG, status=180, message=response(written("SIP/2.0 180 Ringing", "Server: Phone/1")))
+    bench.event(effects.ANSWERED, status=200, message=response(written("SIP/2.0 200 OK", "Server: Phone/1")))
     bench.watch.confirmed("k", invite())
-    bench.event(fork.CHANGED, status=200, side="callee", request=invite(), message=response(written("SIP/2.0 200 OK")))
+    answer = response(written("SIP/2.0 200 OK"))
+    bench.event(effects.CHANGED, status=200, side="callee", request=invite(), message=answer)
     bye = request(written("BYE sip:x SIP/2.0", "Reason: SIP;cause=200;text=Bye", CSeq="2 BYE"))
-    bench.event(fork.ENDED, status=200, side="callee", request=bye)
+    bench.event(effects.ENDED, status=200, side="callee", request=bye)
     row = bench.store.one("calls")
     assert (row["caller"], row["callee"], row["outcome"], row["ended_by"]) == ("p_alice", "p_1", "answered", "callee")
     assert (row["setup_ms"], row["ring_ms"], row["talk_ms"], row["reason"]) == (2000, 1000, 2000, "Bye")
@@ -104,10 +105,10 @@ def test_answered_call_is_told_and_recorded(bench: Bench) -> None:
 
 def test_failed_call_is_told_and_recorded(bench: Bench) -> None:
     bench.place()
-    bench.event(fork.TRIED)
+    bench.event(effects.TRIED)
     busy = response(written("SIP/2.0 486 Busy", 'Reason: Q.850;cause=17'))
-    bench.event(fork.BRANCH_FAILED, status=486, message=busy)
-    bench.event(fork.FAILED, status=486, message=busy)
+    bench.event(effects.BRANCH_FAILED, status=486, message=busy)
+    bench.event(effects.FAILED, status=486, message=busy)
     row = bench.store.one("calls")
     assert (row["outcome"], row["reason"], row["ended_by"]) == ("busy", "Q.850 17", "callee")
     assert bench.told() == ["call.placed", "call.failed"]
@@ -115,11 +116,11 @@ def test_failed_call_is_told_and_recorded(bench: Bench) -> None:
 
 def test_cancelled_call_keeps_its_reason(bench: Bench) -> None:
     bench.place()
-    bench.event(fork.TRIED)
+    bench.event(effects.TRIED)
     cancel = request(written("CANCEL sip:x SIP/2.0", "Reason: SIP;text=Oops", CSeq="1 CANCEL"))
-    bench.event(fork.CANCELLED, message=cancel)
-    bench.event(fork.BRANCH_FAILED, status=487)
-    bench.event(fork.FAILED, status=487)
+    bench.event(effects.CANCELLED, message=cancel)
+    bench.event(effects.BRANCH_FAILED, status=487)
+    bench.event(effects.FAILED, status=487)
     row = bench.store.one("calls")
     assert (row["outcome"], row["reason"]) == ("cancelled", "Oops")
 
@@ -132,7 +133,7 @@ def test_call_without_branches_that_this_server_ends_is_its_own(bench: Bench) ->
 
 
 def test_events_of_unknown_calls_change_nothing(bench: Bench) -> None:
-    bench.event(fork.ENDED)
+    bench.event(effects.ENDED)
     bench.watch.confirmed("k", invite())
     bench.watch.refused("k", 404, "Not Found")
     assert bench.store.rows == []
@@ -141,11 +142,11 @@ def test_events_of_unknown_calls_change_nothing(bench: Bench) -> None:
 
 def test_messages_may_be_missing(bench: Bench) -> None:
     bench.place()
-    bench.event(fork.TRIED)
-    bench.event(fork.RANG, status=180)
-    bench.event(fork.ANSWERED, status=200)
-    bench.event(fork.CHANGED)
-    bench.event(fork.ENDED)
+    bench.event(effects.TRIED)
+    bench.event(effects.RANG, status=180)
+    bench.event(effects.ANSWERED, status=200)
+    bench.event(effects.CHANGED)
+    bench.event(effects.ENDED)
     assert bench.store.one("calls")["ended_by"] == "server"
 
 

@@ -6,7 +6,8 @@ from collections.abc import Generator, Sequence
 from itertools import count
 from typing import Any
 
-from sipserver.proxy.fork import CallEvent, Forward, NeedFlow, Reply, ResponseContext, SetBranchTimer
+from sipserver.proxy.effects import CallEvent, Forward, NeedFlow, Reply, SetBranchTimer
+from sipserver.proxy.fork import ResponseContext
 from sipserver.proxy.record_route import Minter
 from sipserver.proxy.route import CallPlaced, NeedTargets, Plan, Settings, Target, admit
 from sipserver.sip import digest

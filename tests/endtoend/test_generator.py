@@ -1,0 +1,93 @@
+"""Thousands of random calls over a bad network, with the server restarted in the middle: the record equals the plan.
+
+The plans are in ``support.generator``; ``python -m support.generator --calls 20000 --seed 7`` plays more of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sipserver.storage.database import sqlite
+from support.generator.check import Checker
+from support.generator.record import Report, Store
+from support.generator.run import Run, generate, play
+
+CALLS = 2_000
+SEED = 1
+
+
+def test_store_equals_the_plan_of_two_thousand_calls(tmp_path: Path) -> None:
+    report = generate(tmp_path / "server", calls=CALLS, seed=SEED)
+    assert not report.mismatches, str(report)
+    # What is compared is there: nearly every call, and each kind of it.
+    assert report.calls > CALLS * 0.9
+    assert report.restarted > 20
+    assert report.media_rows > CALLS / 2
+    assert {"answered", "cancelled", "declined", "busy", "no_answer", "offline", "not_found"} <= set(report.outcomes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Some calls that were played, and the stopped server's stores."""
+    return play(tmp_path_factory.mktemp("generator") / "server", calls=80, seed=5, rate=20.0, restarts=())
+
+
+def test_calls_without_a_restart_all_come_to_their_planned_end(run: Run) -> None:
+    report = Checker(run.world, Store(run.server)).check()
+    assert not report.mismatches, str(report)
+    assert report.restarted == 0
+    assert all(played.done for played in run.world.played.values())
+
+
+LIES = {
+    "a call is missing": "DELETE FROM calls WHERE rowid = (SELECT max(rowid) FROM calls)",
+    "a call is there twice": """INSERT INTO calls (id, call_id, caller, started_at)
+        SELECT 'x', call_id, caller, started_at FROM calls LIMIT 1""",
+    "another outcome": "UPDATE calls SET outcome = 'busy' WHERE outcome = 'declined'",
+    "another status": "UPDATE calls SET sip_status = 480 WHERE outcome = 'busy'",
+    "ended by the other side": """UPDATE calls SET ended_by = iif(ended_by = 'caller', 'callee', 'caller')
+        WHERE end_cause = 'bye'""",
+    "another cause": "UPDATE calls SET end_cause = 'session_expired' WHERE end_cause = 'bye'",
+    "an invented end": "UPDATE calls SET end_uncertainty_ms = 0 WHERE end_cause = 'bye'",
+    "answered a second later": """UPDATE calls
+        SET answered_at = strftime('%Y-%m-%dT%H:%M:%fZ', answered_at, '+1 second') WHERE answered_at IS NOT NULL""",
+    "ended 60 ms later": """UPDATE calls SET ended_at = strftime('%Y-%m-%dT%H:%M:%fZ', ended_at, '+0.06 seconds')""",
+    "ringing counted as talk": "UPDATE calls SET talk_ms = talk_ms + ring_ms WHERE ring_ms > 0 AND talk_ms > 0",
+    "no ringing": "UPDATE calls SET ringing_at = NULL, ring_ms = NULL",
+    "confirmed without an ACK": "UPDATE calls SET confirmed_at = answered_at",
+    "another callee": "UPDATE calls SET callee = caller",
+    "a device too many": "UPDATE calls SET devices = devices + 1",
+    "a branch is missing": "DELETE FROM call_branches WHERE branch = 1",
+    "the wrong device answered": """UPDATE call_branches
+        SET outcome = iif(outcome = 'answered', 'elsewhere', 'answered')
+        WHERE call IN (SELECT id FROM calls WHERE devices > 1)""",
+    "a media row is missing": "DELETE FROM call_media WHERE number = 2",
+    "another codec": "UPDATE call_media SET codec = 'VP9' WHERE kind = 'video'",
+    "another direction": "UPDATE call_media SET direction = 'inactive' WHERE direction = 'sendonly'",
+    "a refused stream accepted": "UPDATE call_media SET accepted = 1",
+    "a stream that never ends": "UPDATE call_media SET to_at = NULL",
+    "video longer than it was": "UPDATE calls SET video_ms = video_ms + 500 WHERE video = 1",
+    "an event is missing": "DELETE FROM call_events WHERE kind = 'changed'",
+    "forged requests uncounted": "DELETE FROM errors WHERE method = 'BYE'",
+    "a call cut short by no restart": "UPDATE calls SET end_cause = 'server_restart' WHERE outcome = 'cancelled'",
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_a_record_that_says_something_else_is_found_out(run: Run, lie: str) -> None:
+    path = run.server.data_dir / "calls.db"
+    kept = path.with_suffix(".kept")
+    shutil.copy(path, kept)
+    try:
+        with closing(sqlite.connect(path, isolation_level=None)) as connection:
+            assert connection.execute(lie).rowcount > 0, "the lie is about nothing"
+        report: Report = Checker(run.world, Store(run.server)).check()
+        assert report.mismatches
+    finally:
+        for leftover in (path.with_suffix(".db-wal"), path.with_suffix(".db-shm")):
+            leftover.unlink(missing_ok=True)
+        shutil.move(kept, path)

@@ -1,0 +1,167 @@
+"""What the server could see of a call, told by the wire alone. Pure.
+
+Each INVITE that reached the server and was not challenged began a call; everything after is told by its tags. A
+message that came again, or that another had made meaningless by then, is left out here as it has to be in the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from support.generator.plan import CALLEE, CALLER
+from support.generator.wire import Seen
+
+
+@dataclass(slots=True)
+class Final:
+    """What a device answered in the end."""
+
+    at: float
+    status: int
+
+
+@dataclass(slots=True)
+class Bye:
+    """A BYE that was answered so that the call is over."""
+
+    at: float
+    """The answer reached the server."""
+    asked_at: float
+    """The BYE did."""
+    side: str
+
+
+@dataclass(slots=True)
+class Story:
+    """One call in one run of the server. Times are UNIX seconds."""
+
+    run: int
+    started: float
+    branch: str
+    number: int
+    """The CSeq of the INVITE."""
+    rang: dict[str, float] = field(default_factory=dict)
+    """By the tag of the device: when it was first heard ringing."""
+    rang_late: dict[str, float] = field(default_factory=dict)
+    """The same, where the call was answered by then: whether it counts is a matter of which socket is read first."""
+    finals: dict[str, Final] = field(default_factory=dict)
+    """By the tag of the device."""
+    cancelled: float | None = None
+    cancel_at: float | None = None
+    """When a CANCEL came, even one that came after the answer."""
+    passed: Final | None = None
+    """The final response as the server passed it on or made it."""
+    confirmed: float | None = None
+    changes: list[tuple[float, str, int]] = field(default_factory=list)
+    """Re-INVITEs and UPDATEs that were accepted: when, and the tag and number of the request."""
+    acks: dict[tuple[str, int], float] = field(default_factory=dict)
+    """By tag and number of the INVITE that is acknowledged: when the first ACK came."""
+    byes: list[Bye] = field(default_factory=list)
+    bye_passed: float | None = None
+    """The server passed on the answer to the first of them."""
+
+    @property
+    def answered(self) -> float | None:
+        """When the first 2xx came."""
+        return min((each.at for each in self.finals.values() if each.status < 300), default=None)
+
+    @property
+    def winner(self) -> str:
+        """The tag of the device whose 2xx was first."""
+        answers = [(each.at, tag) for tag, each in self.finals.items() if each.status < 300]
+        return min(answers)[1] if answers else ""
+
+    @property
+    def ringing(self) -> float | None:
+        """When the first device was heard ringing."""
+        return min(self.rang.values(), default=None)
+
+    @property
+    def end(self) -> Bye | None:
+        """The BYE that ended it."""
+        return self.byes[0] if self.byes else None
+
+
+def tell(seen: Sequence[Seen], tag: str, kept: str) -> list[Story]:
+    """The calls of the caller with this tag. ``kept`` is the tag of the device that the caller kept, if any:
+    what happens between the caller and others that answered does not concern the call."""
+    challenged = {(each.run, each.branch) for each in seen if each.status in (401, 407) and not each.to_server}
+    stories: dict[tuple[int, str], Story] = {}
+    for each in seen:
+        if tag not in (each.from_tag, each.to_tag):
+            continue
+        if (
+            each.to_server and not each.status and each.method == "INVITE" and not each.to_tag
+            and (each.run, each.branch) not in challenged
+        ):  # fmt: skip
+            stories.setdefault((each.run, each.branch), Story(each.run, each.at, each.branch, each.number))
+    for story in stories.values():
+        _Teller(story, tag, kept).tell(seen)
+    return sorted(stories.values(), key=lambda story: story.started)
+
+
+class _Teller:
+    def __init__(self, story: Story, tag: str, kept: str) -> None:
+        self._story = story
+        self._tag = tag
+        self._kept = kept
+        self._byes: dict[tuple[str, int], float] = {}
+        self._changed: set[tuple[str, int]] = set()
+
+    def tell(self, seen: Sequence[Seen]) -> None:
+        story, tag = self._story, self._tag
+        for each in seen:
+            if each.run != story.run or tag not in (each.from_tag, each.to_tag) or each.at < story.started:
+                continue
+            if each.link == "attacker":
+                continue
+            if each.to_server and each.status:
+                self._response(each)
+            elif each.to_server:
+                self._request(each)
+            elif each.status >= 200 and each.branch == story.branch and each.method == "INVITE":
+                story.passed = story.passed or Final(each.at, each.status)
+            elif each.status >= 200 and each.method == "BYE" and story.byes and story.bye_passed is None:
+                story.bye_passed = each.at
+
+    def _request(self, each: Seen) -> None:
+        story = self._story
+        if each.method == "CANCEL" and each.branch == story.branch:
+            story.cancel_at = story.cancel_at or each.at
+            if story.cancelled is None and story.answered is None and story.passed is None:
+                story.cancelled = each.at
+        elif each.method == "ACK" and each.to_tag:
+            # That of a later INVITE says as well that the caller has its answer.
+            if each.from_tag == self._tag and story.answered is not None and not story.byes:
+                story.confirmed = story.confirmed or each.at
+            story.acks.setdefault((each.from_tag, each.number), each.at)
+        elif each.method == "BYE" and not self._concerns_another(each):
+            self._byes.setdefault((each.from_tag, each.number), each.at)
+
+    def _response(self, each: Seen) -> None:
+        story = self._story
+        initial = each.method == "INVITE" and each.from_tag == self._tag and each.number == story.number
+        key = each.from_tag, each.number
+        if initial and each.to_tag not in story.finals:
+            if each.status >= 200:
+                story.finals[each.to_tag] = Final(each.at, each.status)
+            elif 180 <= each.status < 190:
+                early = story.answered is None and story.passed is None
+                (story.rang if early else story.rang_late).setdefault(each.to_tag, each.at)
+        elif initial or self._concerns_another(each):
+            return
+        elif each.method in ("INVITE", "UPDATE"):
+            if 200 <= each.status < 300 and key not in self._changed and not story.byes:
+                self._changed.add(key)
+                story.changes.append((each.at, *key))
+        elif each.method == "BYE" and key in self._byes:
+            # RFC 3261 §15.1.1: 481 and 408 say as well as 200 that nobody has the call any longer.
+            if 200 <= each.status < 300 or each.status in (408, 481):
+                side = CALLER if each.from_tag == self._tag else CALLEE
+                if all(bye.asked_at != self._byes[key] for bye in story.byes):
+                    story.byes.append(Bye(each.at, self._byes[key], side))
+
+    def _concerns_another(self, each: Seen) -> bool:
+        other = each.to_tag if each.from_tag == self._tag else each.from_tag
+        return bool(self._kept) and other != self._kept
