@@ -381,6 +381,8 @@ class ResponseContext:
         each.state = TERMINATED
         if self._invite:
             each.state = ACCEPTED
+            # It was kept for a CANCEL, and there will be none; the branch stays for half a minute.
+            each.request = None
             each.answers_anew(response)
             self._lingering += 1
             out.append(SetBranchTimer(each.index, LINGER, self._settings.linger))
