@@ -56,6 +56,10 @@ make_environment() {
     say "Installing sipserver${extra:+ with the tools of its tests} into .venv (compiling it takes about two minutes)"
     "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check ".${extra:+[$extra]}" || return 1
     rm -f .venv/.installed-*
+    if [ "${SIPSERVER_PURE:-}" != 1 ] && ! "$PYTHON_OF_VENV" -P -c 'import sys, sipserver.sip.message as module
+sys.exit(not module.__file__.endswith(".so"))'; then
+        say "The package works, but is not compiled (a C compiler and Python.h are needed): calls cost about twice as much."
+    fi
     printf '%s\n' "$state" >".venv/.installed-${extra:-run}"
 }
 
