@@ -13,10 +13,10 @@ find_pythons() {
     for shared in any 0 1; do
         for candidate in ${PYTHON:-} python3.14 python3.13 python3.12 python3.11 python3 /usr/bin/python3; do
             if [ "$shared" = any ] && [ "$candidate" != "${PYTHON:-}" ]; then continue; fi
-            if "$candidate" -c 'import sys, sysconfig
-wanted = sys.argv[1]
-shared = str(sysconfig.get_config_var("Py_ENABLE_SHARED") or 0)
-sys.exit(sys.version_info < (3, 11) or wanted not in ("any", shared))' "$shared" 2>/dev/null; then
+            if "$candidate" -c 'import sys
+with open("/proc/self/maps") as maps:
+    shared = str(int("/libpython3" in maps.read()))
+sys.exit(sys.version_info < (3, 11) or sys.argv[1] not in ("any", shared))' "$shared" 2>/dev/null; then
                 command -v "$candidate"
             fi
         done
