@@ -87,8 +87,9 @@ class Driver:
             return
         try:
             check_request(message)
-        except SipError as error:
-            self._on_malformed(MalformedMessage(error.status, error.reason, message), flow, error.headers)
+        except SipError as refusal:
+            # Another name than above: compiled, a name has one type.
+            self._on_malformed(MalformedMessage(refusal.status, refusal.reason, message), flow, refusal.headers)
             return
         self._on_request(message, flow)
 
