@@ -47,30 +47,43 @@ make_venv() {
     return 1
 }
 
-# What the installed package is made of. SIPSERVER_PURE=1 leaves the compiled modules out, which saves two minutes.
-state_of_sources() {
-    printf '%s %s' "$PWD ${SIPSERVER_PURE:-}" \
-        "$(find pyproject.toml scripts/build_hook.py sipserver -name '*.py' -o -name '*.toml' | LC_ALL=C sort | xargs cat | cksum)"
+# make_environment EXTRA: what serving needs (''), or the tests as well (test), with the package compiled where that can
+# be. Without a change since the last time it takes no network and no time.
+make_environment() {
+    make_tools "$1" && make_package
 }
 
-# make_environment EXTRA: '' or 'test'. Without a change since the last time it takes no network and no time.
-make_environment() {
+# make_tools EXTRA: .venv with everything but the compiled modules, once for each state of pyproject.toml.
+make_tools() {
     local extra=$1 each state
-    state=$(state_of_sources)
     if ! "$PYTHON_OF_VENV" -c '' 2>/dev/null; then make_venv || return 1; fi
+    state="$PWD $(cksum <pyproject.toml)"
     # What the tests need includes what serving needs.
     for each in "${extra:-run}" test; do
-        if [ "$(cat ".venv/.installed-$each" 2>/dev/null)" = "$state" ]; then return; fi
+        if [ "$(cat ".venv/.tools-$each" 2>/dev/null)" = "$state" ]; then return; fi
     done
-    if [ "${SIPSERVER_PURE:-}" != 1 ]; then make_compiler; fi
-    say "Installing sipserver${extra:+ with the tools of its tests} into .venv (compiling it takes about two minutes)"
-    "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check ".${extra:+[$extra]}" || return 1
-    rm -f .venv/.installed-*
+    say "Installing sipserver${extra:+ with the tools of its tests} into .venv"
+    rm -f .venv/.package
+    SIPSERVER_PURE=1 "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check ".${extra:+[$extra]}" || return 1
+    printf '%s\n' "$state" >".venv/.tools-${extra:-run}"
+}
+
+# make_package: the package itself, once for each state of its sources. SIPSERVER_PURE=1 leaves the compiled modules out.
+make_package() {
+    local state
+    state="$PWD ${SIPSERVER_PURE:-} $(find pyproject.toml scripts/build_hook.py sipserver -name '*.py' -o -name '*.toml' |
+        LC_ALL=C sort | xargs cat | cksum)"
+    if [ "$(cat .venv/.package 2>/dev/null)" = "$state" ]; then return; fi
+    if [ "${SIPSERVER_PURE:-}" != 1 ]; then
+        make_compiler
+        say "Compiling sipserver, which takes about two minutes"
+    fi
+    "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall . || return 1
     if [ "${SIPSERVER_PURE:-}" != 1 ] && ! "$PYTHON_OF_VENV" -P -c 'import sys, sipserver.sip.message as module
 sys.exit(not module.__file__.endswith(".so"))'; then
         say "The package works, but is not compiled (a C compiler and Python.h are needed): calls cost about twice as much."
     fi
-    printf '%s\n' "$state" >".venv/.installed-${extra:-run}"
+    printf '%s\n' "$state" >.venv/.package
 }
 
 # A C compiler and Python's headers, where they can be had; without them the package works uncompiled.
