@@ -433,9 +433,9 @@ class Call:
                 return self._dropped(dialog, event)
         # It may be another dialog whose end is the call's: the only one that was ever acknowledged.
         kept = self._dialogs.really_kept()
-        if kept is None or kept.end is None:
+        if kept is None:
             return self._finish(event)
-        return self._follow(kept, event) + self._finish(kept.end)
+        return self._follow(kept, event) + self._finish(kept.end or event)
 
     def _finish(self, event: Ended) -> list[Row]:
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED

@@ -207,7 +207,7 @@ class CallWatch:
         at, answer = self.steady() + call.shift, observe.media(ack)
         if answer is UNREADABLE:
             self._note_unreadable(ack, "ACK", 0, call.caller if side == CALLER else call.callee, None, at)
-        self._recorder.handle(key, Confirmed(at, answer, _callee_tag(ack, side), side, ack.cseq[0]))
+        self._recorder.handle(key, Confirmed(at, answer, callee_tag(ack, side), side, ack.cseq[0]))
 
     def referred(self, key: str, side: str, request: Request) -> None:
         """A REFER within the call is passed on (RFC 3515)."""
@@ -336,7 +336,7 @@ class CallWatch:
         if request is None:
             return Changed(at, side, None, answer)
         return Changed(
-            at, side, self._media(request), answer, _callee_tag(request, side), request.method, request.cseq[0]
+            at, side, self._media(request), answer, callee_tag(request, side), request.method, request.cseq[0]
         )
 
     def _progressed(self, event: CallEvent, at: int) -> Event | None:
@@ -345,7 +345,7 @@ class CallWatch:
         if request is None or message is None or answer is None:
             return None
         return Progressed(
-            at, side, self._media(request), answer, _callee_tag(request, side), request.cseq[0],
+            at, side, self._media(request), answer, callee_tag(request, side), request.cseq[0],
             observe.is_reliable(message),
         )  # fmt: skip
 
@@ -353,7 +353,7 @@ class CallWatch:
         request, side = event.request, event.side or SERVER
         if request is None:
             return Ended(at, side)
-        return Ended(at, side, reason=observe.reason(request), tag=_callee_tag(request, side))
+        return Ended(at, side, reason=observe.reason(request), tag=callee_tag(request, side))
 
     def _summarized(self, call: Call, event: CallEvent, at: int) -> None:
         """What the endpoints say of their media in the BYE and in its response."""
@@ -459,6 +459,6 @@ def _host_of(event: CallEvent) -> str:
     return event.flow.host if event.flow is not None else ""
 
 
-def _callee_tag(request: Request, side: str) -> str | None:
+def callee_tag(request: Request, side: str) -> str | None:
     """Which of the call's dialogs a request of this side belongs to."""
     return request.to_tag if side == CALLER else request.from_tag

@@ -157,6 +157,17 @@ def test_dialog_that_was_never_acknowledged_was_not_the_call() -> None:
     assert of(UpdateBranch, rows)[0] == UpdateBranch("id", 1, "answered", None)
 
 
+def test_call_without_evidence_was_that_of_the_dialog_that_was_acknowledged() -> None:
+    call = forked()
+    rows = feed(call, Confirmed(T + 2_210, tag="b"), Ended(T + 2_210, SERVER, "probe_failed", uncertainty_ms=9_000))
+    assert one(CallAnswered, rows).agent == "other"
+    row = one(CallEnded, rows)
+    assert (row.ended_at, row.end_uncertainty_ms, row.talk_ms) == (T + 2_210, 9_000, 60)
+    assert of(UpdateBranch, rows) == [
+        UpdateBranch("id", 1, "answered", None), UpdateBranch("id", 0, "also_answered", T + 2_210)
+    ]  # fmt: skip
+
+
 def test_callee_that_waits_in_vain_for_the_ack_gives_up_its_own_dialog() -> None:
     call = forked()
     rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(34_200, "a", CALLEE))
