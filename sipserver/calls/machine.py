@@ -153,6 +153,12 @@ class Call:
         """The SIP Call-ID."""
         return self._placed.call_id
 
+    @property
+    def agreed_at(self) -> int:
+        """When its two sides last agreed on something, its answer or media: by then both were there; 0 for never."""
+        kept = self._dialogs.kept
+        return 0 if kept is None else max(kept.answered_at or 0, kept.agreed_at)
+
     def has_dialog(self, tag: str | None) -> bool:
         """Whether a request with this tag of the other side may belong to this call."""
         return self.state < ANSWERED or self._dialogs.knows(tag)
@@ -336,7 +342,8 @@ class Call:
             return []
         self._cancelled_at = at
         self._cancel_reason = reason
-        return [self._event(at, "cancelled", CALLER, detail=reason)]
+        # Nobody waits any more: this is the end of whatever was heard before the answer.
+        return [self._event(at, "cancelled", CALLER, detail=reason), *self._media.close_early(self.id, at)]
 
     def _failed(self, event: Failed) -> list[Row]:
         if self.state >= ANSWERED:
@@ -508,6 +515,8 @@ class Call:
             return []
         dialog.agreed_at = at
         if self.state < ANSWERED:
+            if self._cancelled_at is not None:
+                return []
             return self._media.change_early(self.id, at, dialog.key, dialog.branch, agreement)
         if dialog is not self._dialogs.kept:
             return []

@@ -229,7 +229,7 @@ class CallWatch:
         if call is None:
             return
         now, shift = self.steady() + call.shift, call.shift
-        at = max(seen + shift, call.answered_at or 0)
+        at = max(seen + shift, call.agreed_at)
         until = None if watched_until is None else max(watched_until + shift, at)
         self._record(key, Ended(at, SERVER, cause, uncertainty_ms=max(now - at, 0), watched_until=until))
 

@@ -44,7 +44,7 @@ from sipserver.calls.rows import (
     UpdateBranch,
 )
 from sipserver.sip.sdp import UNREADABLE, Description
-from support.machine import BOTH, VOICE, T, answered, feed, kinds, of, one, placed, ringing
+from support.machine import ANYTHING, BOTH, VOICE, T, answered, feed, kinds, of, one, placed, ringing
 
 
 def forked(first: int = 2_100, second: int = 2_150) -> Call:
@@ -275,6 +275,16 @@ def test_early_media_open_early_and_close_with_the_answer() -> None:
     ]  # fmt: skip
 
 
+def test_early_media_are_over_once_the_caller_gives_up() -> None:
+    call = placed()
+    feed(call, Tried(T, 0), Rang(T + 100, 0, answer=BOTH, tag="a"))
+    assert [(row.number, row.to_at) for row in of(CloseMedia, feed(call, Cancelled(T + 900)))] == [
+        (1, T + 900), (2, T + 900)
+    ]  # fmt: skip
+    assert feed(call, Rang(T + 920, 0, answer=VOICE, tag="a")) == []
+    assert of(CloseMedia, feed(call, Failed(T + 950, 487, CALLEE))) == []
+
+
 def test_early_media_of_one_device_close_with_its_refusal() -> None:
     call = placed()
     feed(call, Tried(T, 0), Tried(T, 1), Rang(T + 100, 0, None, VOICE, "a"), Rang(T + 100, 1, None, BOTH, "b"))
@@ -332,27 +342,6 @@ def test_refer_after_refer_is_bounded() -> None:
 
 
 # ---------------------------------------------------------------------- whatever happens
-
-TAGS = st.sampled_from([None, "a", "b", "c"])
-SIDES = st.sampled_from([CALLER, CALLEE, SERVER])
-BRANCHES = st.integers(0, 2)
-STATUSES = st.sampled_from([404, 408, 486, 487, 603])
-SAID = st.sampled_from([None, BOTH, VOICE, UNREADABLE])
-METHODS = st.sampled_from(["INVITE", "UPDATE", "PRACK"])
-NUMBERS = st.integers(0, 3)
-ANYTHING = st.one_of(
-    st.builds(Rang, st.just(0), BRANCHES, answer=SAID, tag=TAGS, reliable=st.booleans()),
-    st.builds(Answered, st.just(0), BRANCHES, answer=SAID, tag=TAGS),
-    st.builds(Confirmed, st.just(0), SAID, TAGS, SIDES, NUMBERS),
-    st.builds(BranchFailed, st.just(0), BRANCHES, STATUSES),
-    st.builds(Failed, st.just(0), STATUSES, SIDES),
-    st.builds(Cancelled, st.just(0)),
-    st.builds(Changed, st.just(0), SIDES, SAID, SAID, TAGS, METHODS, NUMBERS),
-    st.builds(Progressed, st.just(0), SIDES, SAID, st.sampled_from([BOTH, VOICE]), TAGS, NUMBERS, st.booleans()),
-    st.builds(Referred, st.just(0), SIDES),
-    st.builds(Ended, st.just(0), SIDES, tag=TAGS),
-    st.builds(Located, st.just(Place("AT")), st.sampled_from([None, 0, 1, 2])),
-)
 
 
 @given(st.sampled_from([None, BOTH, UNREADABLE]), st.lists(st.tuples(st.integers(0, 40_000), ANYTHING), max_size=30))
