@@ -305,7 +305,7 @@ def _kind(error: SipError) -> str:
 class Relay:
     """One request under way: the response context, and what its effects do."""
 
-    __slots__ = ("_begun", "_call", "_context", "_key", "_proxying", "_transaction")
+    __slots__ = ("_begun", "_call", "_context", "_hung_up_at", "_key", "_proxying", "_transaction")
 
     def __init__(
         self, proxying: Proxying, transaction: ServerTransaction, request: Request, plan: Plan, flow: Flow, key: str
@@ -317,6 +317,8 @@ class Relay:
         """Kept until the context is done, for what it says of the caller's target."""
         self._call: Call | None = None
         """The call, once it has failed."""
+        self._hung_up_at = proxying.watch.steady() if request.method == "BYE" else 0
+        """When a BYE came (``CallWatch.steady``), for the case that nobody answers it."""
         self._context = fork.ResponseContext(
             request, plan, flow, proxying.settings, proxying.minter, key, proxying.context.tokens.hex16
         )
@@ -406,7 +408,7 @@ class Relay:
             elif isinstance(effect, effects.CallEvent):
                 if effect.kind == effects.FAILED:
                     self._call = proxying.watch.find(self._key)
-                proxying.watch.event(self._key, effect)
+                proxying.watch.event(self._key, effect, self._hung_up_at)
                 self._learn(effect)
                 if effect.kind == effects.ENDED:
                     self._forget(effect)

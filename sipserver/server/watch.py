@@ -175,8 +175,8 @@ class CallWatch:
         except StoreError:
             return None
 
-    def event(self, key: str, event: CallEvent) -> None:
-        """Something happened to the call of this key."""
+    def event(self, key: str, event: CallEvent, hung_up_at: int = 0) -> None:
+        """Something happened to the call of this key; ``hung_up_at`` (``steady`` time) is when a BYE came."""
         call = self._recorder.find(key)
         if call is None:
             return
@@ -190,6 +190,10 @@ class CallWatch:
         made = maker(event, at) if maker is not None else None
         if made is None:
             return
+        if isinstance(made, Ended) and event.cause is not None:
+            # Whoever sent the BYE is gone since then, and the other side never said that it is there.
+            made.at = max(hung_up_at + call.shift, call.agreed_at)
+            made.uncertainty_ms = at - made.at or None
         if self._unreadable:
             self._unreadable = False
             self._note_media(made, event, call)

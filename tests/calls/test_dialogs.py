@@ -157,6 +157,16 @@ def test_dialog_that_was_never_acknowledged_was_not_the_call() -> None:
     assert of(UpdateBranch, rows)[0] == UpdateBranch("id", 1, "answered", None)
 
 
+def test_unanswered_bye_tells_of_the_past_and_the_kept_dialogs_media_do_not() -> None:
+    call = forked()
+    feed(call, Confirmed(T + 2_200, tag="a"), Confirmed(T + 2_210, tag="b"))
+    feed(call, Changed(T + 20_000, CALLER, VOICE, VOICE, tag="b", method="UPDATE"))
+    # The BYE for the dialog that was not kept came long before it was given up.
+    rows = feed(call, Ended(T + 3_000, CALLER, uncertainty_ms=32_000, tag="a"))
+    assert {row.from_at for row in of(OpenMedia, rows)} == {T + 20_000}
+    assert of(UpdateBranch, rows)[1] == UpdateBranch("id", 0, "also_answered", T + 3_000)
+
+
 def test_call_without_evidence_was_that_of_the_dialog_that_was_acknowledged() -> None:
     call = forked()
     rows = feed(call, Confirmed(T + 2_210, tag="b"), Ended(T + 2_210, SERVER, "probe_failed", uncertainty_ms=9_000))

@@ -265,6 +265,61 @@ def test_bye_that_is_refused_ends_nothing(call: Talk, status: int) -> None:
     assert 5_000 <= row["talk_ms"] < 5_100
 
 
+def test_bye_that_nobody_answers_ended_the_call_when_it_came(call: Talk) -> None:
+    call.begin(BOTH, BOTH)
+    call.server.advance(10)
+    call.say("BYE")
+    call.server.advance(31.9)
+    assert call.call()["ended_at"] is None
+    call.server.advance(0.2)
+    row = call.call()
+    assert (row["outcome"], row["ended_by"], row["end_cause"]) == ("answered", "caller", "bye")
+    assert 10_000 <= row["talk_ms"] < 10_100
+    assert row["video_ms"] == row["talk_ms"]
+    assert 32_000 <= row["end_uncertainty_ms"] < 32_100
+    (line,) = call.server.log("call.ended")
+    assert (line["talk_ms"], line["uncertainty_ms"]) == (row["talk_ms"], row["end_uncertainty_ms"])
+
+
+def test_bye_that_cannot_be_passed_on_ends_the_call(server: Server) -> None:
+    call = talk(server, tcp=True)
+    call.begin(BOTH, BOTH)
+    server.advance(10)
+    del server.transports.alive[call.callee.flow.connection]
+    server.driver.on_closed(call.callee.flow)
+    call.caller_numbers += 1
+    call.caller.send(call.caller.in_dialog("BYE", call.answer, cseq=call.caller_numbers))
+    server.settle()
+    row = call.call()
+    # At once: nothing about it is uncertain.
+    assert (row["end_cause"], row["end_uncertainty_ms"]) == ("bye", None)
+    assert 10_000 <= row["talk_ms"] < 10_100
+
+
+def test_bye_that_finds_no_call_at_the_other_side_was_seen(call: Talk) -> None:
+    call.begin(BOTH, BOTH)
+    call.server.advance(10)
+    bye = call.say("BYE")
+    call.server.advance(0.3)
+    call.agree(bye, 481)
+    row = call.call()
+    assert (row["end_cause"], row["end_uncertainty_ms"]) == ("bye", None)
+    assert 10_300 <= row["talk_ms"] < 10_400
+
+
+def test_media_agreed_on_after_a_bye_that_nobody_answers_are_the_least(call: Talk) -> None:
+    call.begin(BOTH, BOTH)
+    call.server.advance(10)
+    call.say("BYE")
+    call.server.advance(2)
+    call.agree_back(call.say_back("INVITE", VOICE), 200, VOICE)
+    call.server.advance(31)
+    row = call.call()
+    assert 12_000 <= row["talk_ms"] < 12_200
+    assert row["end_uncertainty_ms"] == pytest.approx(30_000, abs=200)
+    assert all(start <= end for start, end in call.media("from_at", "to_at"))
+
+
 def test_bye_without_our_route_is_forged(call: Talk) -> None:
     call.begin(VOICE, VOICE)
     forger = Device(call.server, "alice", "203.0.113.9")

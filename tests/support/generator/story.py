@@ -58,6 +58,8 @@ class Story:
     acks: dict[tuple[str, int], float] = field(default_factory=dict)
     """By tag and number of the INVITE that is acknowledged: when the first ACK came."""
     byes: list[Bye] = field(default_factory=list)
+    hung_up: Bye | None = None
+    """The first BYE, answered or not."""
     bye_passed: float | None = None
     """The server passed on the answer to the first of them."""
 
@@ -138,6 +140,8 @@ class _Teller:
             story.acks.setdefault((each.from_tag, each.number), each.at)
         elif each.method == "BYE" and not self._concerns_another(each):
             self._byes.setdefault((each.from_tag, each.number), each.at)
+            side = CALLER if each.from_tag == self._tag else CALLEE
+            story.hung_up = story.hung_up or Bye(each.at, each.at, side)
 
     def _response(self, each: Seen) -> None:
         story = self._story
