@@ -475,6 +475,8 @@ class Call:
         if heir.place != dropped.place:
             # The dropped device's place may have been put late, after its answer.
             rows.append(CallLocated(self.id, False, heir.place))
+        if heir.confirmed_at is not None and not self.confirmed:
+            rows.append(self._event(heir.confirmed_at, "confirmed", CALLER))
         self.state = ANSWERED if heir.confirmed_at is None else CONFIRMED
         self.confirmed = heir.confirmed_at is not None
         rows.append(CallConfirmed(self.id, heir.confirmed_at))

@@ -148,6 +148,17 @@ def test_dialog_that_nobody_acknowledged_stands_no_longer_than_it_may() -> None:
     assert one(CallEnded, rows).ended_at == T + 2_150 + AT_ONCE_MS + 1
 
 
+def test_timeline_has_the_ack_of_the_dialog_that_is_kept() -> None:
+    call = forked()
+    rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(2_220, "a"))
+    assert [(row.kind, row.at) for row in of(InsertEvent, rows)] == [
+        ("confirmed", T + 2_210), ("dropped", T + 2_220)
+    ]  # fmt: skip
+    call = forked()
+    feed(call, bye(2_200, "a"))
+    assert [row.kind for row in of(InsertEvent, feed(call, Confirmed(T + 2_210, tag="b")))] == ["confirmed"]
+
+
 def test_dialog_that_was_never_acknowledged_was_not_the_call() -> None:
     call = forked()
     rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(62_150, "b"))

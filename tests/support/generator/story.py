@@ -135,7 +135,8 @@ class _Teller:
                 story.cancelled = each.at
         elif each.method == "ACK" and each.to_tag:
             # That of a later INVITE says as well that the caller has its answer.
-            if each.from_tag == self._tag and story.answered is not None and not story.byes:
+            own = each.from_tag == self._tag and not self._concerns_another(each)
+            if own and story.answered is not None and not story.byes:
                 story.confirmed = story.confirmed or each.at
             story.acks.setdefault((each.from_tag, each.number), each.at)
         elif each.method == "BYE" and not self._concerns_another(each):
