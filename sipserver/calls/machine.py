@@ -163,6 +163,10 @@ class Call:
         """Whether a request with this tag of the other side may belong to this call."""
         return self.state < ANSWERED or self._dialogs.knows(tag)
 
+    def is_kept(self, tag: str | None) -> bool:
+        """Whether the dialog of this tag is the call, as far as is known by now."""
+        return self._dialogs.kept is not None and self._dialogs.find(tag) is self._dialogs.kept
+
     def is_between(self, one: str, other: str) -> bool:
         """Whether these two are the tags of one of its dialogs, whichever is whose."""
         mine = self._placed.tag

@@ -184,8 +184,6 @@ class CallWatch:
         if event.kind == effects.REFERRED:
             self._refer_accepted(key, event, at)
             return
-        if event.kind == effects.ENDED:
-            self._summarized(call, event, at)
         maker = self._makers.get(event.kind)
         made = maker(event, at) if maker is not None else None
         if made is None:
@@ -200,6 +198,9 @@ class CallWatch:
         self._record(key, made)
         if isinstance(made, Tried):
             self._await_place(call, event, made.place)
+        elif isinstance(made, Ended):
+            # Its own BYE may show that this dialog was not the one that the caller kept.
+            self._summarized(call, event, made, at)
         if self._transfers.waits:
             self._note_replacement(call, made, at)
 
@@ -359,7 +360,7 @@ class CallWatch:
             return Ended(at, side)
         return Ended(at, side, reason=observe.reason(request), tag=callee_tag(request, side))
 
-    def _summarized(self, call: Call, event: CallEvent, at: int) -> None:
+    def _summarized(self, call: Call, event: CallEvent, ended: Ended, at: int) -> None:
         """What the endpoints say of their media in the BYE and in its response."""
         side = event.side or CALLER
         for message, source, sender_side in (
@@ -367,7 +368,8 @@ class CallWatch:
         ):  # fmt: skip
             if message is None or SUMMARY_HEADERS.isdisjoint(message.names):
                 continue
-            sender = Sender(source, observe.agent(message), call=call.id, side=sender_side)
+            kept = call.is_kept(ended.tag)
+            sender = Sender(source, observe.agent(message), call=call.id, side=sender_side, is_kept=kept)
             for summary in summaries(message):
                 self._quality.summary(summary, sender, at)
 

@@ -506,3 +506,24 @@ def test_the_same_invite_by_another_way_is_another_call(call: Talk) -> None:
     call.hang_up()
     outcomes = [row["outcome"] for row in call.server.rows("SELECT outcome FROM calls ORDER BY started_at")]
     assert sorted(outcomes) == ["answered", "failed"]
+
+
+# ---------------------------------------------------------------------- what a BYE says of the media
+
+
+def stat(octets: int) -> str:
+    return f"P-RTP-Stat: PS=10,OS={octets},PR=10,OR=1600,PL=0,JI=1,LA=2,DU=10,EN=PCMU,DE=PCMU"
+
+
+def test_summary_of_a_dialog_that_was_not_kept_is_joined_to_no_stream(fork: Fork) -> None:
+    fork.both_answer()
+    fork.first.ack()
+    fork.second.ack()
+    # This one is taken for the call, until its BYE says that it is not.
+    fork.first.agree(fork.first.say("BYE", b"", stat(1)))
+    fork.server.advance(10)
+    fork.second.agree(fork.second.say("BYE", b"", stat(2)))
+    call = fork.first.call()["id"]
+    assert fork.first.call()["ended_at"] is not None
+    rows = fork.server.rows("SELECT call, octets_sent, stream FROM quality_reports WHERE octets_sent IS NOT NULL")
+    assert [(row["call"], row["octets_sent"], row["stream"]) for row in rows] == [(call, 1, None), (call, 2, 0)]
