@@ -2,9 +2,9 @@
 
 ``ended_at`` is the last evidence that the call was up, and only something that the call itself did is evidence:
 placed, ringing, answered, confirmed, changed, seen, or other media agreed on. That the server was alive is none, for a
-call whose endpoints lose power says nothing. So the true end lies within ``end_uncertainty_ms`` of ``ended_at``, and ``talk_ms`` is the least
-that the call can have lasted. (A call may outlive the restart, since media do not pass here: then ``server_restart``
-says that nobody was watching its end.)
+call whose endpoints lose power says nothing. So the true end lies within ``end_uncertainty_ms`` of ``ended_at``, and
+``talk_ms`` is the least that the call can have lasted. (A call may outlive the restart, since media do not pass here:
+then ``server_restart`` says that nobody was watching its end.)
 
 Endpoints that hang up do say so, though, and the server would have seen it while it ran: ``watched_until`` tells how
 long that was, from the heartbeat in ``server_runs``. It is the better guess for calls that ended in order.

@@ -446,7 +446,7 @@ class ResponseContext:
         response: Response | None = None,
         heard: Response | None = None,
     ) -> None:
-        """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4), unless it was only ``heard``."""
+        """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4), but what was only ``heard``."""
         if self._call and each.state == RESOLVING:
             out.append(CallEvent(TRIED, each.index, target=each.target))
         each.state = TERMINATED
