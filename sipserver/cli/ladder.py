@@ -243,7 +243,7 @@ def _media(record: Record) -> Iterator[Step]:
         begun.setdefault(stream["from_at"], []).append(name)
         # Early media are over with the answer at the latest, and everything with the call.
         ends = (record["ended_at"], record["answered_at"] if stream.get("early") else None)
-        if stream["to_at"] is not None and stream["to_at"] not in ends:
+        if stream["accepted"] and stream["to_at"] is not None and stream["to_at"] not in ends:
             over.setdefault(stream["to_at"], []).append(name)
     for at, names in over.items():
         yield Step(at, 9, f"{', '.join(names)} ends")

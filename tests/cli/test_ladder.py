@@ -257,7 +257,7 @@ def test_early_media_and_media_on_hold_are_told() -> None:
     ]  # fmt: skip
     text = ladder(call(ANSWERED, ONE, answered_at=f"{DAY}02.250Z", ended_at=f"{DAY}59.999Z", media=media), 130)
     assert said(text) == [
-        "early audio PCMU sendrecv, early video refused", "early video refused ends", "audio PCMU sendrecv",
-        "audio PCMU sendrecv ends", "audio PCMU on hold by the caller", "audio PCMU on hold by the caller ends",
+        "early audio PCMU sendrecv, early video refused", "audio PCMU sendrecv", "audio PCMU sendrecv ends",
+        "audio PCMU on hold by the caller", "audio PCMU on hold by the caller ends",
         "audio PCMU on hold by both sides",
     ]  # fmt: skip
