@@ -110,10 +110,14 @@ class Dialogs:
         return None
 
     def really_kept(self) -> Dialog | None:
-        """The dialog that was over before, and is what the caller had, since the last one was never acknowledged."""
+        """The dialog that is what the caller had, since the one taken for the call was never acknowledged: one that
+        was over before, or else one that goes on."""
         if self.kept is None or self.kept.confirmed_at is not None:
             return None
+        found = None
         for dialog in self._dialogs.values():
-            if dialog.end is not None and dialog.confirmed_at is not None:
-                return dialog
-        return None
+            if dialog.confirmed_at is not None:
+                if dialog.end is not None:
+                    return dialog
+                found = found or dialog
+        return found

@@ -193,7 +193,8 @@ class Ended:
     """``bye``, ``session_expired``, ``connection_lost``, ``media_lost``, ``operator``, …"""
     reason: str | None = None
     uncertainty_ms: int | None = None
-    """How long after ``at`` the call may really have ended; None where the end was observed."""
+    """How long after ``at`` the call may really have ended; None where the end was observed. Of a BYE that nobody
+    answered ``at`` is when it came, and this is how long it was waited for."""
     watched_until: int | None = None
     """Until when its end would have been seen, where it was not observed and this is known."""
     tag: str | None = None

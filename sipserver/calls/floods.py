@@ -41,7 +41,8 @@ class Floods:
         if fold is None or abs(at - fold.first_at) >= self._window_ms:
             return False
         fold.count += 1
-        fold.last_at = at
+        # A call's own clock may be a little behind the machine's, and that may be set back.
+        fold.last_at = max(fold.last_at, at)
         self._changed[fold.id] = fold
         return True
 

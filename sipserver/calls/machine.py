@@ -153,9 +153,19 @@ class Call:
         """The SIP Call-ID."""
         return self._placed.call_id
 
+    @property
+    def agreed_at(self) -> int:
+        """When its two sides last agreed on something, its answer or media: by then both were there; 0 for never."""
+        kept = self._dialogs.kept
+        return 0 if kept is None else max(kept.answered_at or 0, kept.agreed_at)
+
     def has_dialog(self, tag: str | None) -> bool:
         """Whether a request with this tag of the other side may belong to this call."""
         return self.state < ANSWERED or self._dialogs.knows(tag)
+
+    def is_kept(self, tag: str | None) -> bool:
+        """Whether the dialog of this tag is the call, as far as is known by now."""
+        return self._dialogs.kept is not None and self._dialogs.find(tag) is self._dialogs.kept
 
     def is_between(self, one: str, other: str) -> bool:
         """Whether these two are the tags of one of its dialogs, whichever is whose."""
@@ -266,7 +276,7 @@ class Call:
         self._note_answer(event, dialog, branch)
         early = self._media.close_early(self.id, event.at)
         return [
-            *self._keep(dialog, event.at),
+            *self._keep(dialog, dialog.agreed_at),
             self._over(event.branch, branch, event.at, event.status, outcomes.ANSWERED, event.agent),
             self._event(event.at, "answered", CALLEE, event.status),
             *early,
@@ -283,8 +293,8 @@ class Call:
         dialog.agreed_at = event.at
         dialog.negotiation.accepted(INVITE, placed.offer, event.answer, True, placed.number)
 
-    def _keep(self, dialog: Dialog, at: int) -> list[Row]:
-        """This dialog is the call, and has been since it was answered; ``at`` is now."""
+    def _keep(self, dialog: Dialog, agreed_at: int) -> list[Row]:
+        """This dialog is the call, and has been since it was answered."""
         self._dialogs.kept = dialog
         answered_at = dialog.answered_at
         assert answered_at is not None, "what is kept was answered"
@@ -293,7 +303,7 @@ class Call:
         media = self._media
         rows: list[Row] = []
         if agreement is not None:
-            rows = media.change(self.id, min(dialog.agreed_at, at), agreement, dialog.branch)
+            rows = media.change(self.id, agreed_at, agreement, dialog.branch)
         answer = CallAnswered(
             self.id, answered_at, dialog.status, self._setup_ms, _span(self.ringing_at, answered_at), dialog.agent,
             dialog.transport, dialog.network, self._devices, media.video, media.content, media.encrypted,
@@ -336,7 +346,8 @@ class Call:
             return []
         self._cancelled_at = at
         self._cancel_reason = reason
-        return [self._event(at, "cancelled", CALLER, detail=reason)]
+        # Nobody waits any more: this is the end of whatever was heard before the answer.
+        return [self._event(at, "cancelled", CALLER, detail=reason), *self._media.close_early(self.id, at)]
 
     def _failed(self, event: Failed) -> list[Row]:
         if self.state >= ANSWERED:
@@ -428,14 +439,15 @@ class Call:
             if dialog is kept:
                 heir = self._dialogs.heir(event.at) if kept.was_dropped(event.at) else None
                 if heir is not None:
-                    return self._follow(heir, event)
+                    return self._follow(heir, event, heir.agreed_at)
             elif kept.stands(event.at) or dialog.confirmed_at is None:
                 return self._dropped(dialog, event)
         # It may be another dialog whose end is the call's: the only one that was ever acknowledged.
         kept = self._dialogs.really_kept()
-        if kept is None or kept.end is None:
+        if kept is None:
             return self._finish(event)
-        return self._follow(kept, event) + self._finish(kept.end)
+        end = kept.end or event
+        return self._follow(kept, event, min(kept.agreed_at, end.at)) + self._finish(end)
 
     def _finish(self, event: Ended) -> list[Row]:
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
@@ -455,18 +467,20 @@ class Call:
             rows.append(self._event(event.at, "dropped", event.side, detail=event.cause))
         return rows
 
-    def _follow(self, heir: Dialog, event: Ended) -> list[Row]:
+    def _follow(self, heir: Dialog, event: Ended, agreed_at: int) -> list[Row]:
         """The caller kept another dialog than the one that was taken for the call: the record says so from its answer
-        on."""
+        on, and its media are what they are since ``agreed_at``."""
         dropped = self._dialogs.kept
         assert dropped is not None, "there is something else to follow"
         rows = self._media.drop(self.id)
         if self.ringing_at is None:
             self._setup_ms = _span(self._placed.at, heir.answered_at or event.at)
-        rows += self._keep(heir, event.at)
+        rows += self._keep(heir, agreed_at)
         if heir.place != dropped.place:
             # The dropped device's place may have been put late, after its answer.
             rows.append(CallLocated(self.id, False, heir.place))
+        if heir.confirmed_at is not None and not self.confirmed:
+            rows.append(self._event(heir.confirmed_at, "confirmed", CALLER))
         self.state = ANSWERED if heir.confirmed_at is None else CONFIRMED
         self.confirmed = heir.confirmed_at is not None
         rows.append(CallConfirmed(self.id, heir.confirmed_at))
@@ -508,6 +522,8 @@ class Call:
             return []
         dialog.agreed_at = at
         if self.state < ANSWERED:
+            if self._cancelled_at is not None:
+                return []
             return self._media.change_early(self.id, at, dialog.key, dialog.branch, agreement)
         if dialog is not self._dialogs.kept:
             return []

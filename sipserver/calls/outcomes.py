@@ -35,6 +35,10 @@ How a call came to its end (``end_cause``):
     no_evidence        for too long nothing showed that the call was up
     server_restart     the server was stopped or killed; nobody was watching the end
 
+A BYE that nobody answers (64*T1 pass, or there is no way to the other side) ends the call all the same: whoever sent
+it has hung up. ``ended_at`` is then when the BYE came, and ``end_uncertainty_ms`` is from then until it was given up,
+within which the other side may have been in the call still.
+
 The last six were not observed. ``ended_at`` is then the last moment at which both sides are known to have been there,
 and the call ended within ``end_uncertainty_ms`` after it; ``talk_ms`` is the least that it lasted.
 """

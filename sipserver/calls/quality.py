@@ -127,6 +127,8 @@ class Sender:
     """``calls.id``, for a BYE."""
     side: str | None = None
     """``caller`` or ``callee``, for a BYE."""
+    is_kept: bool = True
+    """Of a BYE: whether its dialog is the call (``calls.dialogs``); the streams are those of that one alone."""
 
 
 class QualityRecords:
@@ -215,7 +217,7 @@ class QualityRecords:
         stored = tuple([values.get(name) for name in _STORED])
         if sender.call is None:
             return self._put(self._first + _REPORT, (*stored, *[values[name] for name in _ASKED]))
-        kind, codec, side = values["media_kind"], values.get("codec"), sender.side
+        kind, codec, side = values["media_kind"] if sender.is_kept else None, values.get("codec"), sender.side
         return self._put(self._first + _SUMMARY, (side, side, *stored, kind, codec, kind, sender.call))
 
     def _ends(self, receiver: Transport, source: Transport) -> dict[str, Any]:

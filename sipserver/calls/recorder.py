@@ -88,7 +88,9 @@ STATEMENTS: Final = (
         end_cause = ?, end_uncertainty_ms = ?, watched_until = ?, setup_ms = ?, ring_ms = ?, talk_ms = ?,
         video_ms = ?, devices = ? WHERE id = ?""",
     """INSERT INTO call_branches (call, branch, tried_at, ringing_at, answered_at, ended_at, status, outcome, agent,
-        transport, network) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        transport, network) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (call, branch) DO UPDATE SET answered_at = excluded.answered_at, ended_at = excluded.ended_at,
+        status = excluded.status, outcome = excluded.outcome, agent = coalesce(excluded.agent, agent)""",
     """INSERT INTO call_media (call, number, stream, kind, accepted, codec, direction, bandwidth, resolution, level,
         max_pixels, encrypted, ice, from_at, branch, early, held_by, profile, encryption)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",

@@ -1,10 +1,10 @@
 """Closing, at the start, what the last run of the server left open.
 
 ``ended_at`` is the last evidence that the call was up, and only something that the call itself did is evidence:
-placed, ringing, answered, confirmed, changed, seen. That the server was alive is none, for a call whose endpoints lose
-power says nothing. So the true end lies within ``end_uncertainty_ms`` of ``ended_at``, and ``talk_ms`` is the least
-that the call can have lasted. (A call may outlive the restart, since media do not pass here: then ``server_restart``
-says that nobody was watching its end.)
+placed, ringing, answered, confirmed, changed, seen, or other media agreed on. That the server was alive is none, for a
+call whose endpoints lose power says nothing. So the true end lies within ``end_uncertainty_ms`` of ``ended_at``, and
+``talk_ms`` is the least that the call can have lasted. (A call may outlive the restart, since media do not pass here:
+then ``server_restart`` says that nobody was watching its end.)
 
 Endpoints that hang up do say so, though, and the server would have seen it while it ran: ``watched_until`` tells how
 long that was, from the heartbeat in ``server_runs``. It is the better guess for calls that ended in order.
@@ -72,10 +72,13 @@ def _close(connection: sqlite.Connection, call: Any, now: int, last_alive: str |
             FROM call_events WHERE call = ?""",
         (row_id,),
     ).fetchone()
+    (agreed,) = connection.execute(
+        "SELECT max(max(from_at, coalesce(to_at, ''))) FROM call_media WHERE call = ?", (row_id,)
+    ).fetchone()
     if shift:
         now -= shift
         last_alive = stamp(parse_stamp(last_alive) - shift) if last_alive else None
-    evidence = max(filter(None, (last_event, started_at, ringing_at, answered_at)))
+    evidence = max(filter(None, (last_event, started_at, ringing_at, answered_at, agreed)))
     ended = parse_stamp(evidence)
     # A clock that was set back leaves the restart before the evidence.
     uncertainty = max(now - ended, 0)
@@ -95,7 +98,7 @@ def _close(connection: sqlite.Connection, call: Any, now: int, last_alive: str |
     connection.execute("UPDATE call_media SET to_at = ? WHERE call = ? AND to_at IS NULL", (evidence, row_id))
     connection.execute(
         "INSERT INTO call_events (call, number, at, kind, side, detail) VALUES (?, ?, ?, 'ended', ?, ?)",
-        (row_id, (number or 0) + 1, stamp(now), SERVER, SERVER_RESTART),
+        (row_id, (number or 0) + 1, stamp(max(now, ended)), SERVER, SERVER_RESTART),
     )
 
 

@@ -130,7 +130,7 @@ class CallEnded:
 
 @dataclass(slots=True)
 class InsertBranch:
-    """One device that was tried, written once when its part is over."""
+    """One device that was tried, written once when its part is over; again where one that had been given up answers."""
 
     id: str
     branch: int

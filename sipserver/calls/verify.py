@@ -55,8 +55,10 @@ _CALLS: Final = {
 """What no call may be."""
 
 # A call that was cancelled ends with the CANCEL, and one whose end nobody saw with the last that is known of it: its
-# devices' parts may end after that.
-_WHOLE: Final = "calls.outcome IS NOT 'cancelled' AND calls.end_uncertainty_ms IS NULL"
+# devices' parts may end after that. So may those of a call whose caller ended the dialog that it kept before another
+# device had given up its own: that it was the call was known only then.
+_WHOLE: Final = """calls.outcome IS NOT 'cancelled' AND calls.end_uncertainty_ms IS NULL AND NOT EXISTS (
+        SELECT 1 FROM call_events WHERE call = calls.id AND kind = 'dropped' AND at > calls.ended_at)"""
 
 _CHILDREN: Final = (
     (

@@ -251,7 +251,8 @@ def _has_lines() -> bool:
 def uncertain_end(record: Record) -> str:
     """How much is known of an end that nobody observed."""
     latest = Stamp()(parse_stamp(record["ended_at"]) + record["end_uncertainty_ms"])
-    line = f"end not observed ({record['end_cause']}): between {record['ended_at']} and {latest}"
+    how = "the BYE was not answered" if record["end_cause"] == "bye" else f"end not observed ({record['end_cause']})"
+    line = f"{how}: between {record['ended_at']} and {latest}"
     if record["answered_at"] is not None:
         longest = (parse_stamp(latest or "") - parse_stamp(record["answered_at"])) / 1000
         line += f"; talk from {(record['talk_ms'] or 0) / 1000:.1f} to {longest:.1f} s"

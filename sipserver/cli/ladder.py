@@ -2,7 +2,7 @@
 
 It is drawn from the record, not from messages: what the record does not have is not there (the 487 that a caller gets
 after its CANCEL, the 200 to a BYE), and where it does not know a message by name the arrow says what it meant:
-``change`` is a re-INVITE or an UPDATE.
+``change`` is a re-INVITE or an UPDATE, ``BYE not kept`` ends the dialog of a device that answered and was not wanted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sipserver.calls import outcomes
+from sipserver.calls import media, outcomes, transfers
 from sipserver.calls.events import CALLEE, CALLER
 from sipserver.calls.recovery import SERVER_RESTART
 from sipserver.calls.times import parse_stamp
@@ -28,6 +28,16 @@ MOST: Final = 28
 WIDEST: Final = 250
 
 _ASCII: Final = str.maketrans({"│": "|", "─": "-", "┼": "+", "…": "~", "·": "*", "→": ">"})
+
+_LINKS: Final = {
+    transfers.TRANSFER: ("transferred: goes on as call {}", "comes of the transfer of call {}"),
+    transfers.ATTENDED_TRANSFER: (
+        "transferred, attended: goes on as call {}", "comes of the attended transfer of call {}"
+    ),
+    transfers.REPLACED: ("replaced by call {}", "replaces call {}"),
+}  # fmt: skip
+"""What a link says of the call that the other one came of, and of the other one."""
+_BOTH_SIDES: Final = {CALLER: "the caller", CALLEE: "the callee", media.BOTH: "both sides"}
 
 _CALLER: Final = 0
 _SERVER: Final = 1
@@ -99,8 +109,14 @@ def _heads(record: Record, devices: dict[int, int]) -> list[list[str]]:
 def _steps(record: Record, devices: dict[int, int]) -> Iterator[Step]:
     answered = [each["branch"] for each in record["branches"] if each["outcome"] == outcomes.ANSWERED]
     other = _DEVICE + devices[answered[0]] if answered else (_DEVICE if devices else _SERVER)
+    dropped = {
+        each["ended_at"]: _DEVICE + devices[each["branch"]]
+        for each in record["branches"] if each["outcome"] == outcomes.ALSO_ANSWERED
+    }  # fmt: skip
     for event in record["events"]:
-        yield from _event(event, record, other)
+        yield from _event(event, record, dropped.get(event["at"], other) if event["kind"] == "dropped" else other)
+    for link in record.get("links", ()):
+        yield _link(link, record)
     places = list(devices.values())
     for branch in record["branches"]:
         place = devices[branch["branch"]]
@@ -132,6 +148,20 @@ def _event(event: Record, record: Record, other: int) -> Iterator[Step]:
             yield Step(at, 10, f"CANCEL {detail or ''}".rstrip(), _CALLER, _SERVER)
         case "failed":
             yield Step(at, 12, f"{status or ''} {detail or record['outcome'] or ''}".strip(), _SERVER, _CALLER)
+        case "dropped" if detail == "bye" and side in (CALLER, CALLEE):
+            yield Step(at, 10, "BYE not kept", *ends)
+        case "dropped":
+            yield Step(at, 10, f"the answer that was not kept is over: {detail or 'unknown'}")
+        case "referred" if side in (CALLER, CALLEE):
+            yield Step(at, 11, "REFER", *ends)
+            to = "to somebody it talks to" if detail == "attended" else "to somebody else"
+            yield Step(at, 11, f"{_BOTH_SIDES[side]} transfers the call {to}")
+        case "seen":
+            yield Step(at, 11, "both sides are still there")
+        case "clock_stepped":
+            yield Step(at, 11, f"the clock was set {_how_far(detail)}; the times of this call go on as before")
+        case "ended" if detail == "bye" and record.get("end_uncertainty_ms") is not None:
+            yield Step(at, 13, "BYE unanswered", *ends, lost=True)
         case "ended" if detail == "bye":
             yield Step(at, 13, "BYE", *ends)
         case "ended" if detail == SERVER_RESTART:
@@ -157,6 +187,9 @@ def _branch(branch: Record, column: int, record: Record) -> Iterator[Step]:
     cancelled = _cancelled_at(branch, record)
     if cancelled is not None:
         yield Step(cancelled, 10, "CANCEL", _SERVER, column)
+    if outcome == outcomes.ALSO_ANSWERED:
+        # How it ended is in the timeline.
+        return
     if outcome == outcomes.UNREACHABLE:
         yield Step(ended, 4, f"{_name(branch)} unreachable")
     elif status is not None:
@@ -177,6 +210,26 @@ def _cancelled_at(branch: Record, record: Record) -> str | None:
     return moment if moment is not None and moment >= branch["tried_at"] else None
 
 
+def _link(link: Record, record: Record) -> Step:
+    """That another call came of this one, or this one of another."""
+    came_of, other = _LINKS.get(link["kind"], (link["kind"] + " to call {}", link["kind"] + " from call {}"))
+    if link["call"] == record.get("id"):
+        return Step(link["at"], 12, came_of.format(link["other"]))
+    return Step(link["at"], 1, other.format(link["call"]))
+
+
+def _how_far(detail: str | None) -> str:
+    """``+3600000 ms`` as ``forward by 1:00:00``; what is written otherwise as it is."""
+    try:
+        by = int((detail or "").removesuffix(" ms"))
+    except ValueError:
+        return detail or "anew"
+    seconds, thousandths = divmod(abs(by), 1000)
+    hours, minutes = divmod(seconds // 60, 60)
+    fraction = f".{thousandths:03d}" if thousandths else ""
+    return f"{'forward' if by >= 0 else 'back'} by {hours}:{minutes:02d}:{seconds % 60:02d}{fraction}"
+
+
 def _name(branch: Record) -> str:
     return f"device {branch['branch']}"
 
@@ -186,14 +239,26 @@ def _media(record: Record) -> Iterator[Step]:
     begun: dict[str, list[str]] = {}
     over: dict[str, list[str]] = {}
     for stream in record["media"]:
-        name = " ".join(str(stream[part]) for part in ("kind", "codec", "direction") if stream[part])
-        begun.setdefault(stream["from_at"], []).append(name if stream["accepted"] else f"{stream['kind']} refused")
-        if stream["to_at"] is not None and stream["to_at"] != record["ended_at"]:
+        name = _stream(stream)
+        begun.setdefault(stream["from_at"], []).append(name)
+        # Early media are over with the answer at the latest, and everything with the call.
+        ends = (record["ended_at"], record["answered_at"] if stream.get("early") else None)
+        if stream["accepted"] and stream["to_at"] is not None and stream["to_at"] not in ends:
             over.setdefault(stream["to_at"], []).append(name)
     for at, names in over.items():
         yield Step(at, 9, f"{', '.join(names)} ends")
     for at, names in begun.items():
         yield Step(at, 9, ", ".join(names))
+
+
+def _stream(stream: Record) -> str:
+    """What a stream is, in words."""
+    kind = f"early {stream['kind']}" if stream.get("early") else stream["kind"]
+    if not stream["accepted"]:
+        return f"{kind} refused"
+    held_by = stream.get("held_by")
+    how = f"on hold by {_BOTH_SIDES.get(held_by, held_by)}" if held_by else stream["direction"]
+    return " ".join(str(part) for part in (kind, stream["codec"], how) if part)
 
 
 # ---- how it is drawn

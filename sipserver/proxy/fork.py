@@ -200,7 +200,7 @@ class ResponseContext:
         elif each.pending:
             if each.expired and status == 487:
                 # It rang until timer C ended it: to the caller that is a time-out, not a cancellation of theirs.
-                self._fail(each, 408, TIMED_OUT, out)
+                self._fail(each, 408, TIMED_OUT, out, heard=response)
             else:
                 self._fail(each, status, None, out, response=response)
             if status >= 600:
@@ -444,8 +444,9 @@ class ResponseContext:
         out: list[Effect],
         reason: str | None = None,
         response: Response | None = None,
+        heard: Response | None = None,
     ) -> None:
-        """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4)."""
+        """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4), but what was only ``heard``."""
         if self._call and each.state == RESOLVING:
             out.append(CallEvent(TRIED, each.index, target=each.target))
         each.state = TERMINATED
@@ -453,7 +454,7 @@ class ResponseContext:
         if self._call:
             out.append(
                 CallEvent(
-                    BRANCH_FAILED, each.index, response, status=status, cause=cause, flow=each.flow,
+                    BRANCH_FAILED, each.index, response or heard, status=status, cause=cause, flow=each.flow,
                     heard=each.cancel_sent,
                 )
             )  # fmt: skip

@@ -17,6 +17,9 @@ A connection or a registration that goes is a reason to ask, not an answer: endp
 the middle of a call. So after the grace that side is asked once (``proxy.probe``), over whatever way leads to it now.
 The same question is put at intervals where the operator wants it (``probe``).
 
+Where several devices answered, the call is the dialog that the caller keeps (``calls.dialogs``). Until the others are
+ended each of them has its own callee side here, and one without evidence is given up before the call is.
+
 There is one object for each side of a call and no timer: each second a part of the calls is looked at, all of them
 within SWEEP seconds. Times are milliseconds of ``CallWatch.steady``, which no setting of the clock moves.
 """
@@ -40,7 +43,7 @@ from sipserver.server.flows import FlowFinder
 from sipserver.server.watch import CallWatch
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
-from sipserver.sip.message import Request, Response
+from sipserver.sip.message import Message, Request, Response
 from sipserver.sip.values import Address
 from sipserver.storage.database import StoreError
 
@@ -64,6 +67,8 @@ MAX_PROBES: Final = 1_000
 """Questions under way."""
 MAX_SEARCHES: Final = 50
 """Of those, such whose side lost its connection or registration: they may need a connection each."""
+MAX_OTHERS: Final = 8
+"""Answers beside the first one whose dialogs are followed."""
 
 
 @dataclass(slots=True)
@@ -79,11 +84,16 @@ class Settings:
 
 
 class _Side:
-    """One side of a call."""
+    """One side of a call; a callee's is that of one dialog."""
 
-    __slots__ = ("address", "asking", "cause", "end", "flow", "instance", "lost_at", "misses", "retry_at", "seen")
+    __slots__ = (
+        "address", "asking", "cause", "end", "expires_at", "flow", "instance", "lost_at", "misses", "retry_at", "seen",
+        "tag",
+    )  # fmt: skip
 
-    def __init__(self, end: DialogEnd, flow: Flow, address: str | None, instance: str | None, now: int) -> None:
+    def __init__(
+        self, end: DialogEnd, flow: Flow, address: str | None, instance: str | None, now: int, tag: str | None = None
+    ) -> None:
         self.end = end
         self.flow = flow
         """How it was heard last."""
@@ -103,20 +113,24 @@ class _Side:
         """Questions in a row that it did not answer."""
         self.retry_at = 0
         """When it is asked again."""
+        self.tag = tag
+        """Of a callee: which dialog is meant."""
+        self.expires_at = 0
+        """Of a callee: when the session of its dialog expires; 0 for never."""
 
 
 class _Call:
     """An answered call."""
 
-    __slots__ = ("call_id", "callee", "caller", "expires_at", "key", "noted", "probe_after")
+    __slots__ = ("call_id", "callee", "caller", "key", "noted", "others", "probe_after")
 
     def __init__(self, key: str, call_id: str, caller: _Side, callee: _Side, probe_after: int) -> None:
         self.key = key
         self.call_id = call_id
         self.caller = caller
         self.callee = callee
-        self.expires_at = 0
-        """When the session expires; 0 for never."""
+        self.others: tuple[_Side, ...] = ()
+        """The callee's side of other dialogs that stand beside that one."""
         self.noted = caller.seen
         """The latest sign of life that stands in the timeline."""
         self.probe_after = probe_after
@@ -126,6 +140,29 @@ class _Call:
     def seen(self) -> int:
         """Until when both sides are known to have been there."""
         return min(self.caller.seen, self.callee.seen)
+
+    @property
+    def sides(self) -> tuple[_Side, ...]:
+        """All of them."""
+        return (self.caller, self.callee, *self.others)
+
+    def side(self, side: str, message: Message, *, by_caller: bool) -> _Side:
+        """The side that is meant; of the callee's that of this message's dialog, whose request is the caller's or
+        not."""
+        if side == CALLER:
+            return self.caller
+        return self.callee_of(message.to_tag if by_caller else message.from_tag) if self.others else self.callee
+
+    def may_have(self, tag: str | None) -> bool:
+        """Whether an answer with this tag makes another dialog that is to be followed."""
+        return len(self.others) < MAX_OTHERS and tag not in [self.callee.tag, *[each.tag for each in self.others]]
+
+    def callee_of(self, tag: str | None) -> _Side:
+        """The callee's side of this dialog; of one that is not known, that of the call."""
+        for other in self.others:
+            if other.tag == tag:
+                return other
+        return self.callee
 
 
 class Liveness:
@@ -171,37 +208,50 @@ class Liveness:
         self, key: str, invite: Request, plan: Plan, flow_in: Flow, answer: Response, target: Target | None,
         flow_out: Flow, interval: int,
     ) -> None:  # fmt: skip
-        """A call is answered; ``interval`` is its session interval in seconds, 0 for none."""
-        if key in self._calls or not self._watch.is_open(key):
+        """A call is answered, or once more by another device; ``interval`` is the session interval of this dialog in
+        seconds, 0 for none."""
+        call = self._calls.get(key)
+        if not self._watch.is_open(key) or (call is not None and not call.may_have(answer.to_tag)):
             return
         now = self._watch.steady()
         instance = target.instance if target is not None else None
+        end = probe.callee_end(answer, plan.token)
+        callee = _Side(end, flow_out, plan.callee, instance, now, answer.to_tag)
+        if interval:
+            callee.expires_at = now + interval * 1000
+        self._index(key, callee)
+        if call is not None:
+            call.others = (*call.others, callee)
+            return
         caller = _Side(probe.caller_end(invite), flow_in, plan.caller, None, now)
-        callee = _Side(probe.callee_end(answer, plan.token), flow_out, plan.callee, instance, now)
+        self._index(key, caller)
         after = self.settings.probe
         call = _Call(key, invite.call_id, caller, callee, int(after * (0.9 + 0.2 * self._jitter())) if after else 0)
-        if interval:
-            call.expires_at = now + interval * 1000
         self._calls[key] = call
         self._ring.append(key)
-        for side in (caller, callee):
-            if side.flow.connection:
-                _join(self._over_connection, side.flow.connection, key)
-            if side.address is not None:
-                _join(self._of_address, side.address, key)
 
-    def heard(self, key: str, side: str, flow: Flow | None = None) -> None:
-        """This side sent a request inside the call over this flow, or responded to one."""
+    def asked_for(self, key: str, side: str, request: Request, flow: Flow) -> None:
+        """This side sent a request inside the call over this flow."""
         call = self._calls.get(key)
         if call is not None:
-            self._alive(call, call.caller if side == CALLER else call.callee, flow)
+            self._alive(call, call.side(side, request, by_caller=side == CALLER), flow)
 
-    def confirmed(self, key: str, side: str, flow: Flow) -> None:
+    def responded(self, key: str, side: str, response: Response) -> None:
+        """This side responded to a request inside the call."""
+        call = self._calls.get(key)
+        if call is not None:
+            self._alive(call, call.side(side, response, by_caller=side == CALLEE), None)
+
+    def confirmed(self, key: str, side: str, ack: Request, flow: Flow) -> None:
         """An ACK of this side passes: what it acknowledges has just come from the other."""
         call = self._calls.get(key)
         if call is not None:
-            self._alive(call, call.caller if side == CALLER else call.callee, flow)
-            call.noted = call.caller.seen = call.callee.seen = self._watch.steady()
+            by_caller = side == CALLER
+            callee = call.side(CALLEE, ack, by_caller=by_caller)
+            self._alive(call, call.caller if by_caller else callee, flow)
+            call.caller.seen = callee.seen = self._watch.steady()
+            if callee is call.callee:
+                call.noted = callee.seen
 
     def refreshed(self, key: str, side: str, request: Request, answer: Response, interval: int) -> None:
         """A session refresh request of this side was accepted: the session expires so many seconds from now, or never
@@ -210,21 +260,55 @@ class Liveness:
         if call is None:
             return
         now = self._watch.steady()
-        sender, other = (call.caller, call.callee) if side == CALLER else (call.callee, call.caller)
+        callee = call.side(CALLEE, request, by_caller=side == CALLER)
+        sender, other = (call.caller, callee) if side == CALLER else (callee, call.caller)
         sender.end.refresh(request)
         other.end.refresh(answer)
-        call.noted = sender.seen = other.seen = now
-        call.expires_at = now + interval * 1000 if interval else 0
+        sender.seen = other.seen = now
+        callee.expires_at = now + interval * 1000 if interval else 0
+        if callee is call.callee:
+            call.noted = now
+
+    def dialog_ended(self, key: str, tag: str | None) -> None:
+        """The dialog with this tag of the callee's has ended, and the call has not: the caller keeps another."""
+        call = self._calls.get(key)
+        if call is None or not call.others:
+            return
+        callee = call.callee_of(tag)
+        if callee is not call.callee or callee.tag == tag:
+            self._drop(call, callee)
+
+    def _drop(self, call: _Call, callee: _Side) -> None:
+        """One of several dialogs is not the call's, or not any more."""
+        if callee is call.callee:
+            # As ``calls.dialogs`` has it: the first of those that stand.
+            call.callee, call.others = call.others[0], call.others[1:]
+            # What the caller did not answer was asked in the dialog that it has no more.
+            call.caller.misses = 0
+            call.caller.asking = False
+        else:
+            call.others = tuple([each for each in call.others if each is not callee])
+        left = call.sides
+        if callee.flow.connection not in [each.flow.connection for each in left]:
+            _leave(self._over_connection, callee.flow.connection, call.key)
+        if callee.address not in [each.address for each in left]:
+            _leave(self._of_address, callee.address, call.key)
 
     def forget(self, key: str) -> None:
         """The call has ended."""
         call = self._calls.pop(key, None)
         if call is None:
             return
-        for side in (call.caller, call.callee):
+        for side in call.sides:
             _leave(self._over_connection, side.flow.connection, key)
             if side.address is not None:
                 _leave(self._of_address, side.address, key)
+
+    def _index(self, key: str, side: _Side) -> None:
+        if side.flow.connection:
+            _join(self._over_connection, side.flow.connection, key)
+        if side.address is not None:
+            _join(self._of_address, side.address, key)
 
     # ------------------------------------------------------------------ what goes
 
@@ -233,7 +317,7 @@ class Liveness:
         for key in _keys(self._over_connection.pop(flow.connection, None)):
             call = self._calls.get(key)
             if call is not None:
-                for side in (call.caller, call.callee):
+                for side in call.sides:
                     if side.flow.connection == flow.connection:
                         self._suspect(side, CONNECTION_LOST)
 
@@ -244,7 +328,7 @@ class Liveness:
             return
         for key in keys:
             call = self._calls[key]
-            for side in (call.caller, call.callee):
+            for side in call.sides:
                 if side.address == binding.aor and _is_of(binding, side):
                     side.instance = binding.instance or side.instance
                     self._suspect(side, REGISTRATION_LOST)
@@ -275,14 +359,15 @@ class Liveness:
 
     def _look_at(self, call: _Call, now: int) -> None:
         settings, seen = self.settings, call.seen
-        if call.expires_at and now >= call.expires_at + settings.grace:
-            if seen <= call.expires_at:
-                self._close(call, SESSION_EXPIRED)
+        expires_at = call.callee.expires_at
+        if expires_at and now >= expires_at + settings.grace:
+            if seen <= expires_at:
+                self._give_up(call, SESSION_EXPIRED)
                 return
             # Both sides go on without refreshing: their timer says nothing.
-            call.expires_at = 0
+            call.callee.expires_at = 0
         if now >= seen + settings.silence:
-            self._close(call, NO_EVIDENCE)
+            self._give_up(call, NO_EVIDENCE)
             return
         if seen - call.noted >= NOTE_EVERY_MS:
             call.noted = seen
@@ -300,7 +385,12 @@ class Liveness:
         due = side.retry_at if side.misses else side.seen + call.probe_after
         return bool(call.probe_after) and now >= due and self._asking < MAX_PROBES
 
-    def _close(self, call: _Call, cause: str, lost_at: int = 0) -> None:
+    def _give_up(self, call: _Call, cause: str, lost_at: int = 0) -> None:
+        """There is no evidence of the dialog that was taken for the call: it may be another one, which is then looked
+        at, or none."""
+        if call.others:
+            self._drop(call, call.callee)
+            return
         self.closed[cause] = self.closed.get(cause, 0) + 1
         # While the connection stood, a BYE would have come over it.
         until = lost_at if lost_at and cause == CONNECTION_LOST else None
@@ -365,10 +455,11 @@ class Liveness:
     def note_answer(self, question: _Question, *, alive: bool, flow: Flow | None) -> None:
         """A question was answered, or will not be."""
         call, side = question.call, question.side
-        side.asking = False
+        if question.dialog is call.callee:
+            side.asking = False
         self._asking -= 1
         self._searching -= question.searches
-        if self._calls.get(call.key) is not call:
+        if self._calls.get(call.key) is not call or question.dialog is not call.callee:
             return
         if alive:
             self._alive(call, side, flow)
@@ -376,9 +467,9 @@ class Liveness:
         side.misses += 1
         side.retry_at = self._watch.steady() + ASK_AGAIN_MS
         if side.lost_at:
-            self._close(call, side.cause, side.lost_at)
+            self._give_up(call, side.cause, side.lost_at)
         elif side.misses >= MISSES:
-            self._close(call, PROBE_FAILED)
+            self._give_up(call, PROBE_FAILED)
 
     # ------------------------------------------------------------------ signs
 
@@ -390,8 +481,7 @@ class Liveness:
             return
         side.flow = flow
         if flow.connection != before.connection:
-            other = call.callee if side is call.caller else call.caller
-            if before.connection != other.flow.connection:
+            if before.connection not in [each.flow.connection for each in call.sides]:
                 _leave(self._over_connection, before.connection, call.key)
             if flow.connection:
                 _join(self._over_connection, flow.connection, call.key)
@@ -400,11 +490,13 @@ class Liveness:
 class _Question:
     """An OPTIONS to one side of a call (``transactions.ClientUser``)."""
 
-    __slots__ = ("_flow", "_liveness", "_over", "_plan", "_request", "call", "searches", "side")
+    __slots__ = ("_flow", "_liveness", "_over", "_plan", "_request", "call", "dialog", "searches", "side")
 
     def __init__(self, liveness: Liveness, call: _Call, side: _Side) -> None:
         self.call = call
         self.side = side
+        self.dialog = call.callee
+        """The callee's side of the dialog in which it is put."""
         self.searches = int(bool(side.lost_at))
         """1 where its side's connection or registration went."""
         self._liveness = liveness

@@ -39,7 +39,7 @@ from sipserver.server.liveness import Liveness
 from sipserver.server.quality import Collector
 from sipserver.server.timers import TimerQueue
 from sipserver.server.transactions import ServerTransaction
-from sipserver.server.watch import CallWatch
+from sipserver.server.watch import CallWatch, callee_tag
 from sipserver.sip import build
 from sipserver.sip.digest import MISSING, STALE, AuthenticationRequired, Authenticator
 from sipserver.sip.effects import TIMED_OUT, Effect, NeedCredentials
@@ -127,7 +127,7 @@ class Proxying:
             return
         self.forwarded += 1
         if plan.dialog is not None:
-            self.liveness.heard(*plan.dialog, flow)
+            self.liveness.asked_for(*plan.dialog, request, flow)
         relay = Relay(self, transaction, request, plan, flow, call_key or self.context.tokens.hex16())
         transaction.user = relay
         relay.begin()
@@ -143,7 +143,7 @@ class Proxying:
         assert plan.dialog is not None, "an ACK is only admitted inside a dialog"
         key, side = plan.dialog
         self.watch.confirmed(key, ack, side)
-        self.liveness.confirmed(key, side, flow)
+        self.liveness.confirmed(key, side, ack, flow)
         to = key, other_side(side)
         flow_out = self.finder.at_once(uri, None, to, reliable=False)
         if flow_out is not None:
@@ -305,7 +305,7 @@ def _kind(error: SipError) -> str:
 class Relay:
     """One request under way: the response context, and what its effects do."""
 
-    __slots__ = ("_begun", "_call", "_context", "_key", "_proxying", "_transaction")
+    __slots__ = ("_begun", "_call", "_context", "_hung_up_at", "_key", "_proxying", "_transaction")
 
     def __init__(
         self, proxying: Proxying, transaction: ServerTransaction, request: Request, plan: Plan, flow: Flow, key: str
@@ -317,6 +317,8 @@ class Relay:
         """Kept until the context is done, for what it says of the caller's target."""
         self._call: Call | None = None
         """The call, once it has failed."""
+        self._hung_up_at = proxying.watch.steady() if request.method == "BYE" else 0
+        """When a BYE came (``CallWatch.steady``), for the case that nobody answers it."""
         self._context = fork.ResponseContext(
             request, plan, flow, proxying.settings, proxying.minter, key, proxying.context.tokens.hex16
         )
@@ -331,7 +333,7 @@ class Relay:
             self._note_response(self._pending(branch), response)
         dialog = self._begun[1].dialog if self._begun is not None else None
         if dialog is not None and response.status > 100 and response.status not in ABSENT:
-            self._proxying.liveness.heard(self._key, other_side(dialog[1]))
+            self._proxying.liveness.responded(self._key, other_side(dialog[1]), response)
         self._run(self._context.on_response(branch, response))
 
     def on_failed(self, branch: int, cause: str) -> None:
@@ -406,12 +408,10 @@ class Relay:
             elif isinstance(effect, effects.CallEvent):
                 if effect.kind == effects.FAILED:
                     self._call = proxying.watch.find(self._key)
-                proxying.watch.event(self._key, effect)
+                proxying.watch.event(self._key, effect, self._hung_up_at)
                 self._learn(effect)
-                # A dialog that the caller did not keep may end before the call does.
-                if effect.kind == effects.ENDED and not proxying.watch.is_open(self._key):
-                    proxying.dialogs.forget(self._key)
-                    proxying.liveness.forget(self._key)
+                if effect.kind == effects.ENDED:
+                    self._forget(effect)
             elif isinstance(effect, effects.SetBranchTimer):
                 proxying.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
             elif isinstance(effect, effects.NeedFlow):
@@ -429,6 +429,15 @@ class Relay:
                 # Whether a refusal of a call is acknowledged is still of interest, until its transaction ends.
                 if self._call is None:
                     self._transaction.user = None
+
+    def _forget(self, ended: effects.CallEvent) -> None:
+        """A dialog has ended; one that the caller did not keep may end before the call does."""
+        proxying, key = self._proxying, self._key
+        if not proxying.watch.is_open(key):
+            proxying.dialogs.forget(key)
+            proxying.liveness.forget(key)
+        elif ended.request is not None:
+            proxying.liveness.dialog_ended(key, callee_tag(ended.request, ended.side or CALLER))
 
     def _learn(self, event: effects.CallEvent) -> None:
         """Remember where each side of the call wants its requests (RFC 3261 §12.1, §12.2), and how long its session

@@ -175,8 +175,8 @@ class CallWatch:
         except StoreError:
             return None
 
-    def event(self, key: str, event: CallEvent) -> None:
-        """Something happened to the call of this key."""
+    def event(self, key: str, event: CallEvent, hung_up_at: int = 0) -> None:
+        """Something happened to the call of this key; ``hung_up_at`` (``steady`` time) is when a BYE came."""
         call = self._recorder.find(key)
         if call is None:
             return
@@ -184,18 +184,23 @@ class CallWatch:
         if event.kind == effects.REFERRED:
             self._refer_accepted(key, event, at)
             return
-        if event.kind == effects.ENDED:
-            self._summarized(call, event, at)
         maker = self._makers.get(event.kind)
         made = maker(event, at) if maker is not None else None
         if made is None:
             return
+        if isinstance(made, Ended) and event.cause is not None:
+            # Whoever sent the BYE is gone since then, and the other side never said that it is there.
+            made.at = max(hung_up_at + call.shift, call.agreed_at)
+            made.uncertainty_ms = at - made.at or None
         if self._unreadable:
             self._unreadable = False
             self._note_media(made, event, call)
         self._record(key, made)
         if isinstance(made, Tried):
             self._await_place(call, event, made.place)
+        elif isinstance(made, Ended):
+            # Its own BYE may show that this dialog was not the one that the caller kept.
+            self._summarized(call, event, made, at)
         if self._transfers.waits:
             self._note_replacement(call, made, at)
 
@@ -207,7 +212,7 @@ class CallWatch:
         at, answer = self.steady() + call.shift, observe.media(ack)
         if answer is UNREADABLE:
             self._note_unreadable(ack, "ACK", 0, call.caller if side == CALLER else call.callee, None, at)
-        self._recorder.handle(key, Confirmed(at, answer, _callee_tag(ack, side), side, ack.cseq[0]))
+        self._recorder.handle(key, Confirmed(at, answer, callee_tag(ack, side), side, ack.cseq[0]))
 
     def referred(self, key: str, side: str, request: Request) -> None:
         """A REFER within the call is passed on (RFC 3515)."""
@@ -229,7 +234,7 @@ class CallWatch:
         if call is None:
             return
         now, shift = self.steady() + call.shift, call.shift
-        at = max(seen + shift, call.answered_at or 0)
+        at = max(seen + shift, call.agreed_at)
         until = None if watched_until is None else max(watched_until + shift, at)
         self._record(key, Ended(at, SERVER, cause, uncertainty_ms=max(now - at, 0), watched_until=until))
 
@@ -336,7 +341,7 @@ class CallWatch:
         if request is None:
             return Changed(at, side, None, answer)
         return Changed(
-            at, side, self._media(request), answer, _callee_tag(request, side), request.method, request.cseq[0]
+            at, side, self._media(request), answer, callee_tag(request, side), request.method, request.cseq[0]
         )
 
     def _progressed(self, event: CallEvent, at: int) -> Event | None:
@@ -345,7 +350,7 @@ class CallWatch:
         if request is None or message is None or answer is None:
             return None
         return Progressed(
-            at, side, self._media(request), answer, _callee_tag(request, side), request.cseq[0],
+            at, side, self._media(request), answer, callee_tag(request, side), request.cseq[0],
             observe.is_reliable(message),
         )  # fmt: skip
 
@@ -353,9 +358,9 @@ class CallWatch:
         request, side = event.request, event.side or SERVER
         if request is None:
             return Ended(at, side)
-        return Ended(at, side, reason=observe.reason(request), tag=_callee_tag(request, side))
+        return Ended(at, side, reason=observe.reason(request), tag=callee_tag(request, side))
 
-    def _summarized(self, call: Call, event: CallEvent, at: int) -> None:
+    def _summarized(self, call: Call, event: CallEvent, ended: Ended, at: int) -> None:
         """What the endpoints say of their media in the BYE and in its response."""
         side = event.side or CALLER
         for message, source, sender_side in (
@@ -363,7 +368,8 @@ class CallWatch:
         ):  # fmt: skip
             if message is None or SUMMARY_HEADERS.isdisjoint(message.names):
                 continue
-            sender = Sender(source, observe.agent(message), call=call.id, side=sender_side)
+            kept = call.is_kept(ended.tag)
+            sender = Sender(source, observe.agent(message), call=call.id, side=sender_side, is_kept=kept)
             for summary in summaries(message):
                 self._quality.summary(summary, sender, at)
 
@@ -459,6 +465,6 @@ def _host_of(event: CallEvent) -> str:
     return event.flow.host if event.flow is not None else ""
 
 
-def _callee_tag(request: Request, side: str) -> str | None:
+def callee_tag(request: Request, side: str) -> str | None:
     """Which of the call's dialogs a request of this side belongs to."""
     return request.to_tag if side == CALLER else request.from_tag

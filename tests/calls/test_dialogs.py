@@ -44,7 +44,7 @@ from sipserver.calls.rows import (
     UpdateBranch,
 )
 from sipserver.sip.sdp import UNREADABLE, Description
-from support.machine import BOTH, VOICE, T, answered, feed, kinds, of, one, placed, ringing
+from support.machine import ANYTHING, BOTH, VOICE, T, answered, feed, kinds, of, one, placed, ringing
 
 
 def forked(first: int = 2_100, second: int = 2_150) -> Call:
@@ -148,6 +148,17 @@ def test_dialog_that_nobody_acknowledged_stands_no_longer_than_it_may() -> None:
     assert one(CallEnded, rows).ended_at == T + 2_150 + AT_ONCE_MS + 1
 
 
+def test_timeline_has_the_ack_of_the_dialog_that_is_kept() -> None:
+    call = forked()
+    rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(2_220, "a"))
+    assert [(row.kind, row.at) for row in of(InsertEvent, rows)] == [
+        ("confirmed", T + 2_210), ("dropped", T + 2_220)
+    ]  # fmt: skip
+    call = forked()
+    feed(call, bye(2_200, "a"))
+    assert [row.kind for row in of(InsertEvent, feed(call, Confirmed(T + 2_210, tag="b")))] == ["confirmed"]
+
+
 def test_dialog_that_was_never_acknowledged_was_not_the_call() -> None:
     call = forked()
     rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(62_150, "b"))
@@ -155,6 +166,27 @@ def test_dialog_that_was_never_acknowledged_was_not_the_call() -> None:
     assert (row.talk_ms, row.video_ms) == (60_000, 60_000)
     assert one(CallAnswered, rows).agent == "other"
     assert of(UpdateBranch, rows)[0] == UpdateBranch("id", 1, "answered", None)
+
+
+def test_unanswered_bye_tells_of_the_past_and_the_kept_dialogs_media_do_not() -> None:
+    call = forked()
+    feed(call, Confirmed(T + 2_200, tag="a"), Confirmed(T + 2_210, tag="b"))
+    feed(call, Changed(T + 20_000, CALLER, VOICE, VOICE, tag="b", method="UPDATE"))
+    # The BYE for the dialog that was not kept came long before it was given up.
+    rows = feed(call, Ended(T + 3_000, CALLER, uncertainty_ms=32_000, tag="a"))
+    assert {row.from_at for row in of(OpenMedia, rows)} == {T + 20_000}
+    assert of(UpdateBranch, rows)[1] == UpdateBranch("id", 0, "also_answered", T + 3_000)
+
+
+def test_call_without_evidence_was_that_of_the_dialog_that_was_acknowledged() -> None:
+    call = forked()
+    rows = feed(call, Confirmed(T + 2_210, tag="b"), Ended(T + 2_210, SERVER, "probe_failed", uncertainty_ms=9_000))
+    assert one(CallAnswered, rows).agent == "other"
+    row = one(CallEnded, rows)
+    assert (row.ended_at, row.end_uncertainty_ms, row.talk_ms) == (T + 2_210, 9_000, 60)
+    assert of(UpdateBranch, rows) == [
+        UpdateBranch("id", 1, "answered", None), UpdateBranch("id", 0, "also_answered", T + 2_210)
+    ]  # fmt: skip
 
 
 def test_callee_that_waits_in_vain_for_the_ack_gives_up_its_own_dialog() -> None:
@@ -264,6 +296,16 @@ def test_early_media_open_early_and_close_with_the_answer() -> None:
     ]  # fmt: skip
 
 
+def test_early_media_are_over_once_the_caller_gives_up() -> None:
+    call = placed()
+    feed(call, Tried(T, 0), Rang(T + 100, 0, answer=BOTH, tag="a"))
+    assert [(row.number, row.to_at) for row in of(CloseMedia, feed(call, Cancelled(T + 900)))] == [
+        (1, T + 900), (2, T + 900)
+    ]  # fmt: skip
+    assert feed(call, Rang(T + 920, 0, answer=VOICE, tag="a")) == []
+    assert of(CloseMedia, feed(call, Failed(T + 950, 487, CALLEE))) == []
+
+
 def test_early_media_of_one_device_close_with_its_refusal() -> None:
     call = placed()
     feed(call, Tried(T, 0), Tried(T, 1), Rang(T + 100, 0, None, VOICE, "a"), Rang(T + 100, 1, None, BOTH, "b"))
@@ -321,27 +363,6 @@ def test_refer_after_refer_is_bounded() -> None:
 
 
 # ---------------------------------------------------------------------- whatever happens
-
-TAGS = st.sampled_from([None, "a", "b", "c"])
-SIDES = st.sampled_from([CALLER, CALLEE, SERVER])
-BRANCHES = st.integers(0, 2)
-STATUSES = st.sampled_from([404, 408, 486, 487, 603])
-SAID = st.sampled_from([None, BOTH, VOICE, UNREADABLE])
-METHODS = st.sampled_from(["INVITE", "UPDATE", "PRACK"])
-NUMBERS = st.integers(0, 3)
-ANYTHING = st.one_of(
-    st.builds(Rang, st.just(0), BRANCHES, answer=SAID, tag=TAGS, reliable=st.booleans()),
-    st.builds(Answered, st.just(0), BRANCHES, answer=SAID, tag=TAGS),
-    st.builds(Confirmed, st.just(0), SAID, TAGS, SIDES, NUMBERS),
-    st.builds(BranchFailed, st.just(0), BRANCHES, STATUSES),
-    st.builds(Failed, st.just(0), STATUSES, SIDES),
-    st.builds(Cancelled, st.just(0)),
-    st.builds(Changed, st.just(0), SIDES, SAID, SAID, TAGS, METHODS, NUMBERS),
-    st.builds(Progressed, st.just(0), SIDES, SAID, st.sampled_from([BOTH, VOICE]), TAGS, NUMBERS, st.booleans()),
-    st.builds(Referred, st.just(0), SIDES),
-    st.builds(Ended, st.just(0), SIDES, tag=TAGS),
-    st.builds(Located, st.just(Place("AT")), st.sampled_from([None, 0, 1, 2])),
-)
 
 
 @given(st.sampled_from([None, BOTH, UNREADABLE]), st.lists(st.tuples(st.integers(0, 40_000), ANYTHING), max_size=30))

@@ -54,3 +54,11 @@ def test_a_row_that_is_opened_again_counts_as_new() -> None:
     floods.take_changed(1_500)
     assert len(floods) == 1
     assert floods.join("a", 1_600)
+
+
+def test_last_of_a_row_is_never_before_its_first() -> None:
+    floods = Floods(window_ms=1_000)
+    floods.open("key", "row", 500)
+    assert floods.join("key", 400)
+    (fold,) = floods.take_changed(600)
+    assert (fold.count, fold.last_at) == (2, 500)

@@ -418,3 +418,17 @@ def test_the_real_writer_takes_its_rows(tmp_path: Path) -> None:
     connection = open_store(path, MIGRATIONS, readonly=True)
     assert connection.execute("SELECT talk_ms FROM calls").fetchall() == [(60_000,)]
     connection.close()
+
+
+def test_device_that_was_given_up_and_answers_has_one_row(store: Store, recorder: Recorder) -> None:
+    recorder.place(Placed(T, "k", "call", "p_a", "p_b"))
+    for event in (
+        Tried(T + 1, 0, "UDP"), Rang(T + 100, 0, "phone"), BranchFailed(T + 40_000, 0, 408, "timeout", heard=True),
+        Answered(T + 41_000, 0),
+    ):  # fmt: skip
+        recorder.handle("k", event)
+    row = store.one("call_branches")
+    assert (row["outcome"], row["status"], row["ended_at"], row["transport"], row["agent"]) == (
+        "answered", 200, None, "UDP", "phone"
+    )  # fmt: skip
+    assert row["ringing_at"] < row["answered_at"] == store.one("calls")["answered_at"]

@@ -156,3 +156,17 @@ def test_uncertainty_is_told_by_the_clock_of_the_call(store: Store, recorder: Re
     row = store.one("calls")
     assert (row["talk_ms"], row["end_uncertainty_ms"]) == (0, 18_000), "a clock that is set shows nothing of the call"
     assert row["watched_until"] == "2026-11-23T21:02:27.942Z"
+
+
+def test_media_that_were_agreed_on_last_are_evidence(store: Store, recorder: Recorder) -> None:
+    cut_short(
+        store, recorder, Tried(T, 0), Rang(T + 100, 0, tag="a"), Rang(T + 900, 0, answer=BOTH, tag="a"),
+    )  # fmt: skip
+    recover(store.connection, NOW)
+    assert {row["from_at"] for row in store.all("call_media")} == {store.one("calls")["ended_at"]}
+
+
+def test_end_on_the_timeline_is_never_before_the_evidence(store: Store, recorder: Recorder) -> None:
+    cut_short(store, recorder, Tried(T, 0), Answered(T + 2_100, 0))
+    recover(store.connection, T - 3_600_000)
+    assert store.all("call_events")[-1]["at"] == store.one("calls")["ended_at"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sipserver.calls import events as ev
 from sipserver.calls.faults import KINDS
@@ -13,6 +16,7 @@ from sipserver.calls.recovery import last_call, recover
 from sipserver.calls.verify import ALIVE_MS, STEPS, quick_check, summary, verify
 from sipserver.sip import sdp
 from support.calls import Store, T, recorder
+from support.machine import ANYTHING, BOTH
 
 OFFER = sdp.parse(
     b"v=0\r\no=- 1 1 IN IP4 h\r\ns=-\r\nc=IN IP4 h\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\nm=video 4002 RTP/AVP 31\r\n"
@@ -172,3 +176,61 @@ def test_run_of_an_earlier_version_counted_nothing(whole: Store) -> None:
 
 def test_every_kind_of_error_has_a_sentence() -> None:
     assert all(re.fullmatch(r"[a-z_]+", kind) and meaning.endswith(".") for kind, meaning in KINDS.items())
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([None, BOTH]), st.lists(st.tuples(st.integers(0, 40_000), ANYTHING), max_size=20),
+    st.sampled_from(["operator", "evidence", "restart", "restart, clock set back"]),
+)  # fmt: skip
+def test_store_is_whole_whatever_happens_to_a_call(
+    tmp_path_factory: pytest.TempPathFactory, offer: sdp.Description | None,
+    events: list[tuple[int, ev.Event]], end: str,
+) -> None:  # fmt: skip
+    store = Store(tmp_path_factory.mktemp("any"))
+    made = recorder(store)
+    made.started(T, 0)
+    call = made.place(ev.Placed(T, "k", "call", "p_a", "p_b", offer=offer))
+    at = T
+    for branch in range(3):
+        made.handle("k", ev.Tried(at, branch))
+    for pause, event in events:
+        at += pause
+        made.handle("k", event if isinstance(event, ev.Located) else replace(event, at=at))
+    if end == "operator" or (end == "evidence" and call.answered_at is None):
+        made.handle("k", ev.Ended(at + 1, ev.SERVER, "operator"))
+    elif end == "evidence":
+        seen = call.agreed_at
+        made.handle("k", ev.Ended(seen, ev.SERVER, "no_evidence", uncertainty_ms=at - seen, watched_until=seen))
+    if end.startswith("restart"):
+        store.commit()
+        recover(store.connection, at - 7_200_000 if "back" in end else at + 5)
+    else:
+        made.stopped(at + 5)
+        store.commit()
+    try:
+        assert faults(store) == []
+    finally:
+        store.connection.close()
+
+
+def test_device_that_also_answered_may_end_after_the_call(store: Store) -> None:
+    """The caller hung up on the device that it had, and never said a word to the other one, which gave up later."""
+    made = recorder(store)
+    made.started(T, 0)
+    made.place(ev.Placed(T, "k", "call", "p_a", "p_b"))
+    for event in (
+        ev.Tried(T + 1, 0), ev.Tried(T + 2, 1), ev.Tried(T + 3, 2), ev.Answered(T + 500, 0, tag="a"),
+        ev.Answered(T + 510, 1, tag="b"), ev.Confirmed(T + 520, tag="a"), ev.Ended(T + 5_000, ev.CALLER, tag="a"),
+        ev.BranchFailed(T + 30_000, 2, 408, "timeout", heard=True), ev.Ended(T + 32_510, ev.CALLEE, tag="b"),
+    ):  # fmt: skip
+        made.handle("k", event)
+    made.stopped(T + 40_000)
+    assert store.one("calls")["talk_ms"] == 4_500
+    assert [row["outcome"] for row in store.all("call_branches ORDER BY branch")] == [
+        "answered", "also_answered", "elsewhere"
+    ]  # fmt: skip
+    assert faults(store) == []
+    store.connection.execute("UPDATE call_branches SET outcome = 'also_answered' WHERE branch = 2")
+    store.connection.execute("DELETE FROM call_events WHERE kind = 'dropped'")
+    assert [sentence for sentence in faults(store) if "2 devices outside the time" in sentence]

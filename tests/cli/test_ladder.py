@@ -145,9 +145,9 @@ def test_media_stand_where_they_begin_and_end() -> None:
 
 
 def test_kinds_of_events_that_are_not_known_are_shown_all_the_same() -> None:
-    events = [*ANSWERED[:4], event("05.000", "referred", "callee", 202), event("06.000", "moved", None, None, "x")]
+    events = [*ANSWERED[:4], event("05.000", "waved", "callee", 202), event("06.000", "moved", None, None, "x")]
     text = ladder(call(events, [branch(0, "00.010", "answered", answered="02.249")]), 110)
-    assert "referred 202" in text
+    assert "waved 202" in text
     assert "· moved x ·" in text
 
 
@@ -180,3 +180,84 @@ def test_long_waits_and_midnight_are_told() -> None:
 def test_record_that_makes_no_sense_is_drawn_without_a_fault() -> None:
     events = [{"at": "now", "kind": "placed", "side": None, "status": None, "detail": None}]
     assert "now" in ladder(call(events, [], caller=None, caller_address=None, callee_address=None, callee=None), 20)
+
+
+def said(text: str) -> list[str]:
+    """The remarks, in order."""
+    return [line.split("·")[1].strip() for line in rungs(text) if "·" in line]
+
+
+GOES_ON = "the times of this call go on as before"
+ONE = [branch(0, "00.010", "answered", answered="02.249", status=200)]
+
+
+def test_device_that_was_not_kept_is_hung_up() -> None:
+    events = [*ANSWERED[:4], event("02.400", "dropped", "caller", None, "bye"), ANSWERED[5]]
+    branches = [
+        branch(0, "00.010", "also_answered", answered="02.240", ended="02.400", status=200),
+        branch(1, "00.010", "answered", answered="02.249", status=200),
+    ]  # fmt: skip
+    lines = rungs(ladder(call(events, branches, answered_at=f"{DAY}02.250Z"), 110))
+    (dropped,) = [line for line in lines if line.startswith("21:00:02.400")]
+    assert "BYE not kept" in dropped
+    assert dropped.rstrip().endswith(">│"), "it goes to the other device, which stands last"
+    assert len([line for line in lines if " 200 " in line]) == 3, "one for each device, and one for the caller"
+
+
+def test_transfers_and_their_calls_are_told() -> None:
+    events = [
+        *ANSWERED[:4], event("05.000", "referred", "callee"), event("06.000", "referred", "caller", None, "attended"),
+    ]  # fmt: skip
+    links = [
+        {"call": "me", "other": "c-1", "kind": "transfer", "at": f"{DAY}05.200Z"},
+        {"call": "me", "other": "c-2", "kind": "attended_transfer", "at": f"{DAY}06.200Z"},
+        {"call": "c-0", "other": "me", "kind": "transfer", "at": f"{DAY}00.000Z"},
+        {"call": "c-9", "other": "me", "kind": "replaced", "at": f"{DAY}00.000Z"},
+        {"call": "me", "other": "c-3", "kind": "replaced", "at": f"{DAY}07.000Z"},
+    ]  # fmt: skip
+    text = ladder(call(events, ONE, id="me", links=links), 120)
+    assert said(text) == [
+        "comes of the transfer of call c-0", "replaces call c-9", "the callee transfers the call to somebody else",
+        "transferred: goes on as call c-1", "the caller transfers the call to somebody it talks to",
+        "transferred, attended: goes on as call c-2", "replaced by call c-3",
+    ]  # fmt: skip
+    assert len([line for line in rungs(text) if "── REFER ──" in line]) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail", "words"),
+    [
+        ("seen", None, "both sides are still there"),
+        ("clock_stepped", "+3600000 ms", f"the clock was set forward by 1:00:00; {GOES_ON}"),
+        ("clock_stepped", "-1500 ms", f"the clock was set back by 0:00:01.500; {GOES_ON}"),
+        ("clock_stepped", "x", f"the clock was set x; {GOES_ON}"),
+        ("dropped", "session_expired", "the answer that was not kept is over: session_expired"),
+    ],
+)
+def test_what_the_server_noted_is_told_in_words(kind: str, detail: str | None, words: str) -> None:
+    events = [*ANSWERED[:4], event("05.000", kind, "server" if kind == "dropped" else None, None, detail)]
+    assert said(ladder(call(events, ONE), 130)) == [words]
+
+
+def test_bye_that_nobody_answered_did_not_arrive() -> None:
+    (*_, last) = rungs(ladder(call(ANSWERED, ONE, end_uncertainty_ms=32_000), 110))
+    assert "BYE unanswered" in last
+    assert "x" in last.partition("BYE unanswered")[0] or "x" in last.partition("BYE unanswered")[2]
+
+
+def test_early_media_and_media_on_hold_are_told() -> None:
+    def stream(start: str, end: str, **values: Any) -> Record:
+        given = {"kind": "audio", "codec": "PCMU", "direction": "sendrecv", "accepted": 1, "early": 0, "held_by": None}
+        return {**given, "from_at": f"{DAY}{start}Z", "to_at": f"{DAY}{end}Z", **values}
+
+    media = [
+        stream("00.250", "02.250", early=1), stream("00.250", "01.000", early=1, kind="video", codec=None, accepted=0),
+        stream("02.250", "10.000"), stream("10.000", "20.000", direction="sendonly", held_by="caller"),
+        stream("20.000", "59.999", direction="inactive", held_by="both"),
+    ]  # fmt: skip
+    text = ladder(call(ANSWERED, ONE, answered_at=f"{DAY}02.250Z", ended_at=f"{DAY}59.999Z", media=media), 130)
+    assert said(text) == [
+        "early audio PCMU sendrecv, early video refused", "audio PCMU sendrecv", "audio PCMU sendrecv ends",
+        "audio PCMU on hold by the caller", "audio PCMU on hold by the caller ends",
+        "audio PCMU on hold by both sides",
+    ]  # fmt: skip

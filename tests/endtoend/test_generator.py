@@ -5,7 +5,10 @@ The plans are in ``support.generator``; ``python -m support.generator --calls 20
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from sipserver.storage.database import sqlite
 from support.generator.check import Checker
 from support.generator.record import Report, Store
 from support.generator.run import Run, generate, play
+from support.server import environment
 
 CALLS = 2_000
 SEED = 1
@@ -22,6 +26,7 @@ SEED = 1
 
 def test_store_equals_the_plan_of_two_thousand_calls(tmp_path: Path) -> None:
     report = generate(tmp_path / "server", calls=CALLS, seed=SEED)
+    assert faults_found(tmp_path / "server" / "data") == []
     assert not report.mismatches, str(report)
     # What is compared is there: nearly every call, and each kind of it.
     assert report.calls > CALLS * 0.9
@@ -36,11 +41,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return play(tmp_path_factory.mktemp("generator") / "server", calls=80, seed=5, rate=20.0, restarts=())
 
 
+def faults_found(data_dir: Path) -> list[str]:
+    """What ``sipserver check`` has to say against the stores of a server that is stopped."""
+    command = [sys.executable, "-m", "sipserver", "check", "--data-dir", str(data_dir), "--no-ports", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment(), timeout=120)
+    faults = [str(row) for row in json.loads(done.stdout) if row["state"] != "ok"]
+    return faults or ([] if done.returncode == 0 else [done.stderr])
+
+
+def test_store_of_calls_without_a_restart_is_whole(run: Run) -> None:
+    assert faults_found(run.server.data_dir) == []
+
+
 def test_calls_without_a_restart_all_come_to_their_planned_end(run: Run) -> None:
     report = Checker(run.world, Store(run.server)).check()
     assert not report.mismatches, str(report)
     assert report.restarted == 0
     assert all(played.done for played in run.world.played.values())
+    assert report.scenarios["bye_unanswered"] > 0
 
 
 LIES = {

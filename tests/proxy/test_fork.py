@@ -21,6 +21,7 @@ from sipserver.proxy.effects import (
 )
 from sipserver.proxy.route import Target
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Effect, Terminated
+from sipserver.sip.message import Response
 from sipserver.sip.timers import TIMER_C, Timers
 from sipserver.sip.transaction.server import Server
 from support.proxy import KEY, Driver, flow, kinds, plan, replied, request, response, targets
@@ -481,6 +482,18 @@ def test_branch_that_fails_tells_whether_its_device_was_heard() -> None:
     ringing.do(ringing.context.on_timer_c(0))
     assert failed(ringing.answer(0, 487)) == [True]
     assert failed(silent.do(silent.context.on_timer_c(0))) == [False]
+
+
+def test_device_that_timer_c_stopped_says_who_it_is() -> None:
+    driver = invite()
+    driver.answer(0, 180)
+    driver.do(driver.context.on_timer_c(0))
+    driver.do(driver.context.on_timer_c(0))
+    effects = driver.answer(0, 487)
+    (event,) = [each for each in effects if isinstance(each, CallEvent) and each.kind == BRANCH_FAILED]
+    assert (event.status, event.cause) == (408, TIMED_OUT)
+    assert isinstance(event.message, Response)
+    assert event.message.status == 487
 
 
 def test_timer_c_ends_a_silent_branch_as_408() -> None:

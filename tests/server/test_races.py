@@ -8,44 +8,15 @@ from typing import Any
 import pytest
 
 from sipserver.sip.message import Request
+from support.fork import BOTH, VOICE, Fork
 from support.inprocess import Device, Server, statuses
 from support.pen import DOMAIN
-from support.sdp import AUDIO, VIDEO, body
 from support.talk import Talk, responses, talk
-
-VOICE, BOTH = body(AUDIO), body(AUDIO, VIDEO)
 
 
 @pytest.fixture
 def call(server: Server) -> Talk:
     return talk(server)
-
-
-class Fork:
-    """Alice calls bob, whose two devices ring."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.desk = Device(server, "bob", "192.0.2.8")
-        self.mobile = Device(server, "bob", "192.0.2.9", first=1000)
-        # The newest device is branch 0.
-        for device, agent in ((self.mobile, "Mobile/2"), (self.desk, "Desk/1")):
-            assert device.register(f"Contact: <{device.contact}>", f"User-Agent: {agent}", call_id=agent).status == 200
-        self.alice = Device(server, "alice")
-        self.first = Talk(server, self.alice, self.desk, tag="desk")
-        self.second = Talk(server, self.alice, self.mobile, tag="mobile")
-        self.alice.send(self.alice.invite("bob", "Content-Type: application/sdp", call_id="talk", cseq=1, body=BOTH))
-        for each in (self.first, self.second):
-            (each.invite,) = each.callee.requests("INVITE")
-            server.advance(0.1)
-            each.respond(180)
-
-    def both_answer(self) -> None:
-        """One right after the other."""
-        self.server.advance(1)
-        self.first.respond(200, BOTH, "Server: Desk/1")
-        self.server.advance(0.05)
-        self.second.respond(200, VOICE, "Server: Mobile/2")
 
 
 @pytest.fixture
@@ -294,6 +265,61 @@ def test_bye_that_is_refused_ends_nothing(call: Talk, status: int) -> None:
     assert 5_000 <= row["talk_ms"] < 5_100
 
 
+def test_bye_that_nobody_answers_ended_the_call_when_it_came(call: Talk) -> None:
+    call.begin(BOTH, BOTH)
+    call.server.advance(10)
+    call.say("BYE")
+    call.server.advance(31.9)
+    assert call.call()["ended_at"] is None
+    call.server.advance(0.2)
+    row = call.call()
+    assert (row["outcome"], row["ended_by"], row["end_cause"]) == ("answered", "caller", "bye")
+    assert 10_000 <= row["talk_ms"] < 10_100
+    assert row["video_ms"] == row["talk_ms"]
+    assert 32_000 <= row["end_uncertainty_ms"] < 32_100
+    (line,) = call.server.log("call.ended")
+    assert (line["talk_ms"], line["uncertainty_ms"]) == (row["talk_ms"], row["end_uncertainty_ms"])
+
+
+def test_bye_that_cannot_be_passed_on_ends_the_call(server: Server) -> None:
+    call = talk(server, tcp=True)
+    call.begin(BOTH, BOTH)
+    server.advance(10)
+    del server.transports.alive[call.callee.flow.connection]
+    server.driver.on_closed(call.callee.flow)
+    call.caller_numbers += 1
+    call.caller.send(call.caller.in_dialog("BYE", call.answer, cseq=call.caller_numbers))
+    server.settle()
+    row = call.call()
+    # At once: nothing about it is uncertain.
+    assert (row["end_cause"], row["end_uncertainty_ms"]) == ("bye", None)
+    assert 10_000 <= row["talk_ms"] < 10_100
+
+
+def test_bye_that_finds_no_call_at_the_other_side_was_seen(call: Talk) -> None:
+    call.begin(BOTH, BOTH)
+    call.server.advance(10)
+    bye = call.say("BYE")
+    call.server.advance(0.3)
+    call.agree(bye, 481)
+    row = call.call()
+    assert (row["end_cause"], row["end_uncertainty_ms"]) == ("bye", None)
+    assert 10_300 <= row["talk_ms"] < 10_400
+
+
+def test_media_agreed_on_after_a_bye_that_nobody_answers_are_the_least(call: Talk) -> None:
+    call.begin(BOTH, BOTH)
+    call.server.advance(10)
+    call.say("BYE")
+    call.server.advance(2)
+    call.agree_back(call.say_back("INVITE", VOICE), 200, VOICE)
+    call.server.advance(31)
+    row = call.call()
+    assert 12_000 <= row["talk_ms"] < 12_200
+    assert row["end_uncertainty_ms"] == pytest.approx(30_000, abs=200)
+    assert all(start <= end for start, end in call.media("from_at", "to_at"))
+
+
 def test_bye_without_our_route_is_forged(call: Talk) -> None:
     call.begin(VOICE, VOICE)
     forger = Device(call.server, "alice", "203.0.113.9")
@@ -480,3 +506,24 @@ def test_the_same_invite_by_another_way_is_another_call(call: Talk) -> None:
     call.hang_up()
     outcomes = [row["outcome"] for row in call.server.rows("SELECT outcome FROM calls ORDER BY started_at")]
     assert sorted(outcomes) == ["answered", "failed"]
+
+
+# ---------------------------------------------------------------------- what a BYE says of the media
+
+
+def stat(octets: int) -> str:
+    return f"P-RTP-Stat: PS=10,OS={octets},PR=10,OR=1600,PL=0,JI=1,LA=2,DU=10,EN=PCMU,DE=PCMU"
+
+
+def test_summary_of_a_dialog_that_was_not_kept_is_joined_to_no_stream(fork: Fork) -> None:
+    fork.both_answer()
+    fork.first.ack()
+    fork.second.ack()
+    # This one is taken for the call, until its BYE says that it is not.
+    fork.first.agree(fork.first.say("BYE", b"", stat(1)))
+    fork.server.advance(10)
+    fork.second.agree(fork.second.say("BYE", b"", stat(2)))
+    call = fork.first.call()["id"]
+    assert fork.first.call()["ended_at"] is not None
+    rows = fork.server.rows("SELECT call, octets_sent, stream FROM quality_reports WHERE octets_sent IS NOT NULL")
+    assert [(row["call"], row["octets_sent"], row["stream"]) for row in rows] == [(call, 1, None), (call, 2, 0)]

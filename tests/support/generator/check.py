@@ -13,6 +13,7 @@ from support.generator.dialog import Played
 from support.generator.plan import CALLEE, CALLER, SERVER, CallPlan, Media
 from support.generator.play import Outage, World
 from support.generator.record import Clockwork, Report, Store
+from support.generator.station import TIMERS
 from support.generator.story import Bye, Story, tell
 from support.generator.wire import Seen
 from support.server import Row
@@ -24,6 +25,8 @@ EARLY = 0.003
 UNCERTAIN = 2.0
 """Seconds before a SIGKILL in which what reached the server may or may not have been looked at and stored, unless the
 server said that it was: a busy disk takes its time for a commit."""
+GIVEN_UP = 64 * TIMERS.t1
+"""Seconds after which a BYE that nobody answered is given up (RFC 3261 §17.1.2.2)."""
 IMPATIENT = 0.18
 """Seconds after which an answer may have been passed on without its row: it waits for a slow store no longer."""
 KNOWN_EVENTS = ("placed", "ringing", "answered", "confirmed", "changed", "cancelled", "failed", "ended")
@@ -240,6 +243,10 @@ class CallCheck:
         if self.played.cut and row["end_cause"] == "connection_lost":
             self._connection_lost()
             return
+        unanswered = self.plan.end == "unanswered" and not story.byes and story.hung_up is not None
+        if unanswered:
+            assert story.hung_up is not None
+            story.byes.append(story.hung_up)
         if story.answered is not None:
             if self.checker.report.unlinked and self._answered_twice():
                 self._same("outcome", row["outcome"], "answered")
@@ -254,7 +261,12 @@ class CallCheck:
         else:
             self._refused()
         self._events()
-        if row["end_uncertainty_ms"] is not None:
+        if unanswered:
+            waited = (row["end_uncertainty_ms"] or 0) / 1000
+            stall = self.checker._clock.stall(story.started, _seconds(row["ended_at"]) + waited)
+            if not GIVEN_UP <= waited + EARLY <= GIVEN_UP + EXACT + 0.2 + stall:
+                self._wrong(f"its BYE was waited for for {waited:.3f} s")
+        elif row["end_uncertainty_ms"] is not None:
             self._wrong(f"its end was seen, and is said to be uncertain by {row['end_uncertainty_ms']} ms")
 
     def _answered(self) -> None:

@@ -49,6 +49,7 @@ class Dialog:
         self.ended = asyncio.Event()
         self.answers = Answer()
         self.bye_status = 200
+        """What a BYE is answered; 0 for nothing."""
         self.referred: asyncio.Future[Request] = asyncio.get_running_loop().create_future()
         self.changing = False
         """A re-INVITE of this side waits for its answer, so another one meets 491 (RFC 3261 §14.2)."""
@@ -131,8 +132,9 @@ class Dialog:
         status, self.bye_status = self.bye_status, 200
         if status == 200 and self.over and self.plan.end == "late":
             status = 481
-        transaction.respond(status, reply(request, status, "x"))
-        if status in (200, 481):
+        if status:
+            transaction.respond(status, reply(request, status, "x"))
+        if status in (0, 200, 481):
             self.over = True
             self.ended.set()
             for repeating in list(self.unacknowledged.values()):

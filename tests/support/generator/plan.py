@@ -155,7 +155,8 @@ class CallPlan:
     """Seconds from the last step to the end."""
     end: str = "bye"
     """``bye``, ``double`` (from both sides at once), ``late`` (the other side's comes after the end), ``deserted`` (the
-    other side does not know the call any more, and says 481), or ``unconfirmed`` (the callee gives up)."""
+    other side does not know the call any more, and says 481), ``unanswered`` (it says nothing), or ``unconfirmed``
+    (the callee gives up)."""
     call_id_of: int = -1
     """The number of the call whose Call-ID this one has too."""
     rides: int = -1
@@ -258,7 +259,7 @@ class Planner:
             (2, self._not_found), (1, self._unreachable), (8, self._fork_answered), (4, self._fork_refused),
             (4, self._fork_twice), (2, self._half_silent), (8, self._changed), (3, self._glare), (4, self._lost_ack),
             (5, self._forged), (2, self._refused_bye), (5, self._two_byes), (2, self._twins), (4, self._transfer),
-            (2, self._attended), (1, self._connection_cut),
+            (2, self._attended), (1, self._connection_cut), (2, self._unanswered_bye),
         )  # fmt: skip
 
     def plans(self) -> Iterator[CallPlan]:
@@ -402,6 +403,9 @@ class Planner:
         end = self._dice.choice(("double", "late", "deserted"))
         plan = self._talk(f"bye_{end}")
         return (replace(plan, end=end, ended_by="" if end == "double" else plan.ended_by),)
+
+    def _unanswered_bye(self) -> tuple[CallPlan, ...]:
+        return (replace(self._talk("bye_unanswered"), end="unanswered"),)
 
     def _connection_cut(self) -> tuple[CallPlan, ...]:
         self._cuts += 1

@@ -392,7 +392,11 @@ class Call:
             return
         if plan.end == "deserted":
             other.bye_status = 481
+        elif plan.end == "unanswered":
+            other.bye_status = 0
         final = await one.hang_up()
+        if plan.end == "unanswered":
+            return
         if final is None and one.station.reliable:
             await one.station.connected.wait()
             final = await one.hang_up()

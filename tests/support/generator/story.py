@@ -58,6 +58,8 @@ class Story:
     acks: dict[tuple[str, int], float] = field(default_factory=dict)
     """By tag and number of the INVITE that is acknowledged: when the first ACK came."""
     byes: list[Bye] = field(default_factory=list)
+    hung_up: Bye | None = None
+    """The first BYE, answered or not."""
     bye_passed: float | None = None
     """The server passed on the answer to the first of them."""
 
@@ -133,11 +135,14 @@ class _Teller:
                 story.cancelled = each.at
         elif each.method == "ACK" and each.to_tag:
             # That of a later INVITE says as well that the caller has its answer.
-            if each.from_tag == self._tag and story.answered is not None and not story.byes:
+            own = each.from_tag == self._tag and not self._concerns_another(each)
+            if own and story.answered is not None and not story.byes:
                 story.confirmed = story.confirmed or each.at
             story.acks.setdefault((each.from_tag, each.number), each.at)
         elif each.method == "BYE" and not self._concerns_another(each):
             self._byes.setdefault((each.from_tag, each.number), each.at)
+            side = CALLER if each.from_tag == self._tag else CALLEE
+            story.hung_up = story.hung_up or Bye(each.at, each.at, side)
 
     def _response(self, each: Seen) -> None:
         story = self._story
