@@ -79,11 +79,16 @@ make_package() {
         say "Compiling sipserver, which takes about two minutes"
     fi
     "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall . || return 1
-    if [ "${SIPSERVER_PURE:-}" != 1 ] && ! "$PYTHON_OF_VENV" -P -c 'import sys, sipserver.sip.message as module
-sys.exit(not module.__file__.endswith(".so"))'; then
+    if [ "${SIPSERVER_PURE:-}" != 1 ] && ! is_compiled; then
         say "The package works, but is not compiled (a C compiler and Python.h are needed): calls cost about twice as much."
     fi
     printf '%s\n' "$state" >.venv/.package
+}
+
+# Whether the installed package has its compiled modules.
+is_compiled() {
+    "$PYTHON_OF_VENV" -P -c 'import sys, sipserver.sip.message as module
+sys.exit(not module.__file__.endswith(".so"))'
 }
 
 # A C compiler and Python's headers, where they can be had; without them the package works uncompiled.

@@ -155,7 +155,8 @@ class _Call:
 
     def may_have(self, tag: str | None) -> bool:
         """Whether an answer with this tag makes another dialog that is to be followed."""
-        return len(self.others) < MAX_OTHERS and tag not in [self.callee.tag, *[each.tag for each in self.others]]
+        known = tag == self.callee.tag or tag in [each.tag for each in self.others]
+        return len(self.others) < MAX_OTHERS and not known
 
     def callee_of(self, tag: str | None) -> _Side:
         """The callee's side of this dialog; of one that is not known, that of the call."""
