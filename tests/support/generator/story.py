@@ -58,6 +58,8 @@ class Story:
     acks: dict[tuple[str, int], float] = field(default_factory=dict)
     """By tag and number of the INVITE that is acknowledged: when the first ACK came."""
     byes: list[Bye] = field(default_factory=list)
+    dropped: list[Bye] = field(default_factory=list)
+    """Those that were accepted in dialogs which the caller did not keep."""
     hung_up: Bye | None = None
     """The first BYE, answered or not."""
     bye_passed: float | None = None
@@ -155,7 +157,8 @@ class _Teller:
                 early = story.answered is None and story.passed is None
                 (story.rang if early else story.rang_late).setdefault(each.to_tag, each.at)
         elif initial or self._concerns_another(each):
-            return
+            if each.method == "BYE" and 200 <= each.status < 300:
+                story.dropped.append(Bye(each.at, each.at, CALLER if each.from_tag == self._tag else CALLEE))
         elif each.method in ("INVITE", "UPDATE"):
             if 200 <= each.status < 300 and key not in self._changed and not story.byes:
                 self._changed.add(key)
