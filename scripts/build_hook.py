@@ -1,7 +1,7 @@
 """Compiles the path of every message with mypyc when a wheel is built; the same sources run uncompiled as well.
 
-Measured (README, Performance): what is compiled costs a call about a third less processor time. Where there is no C
-compiler, no Python.h, or ``SIPSERVER_PURE=1``, the wheel holds the sources alone, and a sentence says so.
+Where there is no C compiler, no Python.h, or ``SIPSERVER_PURE=1``, the wheel holds the sources alone, and a sentence
+says so.
 
 Before they are compiled, dataclasses get the ``__init__`` written out that ``@dataclass`` would otherwise make as
 interpreted code: a call makes some two hundred of these small objects.

@@ -80,7 +80,7 @@ make_package() {
     fi
     "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall . || return 1
     if [ "${SIPSERVER_PURE:-}" != 1 ] && ! is_compiled; then
-        say "The package works, but is not compiled (a C compiler and Python.h are needed): calls cost about twice as much."
+        say "The package works, but is not compiled (a C compiler and Python.h are needed): calls cost more."
     fi
     printf '%s\n' "$state" >.venv/.package
 }
