@@ -42,6 +42,7 @@ MODULES = (
     "server/locating.py",
     "server/proxying.py",
     "server/registrations.py",
+    "server/relay.py",
     "server/timers.py",
     "server/tokens.py",
     "server/transactions.py",

@@ -153,4 +153,3 @@ def _list(message: Message, name: str) -> str | None:
     if name not in message.names:
         return None
     return printable(", ".join(sorted({value for value in message.values(name) if value})))
-

@@ -275,6 +275,7 @@ class Recorder:
             self._by_call_id[call.call_id] = left
         else:
             self._by_call_id.pop(call.call_id, None)
+
     def open_keys(self) -> list[str]:
         """The keys of the calls that go on."""
         return list(self._calls)
@@ -484,6 +485,4 @@ class Recorder:
         return self._put(_DROP, (row.id, row.before))
 
     def _insert_event(self, row: InsertEvent) -> bool:
-        return self._put(
-            _EVENT, (row.id, row.number, self._stamp(row.at), row.kind, row.side, row.status, row.detail)
-        )
+        return self._put(_EVENT, (row.id, row.number, self._stamp(row.at), row.kind, row.side, row.status, row.detail))

@@ -40,9 +40,7 @@ def recover(connection: sqlite.Connection, now: int) -> int:
 
     Call it before the writer of this run puts anything. Interrupted half way, the next start does the rest.
     """
-    last_run = connection.execute(
-        "SELECT last_alive_at, id FROM server_runs ORDER BY rowid DESC LIMIT 1"
-    ).fetchone()
+    last_run = connection.execute("SELECT last_alive_at, id FROM server_runs ORDER BY rowid DESC LIMIT 1").fetchone()
     last_alive = last_run[0] if last_run else None
     stamp = Stamp()
     closed = 0

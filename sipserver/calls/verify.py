@@ -121,9 +121,7 @@ def summary(connection: sqlite.Connection, now: int) -> Summary:
         return Summary(count, open_, 0, 0, False, None, False, 0)
     last_alive, stopped_at, recovered_at = last
     running = stopped_at is None and recovered_at is None and abs(now - parse_stamp(last_alive)) < ALIVE_MS
-    return Summary(
-        count, open_, runs, unstopped - running, running, last_alive, stopped_at is not None, int(recovered)
-    )
+    return Summary(count, open_, runs, unstopped - running, running, last_alive, stopped_at is not None, int(recovered))
 
 
 STEPS: Final = 4 + len(_CHILDREN) + len(_COUNTED)

@@ -19,8 +19,9 @@ from sipserver.cli.output import Form, form_options, show_rows
 from sipserver.cli.records import look
 from sipserver.cli.stores import CALLS_FILE, LOCATION_FILE, config_option, configured, data_dir_option
 from sipserver.location import schema as location
-from sipserver.server.config import Config, split_host_port
+from sipserver.server.config import Config
 from sipserver.server.geodatabase import DatabaseError, described, open_copy
+from sipserver.server.sections import split_host_port
 from sipserver.storage.database import StoreError, connect, sqlite
 from sipserver.storage.migrations import Migrations, open_store, version_of
 
@@ -66,9 +67,7 @@ def check(
     """
     config = configured(config_file, data_dir)
     findings = [Finding("configuration", str(config_file or "built-in defaults")), *_findings(config, ports, records)]
-    rows = [
-        {"what": each.what, "state": "ok" if each.ok else "FAULT", "detail": each.detail} for each in findings
-    ]
+    rows = [{"what": each.what, "state": "ok" if each.ok else "FAULT", "detail": each.detail} for each in findings]
     show_rows(rows, form, COLUMNS, "")
     ctx.exit(0 if all(each.ok for each in findings) else 1)
 

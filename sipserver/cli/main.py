@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "sipserver.cli.check:check",
 }
 
+
 class Commands(click.Group):
     """The groups by name, and the place where a fault becomes a sentence."""
 

@@ -82,4 +82,3 @@ def _reload(service: Service, reload: Reload | None) -> None:
             service.log.warning("config.rejected", reason=problem)
         return
     service.reload(config)
-

@@ -19,9 +19,7 @@ SLEW: Final = 0.0005
 class Clock:
     """The wall clock, read once, carried on by the monotonic one and kept near the former in small steps."""
 
-    def __init__(
-        self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._wall = wall
         self._monotonic = monotonic
         self._offset = wall() - monotonic()

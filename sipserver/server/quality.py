@@ -115,9 +115,7 @@ class _Pending:
 
     __slots__ = ("_collector", "_expires", "_request", "_transaction")
 
-    def __init__(
-        self, collector: Collector, request: Request, transaction: ServerTransaction, expires: int
-    ) -> None:
+    def __init__(self, collector: Collector, request: Request, transaction: ServerTransaction, expires: int) -> None:
         self._collector = collector
         self._request: Request | None = request
         self._transaction = transaction

@@ -376,7 +376,6 @@ class Service:
         self._note_store(f"{store}: a row was refused")
         self.log.flush()
 
-
     def _note_store(self, detail: str) -> None:
         self.recorder.error(at=self._now_ms(), kind=faults.STORE, detail=detail)
 

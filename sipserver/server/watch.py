@@ -164,6 +164,7 @@ class CallWatch:
         believed."""
         call = self._recorder.find(key)
         return call is None or call.has_dialog(tag)
+
     def find(self, key: str) -> Call | None:
         """The open call of this key."""
         return self._recorder.find(key)
@@ -318,9 +319,7 @@ class CallWatch:
         message = event.message
         if message is None:
             return Answered(at, event.branch, event.status)
-        return Answered(
-            at, event.branch, event.status, observe.agent(message), self._media(message), message.to_tag
-        )
+        return Answered(at, event.branch, event.status, observe.agent(message), self._media(message), message.to_tag)
 
     def _branch_failed(self, event: CallEvent, at: int) -> Event:
         message = event.message

@@ -261,9 +261,7 @@ def test_flood_of_unknown_names_pushes_nobody_out(
     cache.close()
 
 
-def test_store_that_fails_raises_but_refresh_does_not(
-    cache: CredentialCache, connection: sqlite.Connection
-) -> None:
+def test_store_that_fails_raises_but_refresh_does_not(cache: CredentialCache, connection: sqlite.Connection) -> None:
     connection.execute("DROP TABLE credentials")
     with pytest.raises(StoreError, match="no such table"):
         cache.get("alice", "example.com", "MD5")

@@ -327,6 +327,8 @@ def test_links_are_kept_once_and_go_with_their_calls(store: Store, recorder: Rec
     }  # fmt: skip
     store.connection.execute("DELETE FROM calls WHERE id = ?", (second.id,))
     assert store.all("call_links") == []
+
+
 def test_error_of_a_call_knows_the_call_and_both_parties(store: Store, recorder: Recorder) -> None:
     call = recorder.place(placed())
     for _ in range(3):

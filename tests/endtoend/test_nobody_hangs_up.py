@@ -95,9 +95,7 @@ def test_session_that_is_refreshed_goes_on_and_one_that_is_not_expires(
     assert server.rows(CALLS) == [row]
 
 
-def test_interval_that_is_too_small_is_refused_and_asked_for_again(
-    start_server: StartServer, phone: MakePhone
-) -> None:
+def test_interval_that_is_too_small_is_refused_and_asked_for_again(start_server: StartServer, phone: MakePhone) -> None:
     server = start_server("alice", "bob", config="[sessions]\nmin = 200\n")
     alice, bob = phone(server, "alice"), phone(server, "bob")
     bob.register()
@@ -237,9 +235,7 @@ def test_killed_server_knows_the_last_refresh(start_server: StartServer, phone: 
 @pytest.mark.parametrize(("callee_knows", "interval"), [(False, "3;refresher=uac"), (True, "2;refresher=uas")])
 def test_call_through_two_servers(tmp_path: Path, phone: MakePhone, callee_knows: bool, interval: str) -> None:
     wants_4, wants_3 = (CONFIG.replace("expires = 2", f"expires = {seconds}") for seconds in (4, 3))
-    outer = ListeningServer(
-        tmp_path / "outer", config=wants_4 + "[proxy]\noutbound = true\n", domains=("outer.test",)
-    )
+    outer = ListeningServer(tmp_path / "outer", config=wants_4 + "[proxy]\noutbound = true\n", domains=("outer.test",))
     inner = ListeningServer(tmp_path / "inner", ["bob"], config=wants_3 + '[proxy]\ninbound = "anyone"\n')
     sipserver(
         "subscribers", "add", "alice@outer.test", "--password-stdin", "--data-dir", outer.data_dir, text="pwalice\n"

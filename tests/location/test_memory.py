@@ -157,9 +157,7 @@ def test_releasing_what_nobody_holds_is_our_own_fault(location: MemoryLocation) 
         location.release(AOR)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(0, 10), st.integers(1, 3)), max_size=30)
-)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(0, 10), st.integers(1, 3)), max_size=30))
 def test_every_binding_expires_exactly_once_unless_replaced(steps: list[tuple[int, int, int, int]]) -> None:
     location, now = MemoryLocation(), NOW
     current: dict[int, Binding] = {}
@@ -174,7 +172,7 @@ def test_every_binding_expires_exactly_once_unless_replaced(steps: list[tuple[in
             assert current.pop(user_gone) is gone
         for each, kept in current.items():
             assert location.get(f"u{each}@x", now) == ((kept,) if kept.expires_at > now else ())
-    while (gone_now := location.expire(now + 100, 2)):
+    while gone_now := location.expire(now + 100, 2):
         for gone in gone_now:
             assert current.pop(int(gone.aor[1])) is gone
     assert not current

@@ -46,9 +46,7 @@ def test_question_never_counts_as_the_latest_of_the_other_side() -> None:
 
 
 def test_question_takes_the_route_of_the_dialog() -> None:
-    invite = request(
-        "INVITE", "sip:bob@example.test", "Record-Route: <sip:near.test;lr>, <sip:far.test;lr>"
-    )
+    invite = request("INVITE", "sip:bob@example.test", "Record-Route: <sip:near.test;lr>, <sip:far.test;lr>")
     end = caller_end(invite)
     assert end.routes == ("<sip:near.test;lr>", "<sip:far.test;lr>")
     question, plan = options("call-1", end, CALLEE)

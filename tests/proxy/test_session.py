@@ -287,5 +287,3 @@ def test_two_proxies_between_endpoints_without_timers_agree_on_none() -> None:
     arrived, _, answer = through_two()
     assert arrived.headers("session-expires") == ["900"]
     assert answer.headers("session-expires") == []
-
-

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from sipserver.server import tables
-from sipserver.server.config import Config, ConfigError, Listener, load, split_host_port
+from sipserver.server.config import Config, ConfigError, load
+from sipserver.server.sections import Listener, split_host_port
 
 SHIPPED = Path(__file__).resolve().parents[2] / "config" / "sipserver.toml"
 

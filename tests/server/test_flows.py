@@ -109,9 +109,7 @@ def test_what_cannot_be_spoken_is_not_reached(bench: Bench) -> None:
 
 async def test_every_address_of_a_name_is_tried(bench: Bench) -> None:
     bench.transports.accepting.add(("192.0.2.22", 5060))
-    bench.finder.find(
-        Uri.parse("sip:two.example;transport=tcp"), None, None, reliable=False, found=bench.found.append
-    )
+    bench.finder.find(Uri.parse("sip:two.example;transport=tcp"), None, None, reliable=False, found=bench.found.append)
     assert bench.found == []
     await until_found(bench)
     (flow,) = bench.found

@@ -175,9 +175,7 @@ def test_answer_after_the_487_of_the_same_device_is_none(call: Talk) -> None:
 def test_device_that_answers_after_another_ones_487_has_the_call(fork: Fork) -> None:
     fork.alice.received()
     via = fork.first.invite.vias[1]
-    fork.alice.send(
-        fork.alice.write("CANCEL", f"sip:bob@{DOMAIN}", branch=via.branch or "", cseq=1, call_id="talk")
-    )
+    fork.alice.send(fork.alice.write("CANCEL", f"sip:bob@{DOMAIN}", branch=via.branch or "", cseq=1, call_id="talk"))
     fork.desk.send(fork.desk.answer(fork.first.invite, 487, tag="desk"))
     fork.second.respond(200, VOICE)
     fork.second.ack()

@@ -106,7 +106,7 @@ def test_answered_call_is_told_and_recorded(bench: Bench) -> None:
 def test_failed_call_is_told_and_recorded(bench: Bench) -> None:
     bench.place()
     bench.event(effects.TRIED)
-    busy = response(written("SIP/2.0 486 Busy", 'Reason: Q.850;cause=17'))
+    busy = response(written("SIP/2.0 486 Busy", "Reason: Q.850;cause=17"))
     bench.event(effects.BRANCH_FAILED, status=486, message=busy)
     bench.event(effects.FAILED, status=486, message=busy)
     row = bench.store.one("calls")

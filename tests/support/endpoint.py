@@ -143,9 +143,7 @@ class Endpoint(asyncio.DatagramProtocol):
             final = await self.request(method, uri, [*lines, authorization], body)
         return final
 
-    async def request(
-        self, method: str, uri: str, lines: Sequence[str], body: bytes = b""
-    ) -> Response:
+    async def request(self, method: str, uri: str, lines: Sequence[str], body: bytes = b"") -> Response:
         """Send a request with these lines (Via, CSeq and Max-Forwards are added) and return the final response."""
         self._cseq += 1
         branch = f"z9hG4bK{_token()}"

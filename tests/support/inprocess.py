@@ -32,6 +32,7 @@ SERVER = "192.0.2.1"
 EPOCH = 1_795_000_000.0
 """UNIX time when the loop's clock stands at 0."""
 
+
 class Handle:
     """A call to be made, unless it is cancelled."""
 

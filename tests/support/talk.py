@@ -96,9 +96,7 @@ class Talk:
         """The caller's answer to a request of the callee, which arrives."""
         self._answer(self.caller, self.callee, request, status, body, *lines)
 
-    def _answer(
-        self, who: Device, whom: Device, request: Request, status: int, body: bytes, *lines: str
-    ) -> None:
+    def _answer(self, who: Device, whom: Device, request: Request, status: int, body: bytes, *lines: str) -> None:
         who.send(who.answer(request, status, *typed(body), *lines, body=body))
         self.server.settle()
         assert responses(whom.received(), status), f"no {status} arrived"

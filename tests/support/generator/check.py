@@ -148,9 +148,7 @@ class Checker:
             found = [row for row in self._store.errors if row["method"] == method and row["status"] == status]
             count = sum(row["count"] for row in found)
             if sent[method] and (count < 1 if killed else count < sent[method]):
-                self.report.mismatches.append(
-                    f"errors count {count} refused {method}s, and {sent[method]} were forged"
-                )
+                self.report.mismatches.append(f"errors count {count} refused {method}s, and {sent[method]} were forged")
 
 
 def _texts(row: Row) -> list[str]:
@@ -550,4 +548,3 @@ class CallCheck:
 
 def _seconds(stamp: str) -> float:
     return parse_stamp(stamp) / 1000
-

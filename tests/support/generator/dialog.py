@@ -140,9 +140,7 @@ class Dialog:
             for repeating in list(self.unacknowledged.values()):
                 repeating.stop()
 
-    def _serve_change(
-        self, station: Station, request: Request, transaction: ServerTransaction, contact: str
-    ) -> None:
+    def _serve_change(self, station: Station, request: Request, transaction: ServerTransaction, contact: str) -> None:
         answer = self.answers
         if self.over:
             transaction.respond(481, reply(request, 481, "x"))

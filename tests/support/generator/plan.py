@@ -515,4 +515,3 @@ class Planner:
 
     def _between(self, least: float, most: float) -> float:
         return self._dice.uniform(least, most)
-

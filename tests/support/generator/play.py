@@ -82,9 +82,7 @@ class World:
         self._dialogs: dict[tuple[str, str], Dialog] = {}
         self._ringing: dict[int, list[Ringing]] = {}
         self._devices = {
-            device.name: (user, index, device)
-            for user in people.everybody
-            for index, device in enumerate(user.devices)
+            device.name: (user, index, device) for user in people.everybody for index, device in enumerate(user.devices)
         }
         loop = asyncio.get_running_loop()
         self._timers = TimerQueue(loop.time, loop.call_at)

@@ -1,0 +1,271 @@
+"""One request on its way through ``proxy.fork``: carries out what the machine asks for, feeds back what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from sipserver.calls import faults
+from sipserver.calls.machine import Call
+from sipserver.proxy import effects, fork
+from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
+from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
+from sipserver.proxy.probe import ABSENT
+from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
+from sipserver.proxy.route import (
+    Plan,
+    Settings,
+    Target,
+)
+from sipserver.server.context import Context
+from sipserver.server.gate import CommitGate
+from sipserver.server.liveness import Liveness
+from sipserver.server.timers import TimerQueue
+from sipserver.server.transactions import ServerTransaction
+from sipserver.server.watch import CallWatch, callee_tag
+from sipserver.sip.effects import TIMED_OUT, Effect
+from sipserver.sip.flow import Flow
+from sipserver.sip.message import Request, Response
+
+_RETARGETING: Final = (effects.CHANGED, effects.REFERRED, effects.RETARGETED)
+
+
+class Desk:
+    """What every request on its way uses: the proxy's settings, and who keeps what of calls and dialogs."""
+
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        minter: Minter,
+        watch: CallWatch,
+        gate: CommitGate,
+        dialogs: DialogTable,
+        timers: TimerQueue,
+        liveness: Liveness,
+    ) -> None:
+        self.context = context
+        self.settings = settings
+        self.watch = watch
+        self.gate = gate
+        self.dialogs = dialogs
+        self.timers = timers
+        self.liveness = liveness
+        self.finder = liveness.finder
+        self.minter = minter
+        self.targets = RemoteTargets()
+        """Where requests inside calls may go."""
+        self.unanswered = 0
+        """Answers that could not be sent, or were never acknowledged."""
+
+    def whose(self, plan: Plan | None, key: str) -> tuple[str | None, str | None, Call | None]:
+        """For ``errors``: the party that sent a request, the party that it is for, and the call it is part of."""
+        if plan is None:
+            return None, None, None
+        if plan.dialog is None:
+            return self.watch.party_of(plan.caller), self.watch.party_of(plan.callee), self.watch.find(key)
+        call = self.watch.find(plan.dialog[0])
+        if call is None:
+            return None, None, None
+        return (call.callee, call.caller, call) if plan.dialog[1] == CALLEE else (call.caller, call.callee, call)
+
+    def on_undelivered(self, transaction: ServerTransaction, cause: str, call: Call | None = None) -> None:
+        """An answer was never acknowledged, or could not be sent."""
+        self.unanswered += 1
+        self.context.note_undelivered(transaction, cause, call)
+
+
+class Relay:
+    """One request under way: the response context, and what its effects do."""
+
+    __slots__ = ("_begun", "_call", "_context", "_desk", "_hung_up_at", "_key", "_transaction")
+
+    def __init__(
+        self, desk: Desk, transaction: ServerTransaction, request: Request, plan: Plan, flow: Flow, key: str
+    ) -> None:
+        self._desk = desk
+        self._transaction = transaction
+        self._key = key if plan.dialog is None else plan.dialog[0]
+        self._begun: tuple[Request, Plan] | None = (request, plan)
+        """Kept until the context is done, for what it says of the caller's target."""
+        self._call: Call | None = None
+        """The call, once it has failed."""
+        self._hung_up_at = desk.watch.steady() if request.method == "BYE" else 0
+        """When a BYE came (``CallWatch.steady``), for the case that nobody answers it."""
+        self._context = fork.ResponseContext(
+            request, plan, flow, desk.settings, desk.minter, key, desk.context.tokens.hex16
+        )
+
+    def begin(self) -> None:
+        """Start the response context."""
+        self._run(self._context.start())
+
+    def on_response(self, branch: int, response: Response) -> None:
+        """From a client transaction."""
+        if response.status >= 300 or len(response.vias) < 2:
+            self._note_response(self._pending(branch), response)
+        dialog = self._begun[1].dialog if self._begun is not None else None
+        if dialog is not None and response.status > 100 and response.status not in ABSENT:
+            self._desk.liveness.responded(self._key, other_side(dialog[1]), response)
+        self._run(self._context.on_response(branch, response))
+
+    def on_failed(self, branch: int, cause: str) -> None:
+        """From a client transaction."""
+        each = self._pending(branch)
+        if each is not None:
+            self._note(faults.TIMEOUT if cause == TIMED_OUT else faults.UNREACHABLE, each.target, each.flow)
+        self._run(self._context.on_failed(branch, cause))
+
+    def on_branch_timer(self, branch: int, timer: str) -> None:
+        """A timer that the context set for this branch is due."""
+        self._run(self._context.on_timer(branch, timer))
+
+    def on_server_cancel(self, cancel: Request) -> None:
+        """The caller takes the request back."""
+        self._run(self._context.on_cancel(cancel))
+
+    def is_of(self, cancel: Request) -> bool:
+        """Whether this CANCEL means the request by more than its branch (RFC 3261 §9.1)."""
+        if self._begun is None:
+            return True
+        request = self._begun[0]
+        return (
+            cancel.call_id == request.call_id
+            and cancel.from_tag == request.from_tag
+            and cancel.cseq[0] == request.cseq[0]
+        )
+
+    def on_server_failed(self, cause: str) -> None:
+        """The answer did not arrive. RFC 3261 §16.9: no reason to give up what the other side is doing."""
+        desk = self._desk
+        desk.on_undelivered(self._transaction, cause, self._call or desk.watch.find(self._key))
+
+    def _pending(self, branch: int) -> Branch | None:
+        """The branch while its part is not over: what comes later changes nothing, and goes on no record."""
+        each = self._context.branch(branch)
+        return each if each is not None and each.state < ACCEPTED else None
+
+    def _note_response(self, each: Branch | None, response: Response) -> None:
+        """An answer that is an error goes on record, whatever becomes of it."""
+        if each is None or self._begun is None:
+            return
+        if len(response.vias) < 2:
+            self._note(faults.MALFORMED_RESPONSE, each.target, each.flow, response, faults.SERVER)
+        elif faults.is_error(self._begun[0].method, response.status):
+            self._note(faults.PEER_ERROR, each.target, each.flow, response, faults.PEER)
+
+    def _note(
+        self, kind: str, asked: Target, flow: Flow | None, response: Response | None = None,
+        answered_by: str = faults.NETWORK,
+    ) -> None:  # fmt: skip
+        """Put on record what went wrong where this request was sent on to, and for whom."""
+        if self._begun is None:
+            return
+        desk, (request, plan) = self._desk, self._begun
+        party, target, call = desk.whose(plan, self._key)
+        agent = desk.context.agent_of(response) if response is not None else None
+        desk.context.note_failure(
+            kind, request.method, flow.host if flow is not None else asked.host or None, response,
+            answered_by=answered_by, agent=agent or asked.user_agent, party=party, target=target,
+            call=call.id if call is not None else None,
+        )  # fmt: skip
+
+    def _run(self, asked: Sequence[Effect]) -> None:
+        desk = self._desk
+        for effect in asked:
+            if isinstance(effect, effects.Reply):
+                if effect.durable:
+                    desk.gate.hold(self._transaction, effect.status, effect.data)
+                else:
+                    self._transaction.respond(effect.status, effect.data)
+            elif isinstance(effect, effects.CallEvent):
+                if effect.kind == effects.FAILED:
+                    self._call = desk.watch.find(self._key)
+                desk.watch.event(self._key, effect, self._hung_up_at)
+                self._learn(effect)
+                if effect.kind == effects.ENDED:
+                    self._forget(effect)
+            elif isinstance(effect, effects.SetBranchTimer):
+                desk.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
+            elif isinstance(effect, effects.NeedFlow):
+                self._find_flow(effect)
+            elif isinstance(effect, effects.Forward):
+                desk.context.transactions.request(effect.request, effect.flow, self, effect.branch)
+            elif isinstance(effect, effects.CancelBranch):
+                desk.context.transactions.request(effect.request, effect.flow, None)
+            elif isinstance(effect, effects.Learn):
+                desk.dialogs.learn(effect.key, effect.side, effect.flow, effect.hop)
+            elif isinstance(effect, NoHop):
+                self._note(faults.UNREACHABLE, effect.target, None)
+            elif isinstance(effect, effects.Done):
+                self._begun = None
+                # Whether a refusal of a call is acknowledged is still of interest, until its transaction ends.
+                if self._call is None:
+                    self._transaction.user = None
+
+    def _forget(self, ended: effects.CallEvent) -> None:
+        """A dialog has ended; one that the caller did not keep may end before the call does."""
+        desk, key = self._desk, self._key
+        if not desk.watch.is_open(key):
+            desk.dialogs.forget(key)
+            desk.liveness.forget(key)
+        elif ended.request is not None:
+            desk.liveness.dialog_ended(key, callee_tag(ended.request, ended.side or CALLER))
+
+    def _learn(self, event: effects.CallEvent) -> None:
+        """Remember where each side of the call wants its requests (RFC 3261 §12.1, §12.2), and how long its session
+        lasts (RFC 4028 §8.2)."""
+        desk, key, message = self._desk, self._key, event.message
+        targets, sessions = desk.targets, desk.settings.sessions
+        if not isinstance(message, Response):
+            return
+        # Until a call is answered its sides are believed: hardly anything is sent inside it by then.
+        if event.kind == effects.ANSWERED and self._begun is not None:
+            request, plan = self._begun
+            targets.learn(key, CALLER, sender_hop(request))
+            targets.learn(key, CALLEE, answerer_hop(message, plan.token))
+            assert event.flow is not None, "who answers was sent the request over a flow"
+            desk.liveness.answered(
+                key, request, plan, self._transaction.flow, message, event.target, event.flow,
+                sessions.interval(message),
+            )  # fmt: skip
+        elif event.kind in _RETARGETING and event.side is not None and event.request is not None:
+            targets.learn(key, event.side, sender_hop(event.request))
+            targets.learn(key, other_side(event.side), answerer_hop(message, ""))
+            # RFC 4028 §7.2: re-INVITE and UPDATE refresh a session; a PRACK or REFER only shows that both are there.
+            if event.kind == effects.CHANGED and event.request.method in ("INVITE", "UPDATE"):
+                desk.liveness.refreshed(key, event.side, event.request, message, sessions.interval(message))
+
+    def _find_flow(self, need: effects.NeedFlow) -> None:
+        finder = self._desk.finder
+        flow = finder.at_once(need.uri, need.target, need.dialog, reliable=need.reliable)
+        if flow is not None:
+            self._run(self._context.on_flow(need.branch, flow))
+        else:
+            found = partial(self._on_flow, need.branch)
+            finder.find(need.uri, need.target, need.dialog, reliable=need.reliable, found=found)
+
+    def _on_flow(self, branch: int, flow: Flow | None) -> None:
+        if flow is not None:
+            self._run(self._context.on_flow(branch, flow))
+        else:
+            each = self._pending(branch)
+            if each is not None and each.datagram is None:
+                self._note(faults.UNREACHABLE, each.target, None)
+            # Nobody is there: the same for the caller as an endpoint that is not registered.
+            self._run(self._context.on_no_flow(branch, 480, "Temporarily Unavailable"))
+
+
+class _BranchTimer:
+    """Brings a timer back to its branch."""
+
+    __slots__ = ("_branch", "_relay")
+
+    def __init__(self, relay: Relay, branch: int) -> None:
+        self._relay = relay
+        self._branch = branch
+
+    def on_timer(self, timer: str) -> None:
+        """The timer is due."""
+        self._relay.on_branch_timer(self._branch, timer)

@@ -1,0 +1,135 @@
+"""What is wrong with a configuration beyond what its types can say: keys that do not go together, names, addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sipserver.calls.places import country_code
+from sipserver.server import tables
+from sipserver.server.sections import (
+    ALGORITHMS,
+    TRANSPORTS,
+    Config,
+    Listener,
+    ServerSection,
+    SiteEntry,
+    split_host_port,
+)
+
+_DOMAIN: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
+_INTERFACE: Final = re.compile(r"[!-.0-~]{1,15}\Z")
+"""Linux: at most 15 characters, no white space and no slash."""
+_PRINTABLE: Final = re.compile(r"[ -~]{0,100}\Z")
+
+
+def faults_of(config: Config) -> Iterator[str]:
+    """One sentence for each, which begins with the key: ``server.domains: is empty; ...``."""
+    yield from _server_faults(config.server)
+    registrar = config.registrar
+    if not registrar.min_expires <= registrar.default_expires <= registrar.max_expires:
+        yield "registrar: wanted is min_expires <= default_expires <= max_expires"
+    if config.sessions.min > config.sessions.expires:
+        yield "sessions: wanted is min <= expires"
+    if config.timers.t1 > config.timers.t2:
+        yield "timers: wanted is t1 <= t2"
+    if config.limits.body > config.limits.message:
+        yield "limits.body: a body cannot be longer than limits.message"
+    yield from _algorithm_faults(config.authentication.algorithms, "authentication.algorithms")
+    for position, peer in enumerate(config.proxy.peers, 1):
+        if not _is_network(peer):
+            yield (
+                f"proxy.peers[{position}]: {tables.shown(peer)} is not allowed; "
+                'wanted is an IP address or a network such as "192.0.2.0/24"'
+            )
+    if config.proxy.inbound == "peers" and not config.proxy.peers:
+        yield 'proxy.peers: is empty, but proxy.inbound is "peers"'
+    for position, site in enumerate(config.location.sites, 1):
+        for fault in _site_faults(site, config.location.sites[: position - 1]):
+            yield f"location.sites[{position}]: {fault}"
+    if config.metrics.listen and split_host_port(config.metrics.listen) is None:
+        yield f"metrics.listen: {tables.shown(config.metrics.listen)} is not allowed; wanted is HOST:PORT"
+
+
+def _site_faults(site: SiteEntry, before: Sequence[SiteEntry]) -> Iterator[str]:
+    keys = (site.network, site.interface, site.access)
+    if sum(map(bool, keys)) != 1:
+        yield "wanted is one of network, interface and access"
+    elif site.network and not _is_network(site.network):
+        yield f'network: {tables.shown(site.network)} is not allowed; wanted is a network such as "192.0.2.0/24"'
+    elif any(_same_place(site, other) for other in before):
+        yield f"{tables.shown(''.join(keys))} is there twice"
+    if site.interface and not _INTERFACE.match(site.interface):
+        yield f'interface: {tables.shown(site.interface)} is not allowed; wanted is a name such as "eth0"'
+    if not (site.site or site.country or site.region or site.city):
+        yield "says nothing; wanted is at least one of site, country, region and city"
+    if site.country and country_code(site.country) is None:
+        yield f'country: {tables.shown(site.country)} is not allowed; wanted are two letters (ISO 3166-1) such as "AT"'
+    for key, value in (("site", site.site), ("region", site.region), ("city", site.city), ("access", site.access)):
+        if len(value) > 100 or not value.isprintable():
+            yield f"{key}: {tables.shown(value)} is not allowed; wanted are at most 100 printable characters"
+
+
+def _same_place(one: SiteEntry, other: SiteEntry) -> bool:
+    if one.network and other.network:
+        return _is_network(other.network) and ipaddress.ip_network(one.network, strict=False) == ipaddress.ip_network(
+            other.network, strict=False
+        )
+    return (one.network, one.interface, one.access) == (other.network, other.interface, other.access)
+
+
+def _server_faults(server: ServerSection) -> Iterator[str]:
+    if not server.domains:
+        yield "server.domains: is empty; wanted is at least one domain"
+    for position, domain in enumerate(server.domains, 1):
+        if len(domain) > 253 or not _DOMAIN.match(domain):
+            yield (
+                f"server.domains[{position}]: {tables.shown(domain)} is not allowed; "
+                'wanted is a domain name such as "example.com", or an IPv4 address'
+            )
+    if not server.listen:
+        yield "server.listen: is empty; wanted is at least one listener"
+    addresses = [entry if isinstance(entry, str) else entry.address for entry in server.listen]
+    for position, address in enumerate(addresses, 1):
+        fault = _address_fault(address)
+        if fault:
+            yield f"server.listen[{position}]: {fault}"
+        elif address in addresses[: position - 1] and not address.endswith(":0"):
+            yield f"server.listen[{position}]: {tables.shown(address)} is there twice"
+    for position, entry in enumerate(server.listen, 1):
+        if isinstance(entry, Listener) and entry.algorithms is not None:
+            yield from _algorithm_faults(entry.algorithms, f"server.listen[{position}].algorithms")
+    if not server.data_dir:
+        yield "server.data_dir: is empty; wanted is a folder"
+    for key, value in (("node", server.node), ("agent", server.agent)):
+        if not _PRINTABLE.match(value):
+            yield f"server.{key}: {tables.shown(value)} is not allowed; wanted is at most 100 characters of ASCII"
+
+
+def _address_fault(text: str) -> str:
+    transport, _, address = text.partition(":")
+    if transport.lower() in ("tls", "ws", "wss"):
+        return f"{transport.lower()} is not available in this version; allowed are udp and tcp"
+    if transport.lower() not in TRANSPORTS or split_host_port(address) is None:
+        return (
+            f"{tables.shown(text)} is not allowed; wanted is udp:HOST:PORT or tcp:HOST:PORT, "
+            "HOST an IP address (IPv6 in brackets), PORT from 0 to 65535"
+        )
+    return ""
+
+
+def _algorithm_faults(algorithms: Sequence[str], at: str) -> Iterator[str]:
+    if not algorithms:
+        yield f"{at}: is empty; wanted is at least one of {', '.join(ALGORITHMS)}"
+    if len(set(algorithms)) < len(algorithms):
+        yield f"{at}: an algorithm is there twice"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
