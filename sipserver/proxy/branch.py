@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sipserver.proxy.route import Target
+from sipserver.proxy.plan import Target
 from sipserver.sip import names
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import Effect

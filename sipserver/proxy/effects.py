@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sipserver.proxy.route import Target
+from sipserver.proxy.plan import Target
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import Effect
 from sipserver.sip.flow import Flow

@@ -56,8 +56,8 @@ from sipserver.proxy.effects import (
     SetBranchTimer,
 )
 from sipserver.proxy.forward import forward, next_hop
+from sipserver.proxy.plan import Plan, Settings, Target
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
-from sipserver.proxy.route import Plan, Settings, Target
 from sipserver.proxy.session import complete_answer
 from sipserver.sip import build, names
 from sipserver.sip.build import OutgoingRequest

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from sipserver.proxy.plan import Plan, Target
 from sipserver.proxy.record_route import CALLER, Minter, record_route_lines
-from sipserver.proxy.route import Plan, Target
 from sipserver.sip import names
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.errors import SipError

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sipserver.proxy.forward import stateless
+from sipserver.proxy.plan import Plan, Target
 from sipserver.proxy.record_route import ROUTE_PARAM
-from sipserver.proxy.route import Plan, Target
 from sipserver.sip import names
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.errors import SipError

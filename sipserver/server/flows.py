@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sipserver.proxy.dialog import DialogTable
-from sipserver.proxy.route import Target
+from sipserver.proxy.plan import Target
 from sipserver.sip.flow import Flow
 from sipserver.sip.uri import Uri
 from sipserver.transport.base import Transports

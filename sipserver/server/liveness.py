@@ -34,9 +34,9 @@ from typing import Any, Final
 from sipserver.location.base import Location
 from sipserver.proxy import probe
 from sipserver.proxy.forward import next_hop
+from sipserver.proxy.plan import Plan, Target
 from sipserver.proxy.probe import ABSENT, DialogEnd
 from sipserver.proxy.record_route import CALLEE, CALLER
-from sipserver.proxy.route import Plan, Target
 from sipserver.registrar.binding import Binding
 from sipserver.server.context import Context
 from sipserver.server.flows import FlowFinder

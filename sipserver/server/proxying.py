@@ -12,23 +12,10 @@ from sipserver.location.base import Location
 from sipserver.proxy import effects
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.forward import next_hop, stateless
+from sipserver.proxy.identity import challenge
+from sipserver.proxy.plan import ANSWER, COLLECT, CallPlaced, Examined, NeedTargets, Plan, Settings, Target, Unproven
 from sipserver.proxy.record_route import CALLER, Minter, other_side
-from sipserver.proxy.route import (
-    ANSWER,
-    COLLECT,
-    CallPlaced,
-    Examined,
-    NeedTargets,
-    Plan,
-    Settings,
-    Target,
-    Unproven,
-    admit_new,
-    challenge,
-    examine,
-    is_inside,
-    plan_inside,
-)
+from sipserver.proxy.route import admit_new, examine, is_inside, plan_inside
 from sipserver.registrar.binding import Binding
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.gate import CommitGate

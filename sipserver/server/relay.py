@@ -11,13 +11,9 @@ from sipserver.calls.machine import Call
 from sipserver.proxy import effects, fork
 from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
+from sipserver.proxy.plan import Plan, Settings, Target
 from sipserver.proxy.probe import ABSENT
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
-from sipserver.proxy.route import (
-    Plan,
-    Settings,
-    Target,
-)
 from sipserver.server.context import Context
 from sipserver.server.gate import CommitGate
 from sipserver.server.liveness import Liveness

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 from sipserver.calls.network import NetworkPrefix
 from sipserver.calls.places import Place, Site, SiteTable, country_code
-from sipserver.proxy.route import Settings as ProxySettings
+from sipserver.proxy.plan import Settings as ProxySettings
 from sipserver.proxy.session import OFF, TIMER, SessionTimers
 from sipserver.registrar.process import Settings as RegistrarSettings
 from sipserver.server.config import Config

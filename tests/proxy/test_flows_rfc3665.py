@@ -6,8 +6,8 @@ import pytest
 
 from sipserver.proxy.effects import CallEvent, CancelBranch
 from sipserver.proxy.forward import stateless
+from sipserver.proxy.plan import Target
 from sipserver.proxy.record_route import CALLEE, CALLER
-from sipserver.proxy.route import Target
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import TIMED_OUT
 from sipserver.sip.errors import SipError

@@ -19,7 +19,7 @@ from sipserver.proxy.effects import (
     Reply,
     SetBranchTimer,
 )
-from sipserver.proxy.route import Target
+from sipserver.proxy.plan import Target
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Effect, Terminated
 from sipserver.sip.message import Response
 from sipserver.sip.timers import TIMER_C, Timers

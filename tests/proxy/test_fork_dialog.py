@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sipserver.proxy.effects import CHANGED, CallEvent, Learn, NeedFlow, Reply
+from sipserver.proxy.plan import Target
 from sipserver.proxy.record_route import CALLEE, CALLER
-from sipserver.proxy.route import Target
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE
 from sipserver.sip.message import Response
 from support.proxy import KEY, MINTER, Driver, flow, kinds, plan, replied, request, targets

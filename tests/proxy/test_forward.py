@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sipserver.proxy.forward import forward, next_hop, request_uri, stateless
+from sipserver.proxy.plan import Target
 from sipserver.proxy.record_route import CALLEE, CALLER
-from sipserver.proxy.route import Target
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sipserver.proxy.forward import forward
+from sipserver.proxy.plan import ANSWER, FORWARD, CallPlaced, NeedTargets, Target
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter
-from sipserver.proxy.route import ANSWER, FORWARD, CallPlaced, NeedTargets, Target
 from sipserver.sip.effects import NeedCredentials
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Request

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sipserver.proxy.effects import CHANGED, FAILED, CallEvent
 from sipserver.proxy.forward import forward
+from sipserver.proxy.plan import CallPlaced, Target
 from sipserver.proxy.record_route import CALLER
-from sipserver.proxy.route import CallPlaced, Target
 from sipserver.proxy.session import INSERT, NOTHING, OBSERVE, OFF, SessionTimers, Timing, complete_answer
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Message, Request, Response, parse

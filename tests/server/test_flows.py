@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from sipserver.proxy.dialog import DialogTable
+from sipserver.proxy.plan import Target
 from sipserver.proxy.record_route import CALLEE
-from sipserver.proxy.route import Target
 from sipserver.server.flows import FlowFinder
 from sipserver.sip.flow import Flow
 from sipserver.sip.uri import Uri

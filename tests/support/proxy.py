@@ -8,8 +8,9 @@ from typing import Any
 
 from sipserver.proxy.effects import CallEvent, Forward, NeedFlow, Reply, SetBranchTimer
 from sipserver.proxy.fork import ResponseContext
+from sipserver.proxy.plan import CallPlaced, NeedTargets, Plan, Settings, Target
 from sipserver.proxy.record_route import Minter
-from sipserver.proxy.route import CallPlaced, NeedTargets, Plan, Settings, Target, admit
+from sipserver.proxy.route import admit
 from sipserver.sip import digest
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.digest import Authenticator, Credentials

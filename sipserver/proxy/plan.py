@@ -1,0 +1,154 @@
+"""What is decided about a request, and what an operator decides about all of them: the values of ``route``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+from sipserver.proxy.session import NOTHING, SessionTimers, Timing
+from sipserver.sip.effects import Effect
+from sipserver.sip.errors import SipError
+from sipserver.sip.uri import Uri
+
+FORWARD: Final = "forward"
+"""``Plan.kind``: the request goes on to the targets."""
+ANSWER: Final = "answer"
+"""``Plan.kind``: this server is who was asked; it answers 200 with ``Plan.headers``."""
+COLLECT: Final = "collect"
+"""``Plan.kind``: a report of quality to this server (RFC 6035); ``Plan.caller`` sent it."""
+
+
+class Unproven(SipError):
+    """A request that claims to be inside a dialog, or to have come by here, and cannot prove it."""
+
+
+@dataclass(slots=True)
+class Settings:
+    """What an operator decides about the proxy."""
+
+    domains: frozenset[str]
+    """The domains whose addresses are ours, canonical."""
+    is_us: Callable[[str, int | None], bool]
+    """Whether a host (no brackets) and port is one of our listeners."""
+    max_forwards_default: int = 70
+    """Written where a request has no Max-Forwards."""
+    max_breadth: int = 60
+    """Branches of one request that may be under way at a time, here and further on (RFC 5393 §5.3.3)."""
+    inbound: str = "nobody"
+    """Which strangers may reach subscribers: ``nobody``, ``peers`` or ``anyone``."""
+    peers: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Where strangers may come from when ``inbound`` is ``peers``."""
+    outbound: bool = False
+    """Whether subscribers may reach foreign domains through this server."""
+    timer_c: float = 185.0
+    """Seconds that a branch may ring (RFC 3261 §16.6 step 11)."""
+    supported: tuple[str, ...] = ("path",)
+    """Option tags that this server understands, lower case."""
+    max_targets: int = 30
+    """Devices of one address that are tried."""
+    size_limit: int = 1300
+    """Bytes of a request above which UDP is left for a stream (RFC 3261 §18.1.1)."""
+    linger: float = 32.0
+    """Seconds, 64*T1: how long 2xx are passed on, and how long a cancelled branch may take to end."""
+    trying_after: float = 3.5
+    """Seconds without an answer after which a request other than INVITE is answered 100 (RFC 4320 §4.1)."""
+    sessions: SessionTimers = field(default_factory=SessionTimers)
+    """What is asked for in requests that begin or refresh a session."""
+
+
+@dataclass(slots=True, eq=False)
+class Target:
+    """One place to send a request to; the defaults are those of a URI that nobody registered."""
+
+    uri_text: str
+    """The contact, as it was registered."""
+    q: int = 1000
+    """Preference in thousandths."""
+    path: tuple[str, ...] = ()
+    """The Path that its REGISTER came by (RFC 3327), nearest proxy first."""
+    user_agent: str | None = None
+    transport: str = ""
+    """Where its REGISTER came from: transport, host, port."""
+    host: str = ""
+    port: int = 0
+    connection: int = 0
+    """Number of the connection that its REGISTER came over, 0 for none."""
+    instance: str | None = None
+    """Its +sip.instance."""
+    aor: str = ""
+    """The address of record that it was registered for."""
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """What ``admit`` decided."""
+
+    uri_text: str
+    """The Request-URI, after §16.4."""
+    max_forwards: int
+    """The value to forward."""
+    breadth: int
+    """The Max-Breadth that all branches share."""
+    loop: str
+    """The second part of the branch (RFC 5393 §4.2.1)."""
+    kind: str = FORWARD
+    groups: list[list[Target]] = field(default_factory=list)
+    """Targets by falling preference; those of one group are tried at once."""
+    located: bool = False
+    """Whether the targets are registered contacts."""
+    routes: list[str] = field(default_factory=list)
+    """Route values that are left, as written."""
+    dialog: tuple[str, str] | None = None
+    """Key of the call and the side that sent this, for a request inside a dialog."""
+    caller: str | None = None
+    """The address that proved to be the sender's."""
+    callee: str | None = None
+    """The address that was asked for."""
+    record_route: bool = False
+    """Whether this server stays on the path of what this request begins."""
+    dropped: tuple[int, ...] = ()
+    """Positions of lines that end here: credentials meant for us."""
+    headers: tuple[str, ...] = ()
+    """Header lines of the answer, where ``kind`` is ANSWER."""
+    token: str = ""
+    """The token in our Record-Route; minted with the first branch."""
+    lines: list[str] | None = None
+    """The header lines that all branches share; made with the first branch."""
+    breadth_at: int = 0
+    """Where Max-Breadth stands in ``lines``."""
+    timing: Timing = NOTHING
+    """What is asked for of the session that this request begins or refreshes."""
+
+
+@dataclass(slots=True, eq=False)
+class Examined:
+    """What the request alone tells."""
+
+    plan: Plan
+    uri: Uri
+    """The Request-URI to work with, after §16.4."""
+    proof: tuple[str, str] | None
+    """The call and side that a minted route proved."""
+    last_hop: bool
+    """Whether Max-Forwards lets the request go no further."""
+
+
+@dataclass(slots=True)
+class NeedTargets(Effect):
+    """Where is this address now? Answered with a tuple of Targets, the newest first; an empty one where it is
+    known and nowhere; None where there is no such address."""
+
+    aor: str
+
+
+@dataclass(slots=True)
+class CallPlaced(Effect):
+    """A call begins; whatever becomes of it is part of its record. Answered with None.
+
+    ``caller`` is who proved to be calling; both are None for a stranger who is turned away.
+    """
+
+    caller: str | None
+    callee: str | None
