@@ -1,8 +1,9 @@
 """Challenges that nobody answers: scanners, endpoints without a password, calls that end before they begin.
 
-A challenge is sent statelessly, so all that is kept is a line per Call-ID, taken away by the request that comes
-again with credentials. What is left after PATIENCE is an error. Bounded: beyond MAX_WATCHED a challenge is not
-watched, and counted.
+A challenge is sent without a transaction, so all that is kept is an entry per Call-ID, taken away by the request that
+comes again with credentials. What is left after PATIENCE is an error. Until then a retransmission of the request gets
+the same answer, as from a transaction: one with another nonce is a second answer to whoever compares them. Bounded:
+beyond MAX_WATCHED a challenge is not watched, and counted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sipserver.sip.message import Request
 PATIENCE: Final = 32.0
 """Seconds, 64*T1: by then the transaction of whoever was challenged has ended. Who asks a person may take longer."""
 MAX_WATCHED: Final = 20_000
-"""Challenges that are watched at a time; each takes some 300 bytes."""
+"""Challenges that are watched at a time; each takes about a kilobyte."""
 
 
 class Challenges:
@@ -30,7 +31,7 @@ class Challenges:
         self.patience = patience
         """Seconds."""
         self._max_watched = max_watched
-        self._waiting: dict[str, tuple[float, str, int, str, str | None]] = {}
+        self._waiting: dict[str, tuple[float, str, int, str, str | None, str | None, bytes]] = {}
         self.unanswered = 0
         """Challenges that were never answered."""
         self.unwatched = 0
@@ -39,8 +40,13 @@ class Challenges:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def sent(self, request: Request, flow: Flow, status: int, now: float) -> None:
-        """This request was challenged. Its retransmissions are too, and change nothing."""
+    def repeated(self, request: Request) -> bytes | None:
+        """The challenge that this very request got already, and has not answered yet; None where it got none."""
+        waiting = self._waiting.get(request.call_id)
+        return waiting[6] if waiting is not None and waiting[5] == request.top_via.branch else None
+
+    def sent(self, request: Request, flow: Flow, status: int, now: float, answer: bytes) -> None:
+        """This request was challenged, by this answer. Its retransmissions are too, and change nothing."""
         waiting = self._waiting
         if request.call_id in waiting:
             return
@@ -50,7 +56,9 @@ class Challenges:
         # Most are answered at once, and then nobody wants to know the agent: only its line is kept.
         found = request.names
         agent = request.lines[found.index(names.USER_AGENT)] if names.USER_AGENT in found else None
-        waiting[request.call_id] = now, request.method, status, flow.host, agent
+        waiting[request.call_id] = (
+            now, request.method, status, flow.host, agent, request.top_via.branch, answer
+        )  # fmt: skip
 
     def answered(self, call_id: str) -> None:
         """A request with credentials came, whatever becomes of it."""
@@ -61,13 +69,14 @@ class Challenges:
         waiting = self._waiting
         while waiting:
             call_id = next(iter(waiting))
-            since, method, status, host, agent = waiting[call_id]
+            entry = waiting[call_id]
+            since, method, status, host, agent = entry[:5]
             # A clock that was set back makes them wait once more at most.
             if 0 <= now - since < self.patience:
                 return
             del waiting[call_id]
             if now < since:
-                waiting[call_id] = now, method, status, host, agent
+                waiting[call_id] = now, method, status, host, agent, entry[5], entry[6]
                 return
             self.unanswered += 1
             self._recorder.error(

@@ -12,6 +12,7 @@ from sipserver.server.challenges import Challenges
 from sipserver.server.tokens import Tokens
 from sipserver.server.transactions import ServerTransaction, TransactionLayer
 from sipserver.sip import build
+from sipserver.sip.digest import AuthenticationRequired
 from sipserver.sip.effects import TIMED_OUT
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -84,6 +85,15 @@ class Context:
             tag, headers = self.stateless_tag(request), (*error.headers, *self.server_header)
             data = build.reply(request, error.status, error.reason, tag, headers)
             self.transports.send(self.reply_flow(request, flow), data)
+
+    def challenge(self, request: Request, flow: Flow, error: AuthenticationRequired, now: float) -> None:
+        """Ask who sends this request, and watch whether they answer; a retransmission gets what the request got."""
+        data = self.challenges.repeated(request)
+        if data is None:
+            headers = (*error.headers, *self.server_header)
+            data = build.reply(request, error.status, error.reason, self.stateless_tag(request), headers)
+            self.challenges.sent(request, flow, error.status, now, data)
+        self.transports.send(self.reply_flow(request, flow), data)
 
     def refuse_statelessly(self, request: Request, flow: Flow, error: SipError, *, kind: str) -> None:
         """The same, and note the refusal."""

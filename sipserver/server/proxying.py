@@ -77,8 +77,7 @@ class Proxying(Desk):
                 refusal = challenge(request, self.settings, authenticator, now)
                 if refusal is not None:
                     # Every call begins like this: to be asked who one is is no refusal.
-                    self.context.answer_statelessly(request, flow, refusal)
-                    self.context.challenges.sent(request, flow, refusal.status, now)
+                    self.context.challenge(request, flow, refusal, now)
                     return
                 plan, call_key = self._admit(request, examined, flow, authenticator)
         except _Refused as refused:
@@ -212,9 +211,7 @@ class Proxying(Desk):
     def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
         error = refused.error
         if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
-            self.context.answer_statelessly(request, flow, error)
-            context = self.context
-            context.challenges.sent(request, flow, error.status, context.wall_clock())
+            self.context.challenge(request, flow, error, self.context.wall_clock())
             return
         if refused.kind == faults.CREDENTIALS:
             self.context.challenges.answered(request.call_id)

@@ -82,8 +82,7 @@ class Registrations:
             self.refuse_statelessly(request, flow, error, now)
             return
         if refusal is not None:
-            self.context.answer_statelessly(request, flow, refusal)
-            self.context.challenges.sent(request, flow, refusal.status, now)
+            self.context.challenge(request, flow, refusal, now)
             return
         steps = register(request, flow, self.settings, authenticator, now)
         _Run(self, request, flow, key, now, steps).advance(None)
@@ -121,19 +120,20 @@ class Registrations:
 
     def refuse_statelessly(self, request: Request, flow: Flow, error: SipError, now: float) -> None:
         """Answer a REGISTER that has no transaction, and note why."""
+        if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
+            # To be asked who one is is no refusal.
+            self.context.challenge(request, flow, error, now)
+            return
         self.context.answer_statelessly(request, flow, error)
         self.note_refusal(request, flow, error, now)
 
     def note_refusal(
         self, request: Request, flow: Flow, error: SipError, now: float, *, authenticated: bool = False
     ) -> None:
-        """A refusal: a sign-in that failed, for the record and the log. A first challenge is none."""
+        """A refusal: a sign-in that failed, for the record and the log."""
         cause = error.reason
         username = None
         if isinstance(error, AuthenticationRequired):
-            if error.cause in (MISSING, STALE):
-                self.context.challenges.sent(request, flow, error.status, now)
-                return
             self.context.challenges.answered(request.call_id)
             cause, username = error.cause, error.username
         self.refused += 1

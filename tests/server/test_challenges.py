@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sipserver.server.challenges import Challenges
 from sipserver.sip.flow import Flow
-from sipserver.sip.message import Request, parse
+from sipserver.sip.message import Message, Request, parse
 from support.calls import Store, recorder
 from support.inprocess import Device, Server
 from support.pen import DOMAIN, Pen
@@ -32,9 +34,9 @@ def request(pen: Pen, call_id: str, method: str = "INVITE") -> Request:
 
 def test_challenge_that_waits_too_long_is_an_error_of_when_it_was_sent(store: Store, pen: Pen) -> None:
     challenges = Challenges(recorder(store))
-    challenges.sent(request(pen, "a"), pen.flow, 407, NOW)
-    challenges.sent(request(pen, "a"), pen.flow, 407, NOW + 20)
-    challenges.sent(request(pen, "b"), pen.flow, 407, NOW + 1)
+    challenges.sent(request(pen, "a"), pen.flow, 407, NOW, b"")
+    challenges.sent(request(pen, "a"), pen.flow, 407, NOW + 20, b"")
+    challenges.sent(request(pen, "b"), pen.flow, 407, NOW + 1, b"")
     challenges.answered("b")
     challenges.answered("never heard of")
     challenges.expire(NOW + 31.9)
@@ -51,7 +53,7 @@ def test_challenge_that_waits_too_long_is_an_error_of_when_it_was_sent(store: St
 def test_watch_is_bounded_and_says_what_it_does_not_see(store: Store, pen: Pen) -> None:
     challenges = Challenges(recorder(store), max_watched=2)
     for call_id in "abcd":
-        challenges.sent(request(pen, call_id), pen.flow, 407, NOW)
+        challenges.sent(request(pen, call_id), pen.flow, 407, NOW, b"")
     assert (len(challenges), challenges.unwatched) == (2, 2)
     challenges.expire(NOW + 40)
     assert [row["count"] for row in store.all("errors")] == [1]
@@ -59,7 +61,7 @@ def test_watch_is_bounded_and_says_what_it_does_not_see(store: Store, pen: Pen) 
 
 def test_clock_that_is_set_back_makes_nobody_wait_for_ever(store: Store, pen: Pen) -> None:
     challenges = Challenges(recorder(store))
-    challenges.sent(request(pen, "a"), pen.flow, 407, NOW)
+    challenges.sent(request(pen, "a"), pen.flow, 407, NOW, b"")
     challenges.expire(NOW - 3600)
     challenges.expire(NOW - 3600 + 31)
     assert challenges.unanswered == 0
@@ -80,3 +82,21 @@ def test_credentials_of_any_worth_are_an_answer(server: Server) -> None:
             alice.ask(alice.write(method, uri, f"{header}: {credentials}", call_id=call_id))
     alice.ask(alice.signed("INVITE", f"sip:bob@{DOMAIN}", password="wrong", call_id="w"))
     assert [call_id for call_id in challenges._waiting if "nonsense" in call_id or call_id == "w"] == []
+
+
+def test_retransmission_gets_the_very_challenge_that_its_request_got(tmp_path: Path) -> None:
+    with Server(tmp_path, "alice", "bob") as server:
+        alice = Device(server, "alice")
+        register = alice.write("REGISTER", "", f"Contact: <{alice.contact}>", call_id="r", branch="z9hG4bKr")
+        invite = alice.write("INVITE", f"sip:bob@{DOMAIN}", call_id="i", branch="z9hG4bKi")
+        for first in (register, invite):
+            alice.send(first)
+            alice.send(first)
+            one, again = alice.received()
+            assert (one.start_line, one.lines) == (again.start_line, again.lines)
+            # Another request of the same Call-ID is no retransmission.
+            assert nonce(alice.ask(first.replace(b"z9hG4bK", b"z9hG4bKother"))) != nonce(one)
+
+
+def nonce(challenge: Message) -> str:
+    return next(line for line in challenge.lines if "Digest" in line).split('nonce="')[1].split('"')[0]
