@@ -72,7 +72,8 @@ class Transfers:
 
     def __init__(self) -> None:
         self._refers: dict[tuple[str, str, int], _Refer] = {}
-        self._by_target: dict[str, _Refer] = {}
+        self._by_target: dict[str, list[_Refer]] = {}
+        """Several may be sent to one address at a time; the oldest first."""
         self._replacing: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -97,8 +98,11 @@ class Transfers:
         self._forget_old(at)
         kind = TRANSFER if replaces is None else ATTENDED_TRANSFER
         refer = _Refer(at, call, kind, _target_key(kind, target), transferee, _referrer(request))
-        self._refers[key, side, request.cseq[0]] = refer
-        self._by_target[refer.target] = refer
+        transaction = key, side, request.cseq[0]
+        if transaction in self._refers:
+            self._forget(transaction)
+        self._refers[transaction] = refer
+        self._by_target.setdefault(refer.target, []).append(refer)
 
     def accepted(self, key: str, side: str, number: int) -> tuple[Link | None, bool] | None:
         """The REFER with this CSeq number got its 2xx: the link where the call has come, and whether it is attended.
@@ -122,22 +126,23 @@ class Transfers:
         if not self._refers:
             return None
         for target in _targets(request, callee, replaces):
-            refer = self._by_target.get(target)
-            if refer is None or refer.other is not None or at - refer.at > WINDOW_MS:
-                continue
-            if refer.transferee != caller or caller is None:
-                # Who is not known here may still say who sent it (RFC 3892).
-                if refer.referrer is None or _referrer(request, only_header=True) != refer.referrer:
-                    continue
-            refer.other = call
-            if not refer.accepted:
-                return None
-            for transaction, each in self._refers.items():
-                if each is refer:
-                    self._forget(transaction)
-                    break
-            return Link(refer.call, call, refer.kind)
+            asking = [
+                each for each in self._by_target.get(target, ())
+                if each.other is None and at - each.at <= WINDOW_MS and _asks(each, request, caller)
+            ]  # fmt: skip
+            if asking:
+                return self._came(_likeliest(asking, request), call)
         return None
+
+    def _came(self, refer: _Refer, call: str) -> Link | None:
+        refer.other = call
+        if not refer.accepted:
+            return None
+        for transaction, each in self._refers.items():
+            if each is refer:
+                self._forget(transaction)
+                break
+        return Link(refer.call, call, refer.kind)
 
     def may_replace(self, call: str, replaced: str) -> None:
         """This call begins with an INVITE that names the other one in Replaces."""
@@ -163,8 +168,29 @@ class Transfers:
 
     def _forget(self, transaction: tuple[str, str, int]) -> None:
         refer = self._refers.pop(transaction)
-        if self._by_target.get(refer.target) is refer:
+        left = [each for each in self._by_target[refer.target] if each is not refer]
+        if left:
+            self._by_target[refer.target] = left
+        else:
             del self._by_target[refer.target]
+
+
+def _asks(refer: _Refer, request: Request, caller: str | None) -> bool:
+    """Whether the REFER may have asked ``caller`` for this INVITE."""
+    if caller is not None and refer.transferee == caller:
+        return True
+    # Who is not known here may still say who sent it (RFC 3892).
+    return refer.referrer is not None and _referrer(request, only_header=True) == refer.referrer
+
+
+def _likeliest(asking: list[_Refer], request: Request) -> _Refer:
+    """Of those that ask for the same: whom the INVITE names, then what was accepted, then the newest."""
+    named = _referrer(request, only_header=True)
+    best = asking[-1]
+    for refer in reversed(asking):
+        if (refer.referrer == named, refer.accepted) > (best.referrer == named, best.accepted):
+            best = refer
+    return best
 
 
 def parse_replaces(value: str) -> Replaces | None:

@@ -46,6 +46,34 @@ def test_transfer_whose_invite_overtakes_the_answer() -> None:
     assert len(made) == 0
 
 
+def test_two_that_are_sent_to_one_address_at_once_are_told_apart() -> None:
+    made = referred()
+    made.referred("l", "callee", refer(), "other", "p_dave", T + 100)
+    made.accepted("l", "callee", 7)
+    assert made.placed(invite(), "second", "p_bob", CAROL, None, T + 500) == Link("first", "second", "transfer")
+    assert made.placed(invite(), "third", "p_dave", CAROL, None, T + 600) == Link("other", "third", "transfer")
+    assert len(made) == 0
+
+
+def test_of_two_that_ask_for_the_same_the_named_one_counts_and_then_the_accepted_one() -> None:
+    made = referred(message=refer(f"<sip:{CAROL}>", f"Referred-By: <sip:alice@{DOMAIN}>"))
+    by_dave = f"Referred-By: <sip:dave@{DOMAIN}>"
+    made.referred("l", "callee", refer(f"<sip:{CAROL}>", by_dave), "other", "p_bob", T + 100)
+    assert made.placed(invite(), "second", "p_bob", CAROL, None, T + 500) == Link("first", "second", "transfer")
+    assert made.placed(invite(by_dave), "third", "p_bob", CAROL, None, T + 600) is None
+    assert made.accepted("l", "callee", 7) == (Link("other", "third", "transfer"), False)
+    assert len(made) == 0
+
+
+def test_refer_that_comes_again_with_its_number_takes_the_place_of_the_first() -> None:
+    made = referred(accepted=False)
+    made.referred("k", "caller", refer(), "first", "p_bob", T + 100)
+    assert len(made) == 1
+    made.accepted("k", "caller", 7)
+    assert made.placed(invite(), "second", "p_bob", CAROL, None, T + 500) == Link("first", "second", "transfer")
+    assert made.placed(invite(), "third", "p_bob", CAROL, None, T + 600) is None
+
+
 def test_refer_that_is_not_accepted_links_nothing() -> None:
     made = referred(accepted=False)
     made.placed(invite(), "second", "p_bob", CAROL, None, T + 500)

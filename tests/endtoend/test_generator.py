@@ -20,7 +20,9 @@ from support.generator.record import Report, Store
 from support.generator.run import Run, generate, play
 from support.server import environment
 
-CALLS = 2_000
+CALLS = 2_200
+COMPARED = 2_000
+"""Of those at least: what is called while the server is away may never reach it."""
 SEED = 1
 
 
@@ -28,8 +30,8 @@ def test_store_equals_the_plan_of_two_thousand_calls(tmp_path: Path) -> None:
     report = generate(tmp_path / "server", calls=CALLS, seed=SEED)
     assert faults_found(tmp_path / "server" / "data") == []
     assert not report.mismatches, str(report)
-    # What is compared is there: nearly every call, and each kind of it.
-    assert report.calls > CALLS * 0.9
+    # What is compared is there: enough calls, and each kind of them.
+    assert report.calls >= COMPARED
     assert report.restarted > 20
     assert report.media_rows > CALLS / 2
     assert {"answered", "cancelled", "declined", "busy", "no_answer", "offline", "not_found"} <= set(report.outcomes)
