@@ -16,7 +16,9 @@ counts as a CANCEL where no other device rings.
     ring_ms    first ringing to the answer, or to the end of a call that was not answered
     talk_ms    answer to end; ringing is never in it
 
-A device's row in ``call_branches`` is written when its part is over, so that most devices cost one row, not three.
+A device's row in ``call_branches`` is begun when it is tried, so that it is on record whatever happens to the server,
+and completed when its part is over. In between it is written only in a fork: the first ringing of a call with one
+device is that device's.
 Of what two sides agree on before the answer, early media are written down as such (``calls.media``).
 What happens in ENDED changes nothing, but for a place that becomes known late. Times that run backwards give no
 duration: unknown is None.
@@ -62,6 +64,7 @@ from sipserver.calls.rows import (
     InsertBranch,
     InsertCall,
     InsertEvent,
+    OpenBranch,
     Row,
     UpdateBranch,
 )
@@ -220,9 +223,14 @@ class Call:
     # ------------------------------------------------------------------ before the answer
 
     def _tried(self, event: Tried) -> list[Row]:
-        self._branches[event.branch] = _Branch(event.at, event.transport, event.network, event.agent, event.place)
+        rows: list[Row] = []
+        if self._devices == 1:
+            # From here on the record has to tell the devices' ringing apart.
+            rows = [self._open(number, each) for number, each in self._branches.items() if each.ringing_at is not None]
+        branch = _Branch(event.at, event.transport, event.network, event.agent, event.place)
+        self._branches[event.branch] = branch
         self._devices += 1
-        return []
+        return [*rows, self._open(event.branch, branch)]
 
     def _located(self, event: Located) -> list[Row]:
         if event.branch is None:
@@ -239,12 +247,14 @@ class Call:
 
     def _rang(self, event: Rang) -> list[Row]:
         self._reached = True
+        rows: list[Row] = []
         branch = self._branches.get(event.branch)
         if branch is not None:
+            branch.agent = event.agent or branch.agent
             if branch.ringing_at is None:
                 branch.ringing_at = event.at
-            branch.agent = event.agent or branch.agent
-        rows: list[Row] = []
+                if self._devices > 1:
+                    rows.append(self._open(event.branch, branch))
         if self.state < ANSWERED and (event.tag is not None or event.answer is not None):
             dialog = self._dialogs.make(event.tag, event.branch, early=True)
             if dialog is not None and event.answer is not None:
@@ -252,7 +262,7 @@ class Call:
                 agreement = dialog.negotiation.early(
                     placed.offer, event.answer, True, placed.number, reliable=event.reliable, first=True
                 )
-                rows = self._agreed(event.at, dialog, agreement)
+                rows += self._agreed(event.at, dialog, agreement)
         if self.state != PLACED:
             return rows
         self.state = RINGING
@@ -533,6 +543,12 @@ class Call:
         if before != (media.video, media.content, media.encrypted):
             rows.append(CallMedia(self.id, media.video, media.content, media.encrypted))
         return rows
+
+    def _open(self, number: int, branch: _Branch) -> OpenBranch:
+        """A device's part has begun, or it rings."""
+        return OpenBranch(
+            self.id, number, branch.tried_at, branch.ringing_at, branch.agent, branch.transport, branch.network
+        )
 
     def _over(
         self, number: int, branch: _Branch, at: int, status: int | None, outcome: str, agent: str | None

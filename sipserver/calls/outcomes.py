@@ -66,6 +66,8 @@ ELSEWHERE: Final = "elsewhere"
 """Of a device: it stopped ringing because another answered."""
 UNREACHABLE: Final = "unreachable"
 """Of a device: it never responded."""
+CUT_SHORT: Final = "cut_short"
+"""Of a device: the server was stopped or killed while it was tried or rang, and what became of it is not known."""
 
 BY_STATUS: Final = {
     486: BUSY, 600: BUSY,

@@ -29,6 +29,7 @@ from sipserver.calls.rows import (
     InsertBranch,
     InsertCall,
     InsertEvent,
+    OpenBranch,
     OpenMedia,
     Row,
     UpdateBranch,
@@ -72,6 +73,7 @@ _SIGN_IN_FORGOTTEN: Final = 21
 _BRANCH_CHANGED: Final = 22
 _DROP: Final = 23
 _LINK: Final = 24
+_BRANCH_OPENED: Final = 25
 
 STATEMENTS: Final = (
     """INSERT INTO calls (id, call_id, caller, callee, started_at, caller_agent, caller_transport, caller_network,
@@ -89,7 +91,8 @@ STATEMENTS: Final = (
         video_ms = ?, devices = ? WHERE id = ?""",
     """INSERT INTO call_branches (call, branch, tried_at, ringing_at, answered_at, ended_at, status, outcome, agent,
         transport, network) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT (call, branch) DO UPDATE SET answered_at = excluded.answered_at, ended_at = excluded.ended_at,
+        ON CONFLICT (call, branch) DO UPDATE SET ringing_at = coalesce(excluded.ringing_at, ringing_at),
+        answered_at = excluded.answered_at, ended_at = excluded.ended_at,
         status = excluded.status, outcome = excluded.outcome, agent = coalesce(excluded.agent, agent)""",
     """INSERT INTO call_media (call, number, stream, kind, accepted, codec, direction, bandwidth, resolution, level,
         max_pixels, encrypted, ice, from_at, branch, early, held_by, profile, encryption)
@@ -119,6 +122,11 @@ STATEMENTS: Final = (
     "UPDATE call_branches SET outcome = ?, ended_at = ? WHERE call = ? AND branch = ?",
     "DELETE FROM call_media WHERE call = ? AND number < ? AND early = 0",
     "INSERT OR IGNORE INTO call_links (call, other, kind, at) VALUES (?, ?, ?, ?)",
+    # In one commit this comes after the row of a device whose part is over, and then changes nothing.
+    """INSERT INTO call_branches (call, branch, tried_at, ringing_at, agent, transport, network)
+        VALUES (?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (call, branch) DO UPDATE SET ringing_at = coalesce(ringing_at, excluded.ringing_at),
+        agent = CASE WHEN outcome IS NULL THEN coalesce(excluded.agent, agent) ELSE agent END""",
 )
 """What the writer of ``calls.db`` is made with. Their order holds inside a commit, whatever was put first: a call
 before what belongs to it, and the updates of a call in the order of its life."""
@@ -180,6 +188,7 @@ class Recorder:
             CallConfirmed: self._call_confirmed,
             CallMedia: self._call_media,
             CallEnded: self._call_ended,
+            OpenBranch: self._open_branch,
             InsertBranch: self._insert_branch,
             OpenMedia: self._open_media,
             CloseMedia: self._close_media,
@@ -451,6 +460,15 @@ class Recorder:
                 self._stamp(row.ended_at), row.outcome, row.status, row.reason, row.ended_by, row.end_cause,
                 row.end_uncertainty_ms, self._stamp(row.watched_until), row.setup_ms, row.ring_ms, row.talk_ms,
                 row.video_ms, row.devices, row.id,
+            ),
+        )  # fmt: skip
+
+    def _open_branch(self, row: OpenBranch) -> bool:
+        stamp = self._stamp
+        return self._put(
+            _BRANCH_OPENED,
+            (
+                row.id, row.branch, stamp(row.tried_at), stamp(row.ringing_at), row.agent, row.transport, row.network,
             ),
         )  # fmt: skip
 

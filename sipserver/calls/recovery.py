@@ -1,13 +1,17 @@
 """Closing, at the start, what the last run of the server left open.
 
 ``ended_at`` is the last evidence that the call was up, and only something that the call itself did is evidence:
-placed, ringing, answered, confirmed, changed, seen, or other media agreed on. That the server was alive is none, for a
-call whose endpoints lose power says nothing. So the true end lies within ``end_uncertainty_ms`` of ``ended_at``, and
-``talk_ms`` is the least that the call can have lasted. (A call may outlive the restart, since media do not pass here:
-then ``server_restart`` says that nobody was watching its end.)
+placed, a device tried, ringing, answered, confirmed, changed, seen, or other media agreed on. That the server was
+alive is none, for a call whose endpoints lose power says nothing. So the true end lies within ``end_uncertainty_ms``
+of ``ended_at``, and ``talk_ms`` is the least that the call can have lasted. (A call may outlive the restart, since
+media do not pass here: then ``server_restart`` says that nobody was watching its end.)
 
 Endpoints that hang up do say so, though, and the server would have seen it while it ran: ``watched_until`` tells how
 long that was, from the heartbeat in ``server_runs``. It is the better guess for calls that ended in order.
+
+A device whose part was not over has a row since it was tried (``calls.machine``). What became of it nobody saw, so its
+outcome is ``cut_short`` and it ends with the call; only that it was told to stop is known, where the call was answered
+by another device or given up by the caller.
 
 The times of a call go on by the clock as it was set when the call began; how it was set since stands in the timeline.
 """
@@ -73,10 +77,13 @@ def _close(connection: sqlite.Connection, call: Any, now: int, last_alive: str |
     (agreed,) = connection.execute(
         "SELECT max(max(from_at, coalesce(to_at, ''))) FROM call_media WHERE call = ?", (row_id,)
     ).fetchone()
+    tried, last_tried = connection.execute(
+        "SELECT count(*), max(max(tried_at, coalesce(ringing_at, ''))) FROM call_branches WHERE call = ?", (row_id,)
+    ).fetchone()
     if shift:
         now -= shift
         last_alive = stamp(parse_stamp(last_alive) - shift) if last_alive else None
-    evidence = max(filter(None, (last_event, started_at, ringing_at, answered_at, agreed)))
+    evidence = max(filter(None, (last_event, started_at, ringing_at, answered_at, agreed, last_tried)))
     ended = parse_stamp(evidence)
     # A clock that was set back leaves the restart before the evidence.
     uncertainty = max(now - ended, 0)
@@ -86,17 +93,30 @@ def _close(connection: sqlite.Connection, call: Any, now: int, last_alive: str |
         outcome = outcomes.ANSWERED
     connection.execute(
         """UPDATE calls SET ended_at = ?, outcome = ?, ended_by = ?, end_cause = ?, end_uncertainty_ms = ?,
-            watched_until = ?, ring_ms = ?, talk_ms = ?, video_ms = ? WHERE id = ?""",
+            watched_until = ?, ring_ms = ?, talk_ms = ?, video_ms = ?, devices = coalesce(devices, ?)
+            WHERE id = ?""",
         (
             evidence, outcome, SERVER, SERVER_RESTART, uncertainty, watched_until,
             _span(ringing_at, answered_at or evidence), _span(answered_at, evidence),
-            _video_ms(connection, row_id, ended) if answered_at else None, row_id,
+            _video_ms(connection, row_id, ended) if answered_at else None, tried, row_id,
         ),
     )  # fmt: skip
+    if tried:
+        _close_branches(connection, row_id, outcome, answered_at or evidence, ringing_at if tried == 1 else None)
     connection.execute("UPDATE call_media SET to_at = ? WHERE call = ? AND to_at IS NULL", (evidence, row_id))
     connection.execute(
         "INSERT INTO call_events (call, number, at, kind, side, detail) VALUES (?, ?, ?, 'ended', ?, ?)",
         (row_id, (number or 0) + 1, stamp(max(now, ended)), SERVER, SERVER_RESTART),
+    )
+
+
+def _close_branches(connection: sqlite.Connection, row_id: str, outcome: str, at: str, ringing_at: str | None) -> None:
+    """Close what was open of a call's devices; ``ringing_at`` is that of the only one."""
+    left = {outcomes.ANSWERED: outcomes.ELSEWHERE, outcomes.CANCELLED: outcomes.CANCELLED}
+    connection.execute(
+        """UPDATE call_branches SET outcome = ?, ringing_at = coalesce(ringing_at, ?),
+            ended_at = max(?, tried_at, coalesce(ringing_at, ?, '')) WHERE call = ? AND outcome IS NULL""",
+        (left.get(outcome, outcomes.CUT_SHORT), ringing_at, at, ringing_at, row_id),
     )
 
 

@@ -129,8 +129,21 @@ class CallEnded:
 
 
 @dataclass(slots=True)
+class OpenBranch:
+    """A device is tried; once more when it rings, where the call's ``ringing_at`` may be another device's."""
+
+    id: str
+    branch: int
+    tried_at: int
+    ringing_at: int | None
+    agent: str | None
+    transport: str | None
+    network: str | None
+
+
+@dataclass(slots=True)
 class InsertBranch:
-    """One device that was tried, written once when its part is over; again where one that had been given up answers."""
+    """One device that was tried, when its part is over; again where one that had been given up answers."""
 
     id: str
     branch: int
@@ -208,6 +221,7 @@ Row = (
     | CallConfirmed
     | CallMedia
     | CallEnded
+    | OpenBranch
     | InsertBranch
     | UpdateBranch
     | OpenMedia

@@ -68,6 +68,8 @@ _CHILDREN: Final = (
                 OR it.ended_at < it.tried_at""",
             "outside the time of their call": f"""it.tried_at < calls.started_at OR ({_WHOLE} AND
                 max(it.tried_at, coalesce(it.answered_at, ''), coalesce(it.ended_at, '')) > calls.ended_at)""",
+            "without an outcome in a call that is over": "it.outcome IS NULL AND calls.ended_at IS NOT NULL",
+            "over, and yet without an outcome": "it.outcome IS NULL AND coalesce(it.ended_at, it.answered_at) NOT NULL",
         },
     ),
     (

@@ -177,8 +177,12 @@ def _event(event: Record, record: Record, other: int) -> Iterator[Step]:
 def _branch(branch: Record, column: int, record: Record) -> Iterator[Step]:
     outcome, status = branch["outcome"], branch["status"]
     yield Step(branch["tried_at"], 1, "INVITE", _SERVER, column, lost=outcome == outcomes.UNREACHABLE)
-    if branch["ringing_at"] is not None:
-        yield Step(branch["ringing_at"], 2, "rings", column, _SERVER)
+    ringing_at = branch["ringing_at"]
+    if outcome is None and len(record["branches"]) == 1:
+        # It is not over, and the call's ringing is its own (``calls.machine``).
+        ringing_at = record["ringing_at"]
+    if ringing_at is not None:
+        yield Step(ringing_at, 2, "rings", column, _SERVER)
     if branch["answered_at"] is not None:
         yield Step(branch["answered_at"], 5, f"{status or 'answer'}", column, _SERVER)
     ended = branch["ended_at"]
@@ -195,6 +199,8 @@ def _branch(branch: Record, column: int, record: Record) -> Iterator[Step]:
     elif status is not None:
         word = "" if cancelled is not None or outcome in (None, outcomes.FAILED) else f" {outcome}"
         yield Step(ended, 11 if cancelled else 4, f"{status}{word}", column, _SERVER)
+    elif outcome == outcomes.CUT_SHORT:
+        yield Step(ended, 4, f"what became of {_name(branch)} is not known")
     elif cancelled is None:
         yield Step(ended, 4, f"{_name(branch)}: {outcome or 'over'}")
 

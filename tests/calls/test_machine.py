@@ -34,6 +34,7 @@ from sipserver.calls.rows import (
     InsertBranch,
     InsertCall,
     InsertEvent,
+    OpenBranch,
     OpenMedia,
 )
 from sipserver.sip import sdp
@@ -78,8 +79,26 @@ def test_ringing_again_changes_nothing() -> None:
 
 def test_ringing_of_another_device_changes_only_its_own_row() -> None:
     call = ringing()
-    assert feed(call, Tried(T + 6, 1), Rang(T + 300, 1)) == []
+    assert feed(call, Tried(T + 6, 1), Rang(T + 300, 1)) == [OpenBranch("id", 1, T + 6, T + 300, None, None, None)]
     assert one(InsertBranch, feed(call, BranchFailed(T + 400, 1, 486))).ringing_at == T + 300
+
+
+def test_device_is_on_record_since_it_was_tried() -> None:
+    rows = feed(placed(), Tried(T + 5, 3, "TCP", "198.51.100.0/24", "phone"))
+    assert rows == [OpenBranch("id", 3, T + 5, None, "phone", "TCP", "198.51.100.0/24")]
+
+
+def test_device_that_rings_alone_costs_no_row_of_its_own_for_that() -> None:
+    call = placed()
+    feed(call, Tried(T + 5, 0))
+    assert of(OpenBranch, call.handle(Rang(T + 100, 0))) == []
+
+
+def test_ringing_is_put_on_its_device_as_soon_as_there_are_two() -> None:
+    call = ringing()
+    rows = call.handle(Tried(T + 300, 1))
+    assert [(row.branch, row.ringing_at) for row in of(OpenBranch, rows)] == [(0, T + 100), (1, None)]
+    assert of(OpenBranch, call.handle(Tried(T + 400, 2)))[0].branch == 2, "it is put once"
 
 
 def test_ringing_of_an_unknown_device_still_rings() -> None:

@@ -8,6 +8,7 @@ from sipserver.calls import recovery
 from sipserver.calls.events import (
     CALLER,
     Answered,
+    BranchFailed,
     Cancelled,
     Changed,
     ClockStepped,
@@ -21,6 +22,7 @@ from sipserver.calls.events import (
 )
 from sipserver.calls.recorder import Recorder
 from sipserver.calls.recovery import recover
+from sipserver.calls.verify import verify
 from support.calls import Store, T
 from support.sdp import AUDIO, VIDEO, description
 
@@ -81,6 +83,60 @@ def test_call_that_was_not_answered(
     row = store.one("calls")
     assert (row["outcome"], row["ring_ms"], row["talk_ms"], row["video_ms"]) == (outcome, ring_ms, None, None)
     assert row["end_cause"] == "server_restart"
+
+
+def branches(store: Store) -> list[tuple[str | None, ...]]:
+    """Outcome, ringing and end of each device; times as seconds and thousandths."""
+    rows = store.all("call_branches ORDER BY branch")
+    return [
+        (row["outcome"], *((row[name] or "")[17:23] or None for name in ("ringing_at", "ended_at"))) for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "found"),
+    [
+        ([Tried(T + 5, 0)], [("cut_short", None, "17.947")]),
+        ([Tried(T + 5, 0), Rang(T + 100, 0)], [("cut_short", "18.042", "18.042")]),
+        # The first to ring need not be the first that was tried.
+        ([Tried(T + 5, 0), Tried(T + 5, 1), Rang(T + 100, 1)],
+            [("cut_short", None, "18.042"), ("cut_short", "18.042", "18.042")]),
+        ([Tried(T + 5, 0), Rang(T + 100, 0), Tried(T + 300, 1)],
+            [("cut_short", "18.042", "18.242"), ("cut_short", None, "18.242")]),
+        ([Tried(T + 5, 0), Rang(T + 100, 0), BranchFailed(T + 200, 0, 603), Tried(T + 200, 1)],
+            [("declined", "18.042", "18.142"), ("cut_short", None, "18.142")]),
+        ([Tried(T + 5, 0), Rang(T + 100, 0), Cancelled(T + 900)], [("cancelled", "18.042", "18.842")]),
+        ([Tried(T + 5, 0), Tried(T + 5, 1), Rang(T + 100, 1), Answered(T + 900, 0), Confirmed(T + 2_000)],
+            [("answered", None, None), ("elsewhere", "18.042", "18.842")]),
+    ],
+)  # fmt: skip
+def test_devices_whose_part_was_not_over(
+    store: Store, recorder: Recorder, events: list[Event], found: list[tuple[str | None, ...]]
+) -> None:
+    cut_short(store, recorder, *events)
+    recover(store.connection, NOW)
+    assert branches(store) == found
+    assert store.one("calls")["devices"] == len(found)
+    assert [sentence for step in verify(store.connection) for sentence in step] == []
+
+
+def test_devices_are_the_same_whether_written_at_once_or_one_by_one(store: Store, recorder: Recorder) -> None:
+    events: list[Event] = [
+        Tried(T + 5, 0, "UDP", "net", "old"), Rang(T + 90, 0), Tried(T + 100, 1), Rang(T + 300, 1, "new"),
+        Answered(T + 900, 1, agent="newer"),
+    ]  # fmt: skip
+    recorder.place(Placed(T, "one", "call"))
+    recorder.place(Placed(T, "other", "call"))
+    for event in events:
+        recorder.handle("one", event)
+    store.commit()
+    for event in events:
+        recorder.handle("other", event)
+        store.commit()
+    recover(store.connection, NOW)
+    rows = [{name: value for name, value in row.items() if name != "call"} for row in store.all("call_branches")]
+    assert len(rows) == 4
+    assert rows[:2] == rows[2:]
 
 
 def test_closed_calls_are_left_alone(store: Store, recorder: Recorder) -> None:

@@ -123,6 +123,8 @@ DAMAGES = [
         "1 device outside the time of their call: .* 0"),
     (f"UPDATE call_branches SET ringing_at = tried_at, tried_at = answered_at WHERE branch = 0 AND call = {ONE}",
         "1 device not in order of time"),
+    (f"UPDATE call_branches SET outcome = NULL WHERE branch = 1 AND call = {ONE}",
+        "1 device without an outcome in a call that is over: .* 1"),
     (f"UPDATE call_media SET to_at = NULL WHERE number = 1 AND call = {ONE}", "1 stream open in a call that is over"),
     (f"UPDATE call_media SET to_at = '2030-01-01T00:00:00.000Z' WHERE number = 1 AND call = {ONE}",
         "1 stream outside the time of their call"),

@@ -16,7 +16,7 @@ def event(at: str, kind: str, side: str | None = None, status: int | None = None
     return {"at": f"{DAY}{at}Z", "kind": kind, "side": side, "status": status, "detail": detail}
 
 
-def branch(number: int, tried: str, outcome: str, *, rang: str = "", answered: str = "", ended: str = "",
+def branch(number: int, tried: str, outcome: str | None, *, rang: str = "", answered: str = "", ended: str = "",
            status: int | None = None, agent: str | None = None) -> Record:  # fmt: skip
     def time(text: str) -> str | None:
         return f"{DAY}{text}Z" if text else None
@@ -93,6 +93,18 @@ def test_fork_tells_devices_apart_the_one_that_answered_first() -> None:
     assert "4 devices" in narrow
     assert "INVITE #3" in narrow
     assert max(map(len, narrow.splitlines())) <= 79
+
+
+def test_device_that_rings_when_the_server_is_killed() -> None:
+    events = [event("00.000", "placed", "caller"), event("00.250", "ringing", "callee")]
+    ringing = call(events, [branch(0, "00.010", None)], ringing_at=f"{DAY}00.250Z")
+    assert sum("rings" in line for line in rungs(ladder(ringing, 100))) == 2, "the device's and the server's"
+    events.append(event("59.000", "ended", "server", None, "server_restart"))
+    left = call(
+        events, [branch(0, "00.010", "cut_short", rang="00.250", ended="00.250")], ringing_at=f"{DAY}00.250Z",
+        ended_at=f"{DAY}00.250Z",
+    )  # fmt: skip
+    assert any("what became of device 0 is not known" in line for line in rungs(ladder(left, 100)))
 
 
 def test_call_that_was_cancelled() -> None:

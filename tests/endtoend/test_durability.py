@@ -10,7 +10,8 @@ from hashlib import blake2b
 
 from sipserver.accounts.credentials import Keyring
 from support.endpoint import Endpoint, NoResponseError
-from support.server import DOMAIN, Row, ServerProcess
+from support.phone import Phone
+from support.server import DOMAIN, Row, ServerProcess, sipserver
 
 KILLS = 12
 USERS = 20
@@ -97,3 +98,35 @@ async def test_what_was_acknowledged_survives_sigkill(start_server: StartServer)
     cut_short = [row for row in rows if row["end_cause"] == "server_restart"]
     assert cut_short, "no kill hit a call: the test shows nothing"
     assert all(row["end_uncertainty_ms"] is not None for row in cut_short)
+
+
+def test_devices_that_are_tried_or_ring_survive_sigkill(start_server: StartServer) -> None:
+    server = start_server("alice", "bob")
+    with (
+        Phone(server.port, "alice") as alice,
+        Phone(server.port, "bob") as desk,
+        Phone(server.port, "bob", "TCP") as mobile,
+    ):
+        desk.register(f"Contact: <{desk.contact}>", "User-Agent: Desk/1")
+        mobile.register(f"Contact: <{mobile.contact}>", "User-Agent: Mobile/2")
+        alice.exchange("INVITE", f"sip:bob@{DOMAIN}", f"Contact: <{alice.contact}>")
+        alice.expect(100)
+        desk.respond(desk.expect("INVITE"), 180)
+        mobile.expect("INVITE")
+        alice.expect(180)
+        server.wait_for_rows(
+            "SELECT ringing_at FROM call_branches ORDER BY agent", lambda rows: any(row["ringing_at"] for row in rows)
+        )
+        server.kill()
+    server.start()
+    (call,) = server.ended_calls()
+    assert (call["outcome"], call["end_cause"], call["devices"]) == ("failed", "server_restart", 2)
+    first, second = server.rows("SELECT * FROM call_branches ORDER BY agent")
+    assert [(each["agent"], each["transport"], each["outcome"]) for each in (first, second)] == [
+        ("Desk/1", "UDP", "cut_short"), ("Mobile/2", "TCP", "cut_short")
+    ]  # fmt: skip
+    assert first["ringing_at"] == call["ringing_at"] == call["ended_at"]
+    assert (second["ringing_at"], second["answered_at"]) == (None, None)
+    assert call["started_at"] <= second["tried_at"] <= second["ended_at"] == call["ended_at"]
+    sipserver("check", "--data-dir", server.data_dir, "--no-ports")
+    assert "what became of device" in sipserver("calls", "show", call["id"], "--data-dir", server.data_dir)
