@@ -49,6 +49,8 @@ UNDELIVERED: Final = "undelivered"
 CONNECTION_TIMEOUT: Final = "connection_timeout"
 CONNECTION_CUT_OFF: Final = "connection_cut_off"
 CONNECTION_REFUSED: Final = "connection_refused"
+CONNECTION_DEAD: Final = "connection_dead"
+HANDSHAKE: Final = "handshake"
 
 KINDS: Final = {
     MALFORMED: "A request, or bytes that are no message at all, could not be read.",
@@ -74,6 +76,8 @@ KINDS: Final = {
     CONNECTION_TIMEOUT: "A connection was closed since no whole message came in time.",
     CONNECTION_CUT_OFF: "A connection was closed since its peer did not read what it was sent.",
     CONNECTION_REFUSED: "A connection was closed at once, since there were too many.",
+    CONNECTION_DEAD: "A connection was closed since its peer did not answer a ping.",
+    HANDSHAKE: "A WebSocket handshake was refused: origin, path, subprotocol, or none at all; the status is HTTP's.",
 }
 """Every kind, with what it means."""
 

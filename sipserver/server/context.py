@@ -21,6 +21,7 @@ from sipserver.sip.transaction.invite_server import InviteServer
 from sipserver.telemetry.log import Log
 from sipserver.transport import tcp
 from sipserver.transport.base import Transports
+from sipserver.transport.contract import HandshakeRefused
 
 RETRY_LATER: Final = ("Retry-After: 5",)
 """Of a 503: the store or the load may have got better by then."""
@@ -155,8 +156,23 @@ class Context:
             self.recorder.error(at=at, kind=faults.CONNECTION_REFUSED, source=host)
         elif why == tcp.CUT_OFF:
             self.recorder.error(at=at, kind=faults.CONNECTION_CUT_OFF, source=host, answered_by=faults.NETWORK)
+        elif why == tcp.DEAD:
+            self.recorder.error(at=at, kind=faults.CONNECTION_DEAD, source=host, answered_by=faults.NETWORK)
         else:
             self.recorder.error(at=at, kind=faults.CONNECTION_TIMEOUT, source=host, answered_by=faults.NETWORK)
+
+    def note_handshake(self, refused: HandshakeRefused) -> None:
+        """Note a WebSocket handshake that was refused (``transport.websocket``)."""
+        now = self.wall_clock()
+        self.recorder.error(
+            at=int(now * 1000), kind=faults.HANDSHAKE, status=refused.status, agent=refused.agent,
+            detail=refused.reason, source=refused.host,
+        )  # fmt: skip
+        if self.may_log(now):
+            self.log.warning(
+                "handshake.refused", status=refused.status, reason=refused.reason, source=refused.host,
+                origin=refused.origin, agent=refused.agent, suppressed=self.log_suppressed or None,
+            )  # fmt: skip
 
     def may_log(self, now: float) -> bool:
         """Whether one more line about a refusal may be written in this second."""

@@ -119,10 +119,20 @@ def _sockets(it: Measured) -> None:
     add("udp_sent", "Datagrams sent", of_udp("sent"))
     add("udp_dropped", "Datagrams dropped for want of room in the send queue", of_udp("dropped"))
     add("udp_send_errors", "Datagrams that could not be sent", of_udp("send_errors"))
-    add("tcp_received", "Messages received over TCP", of_tcp("received"))
-    add("tcp_sent", "Messages sent over TCP", of_tcp("sent"))
+    add("tcp_received", "Messages received over connections", of_tcp("received"))
+    add("tcp_sent", "Messages sent over connections", of_tcp("sent"))
     add("tcp_malformed", "Streams that could not go on", of_tcp("malformed"))
     add("tcp_timed_out", "Connections closed by a time-out", of_tcp("timed_out"))
     add("tcp_cut_off", "Connections cut off because the peer did not read", of_tcp("cut_off"))
     add("tcp_refused_connections", "Connections refused at a bound", of_tcp("refused_connections"))
     add("tcp_connections", "Connections", of_tcp("connections"), "gauge")
+    websockets = transports.websockets
+    add("websocket_opened", "WebSocket handshakes completed", lambda: websockets.opened)
+    add("websocket_refused", "WebSocket handshakes refused", lambda: websockets.refused)
+    add(
+        "websocket_crowded_out",
+        "Connections dropped since too many were in a handshake",
+        lambda: websockets.crowded_out,
+    )
+    add("websocket_dead", "Connections dropped since no pong came", lambda: websockets.dead)
+    add("websocket_half_open", "Connections in a handshake", lambda: len(websockets.half_open), "gauge")

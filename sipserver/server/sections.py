@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ALGORITHMS: Final = ("MD5", "SHA-256", "SHA-512-256")
-TRANSPORTS: Final = ("udp", "tcp")
+TRANSPORTS: Final = ("udp", "tcp", "ws")
 
 Algorithm = Literal["MD5", "SHA-256", "SHA-512-256"]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -33,7 +33,7 @@ class Listener(Section, frozen=True):
     """One entry of ``server.listen`` that is a table; what it leaves out is as in ``[authentication]``."""
 
     address: str
-    """``udp:HOST:PORT`` or ``tcp:HOST:PORT``, IPv6 in brackets."""
+    """``udp:HOST:PORT``, ``tcp:HOST:PORT`` or ``ws:HOST:PORT``, IPv6 in brackets."""
     algorithms: tuple[Algorithm, ...] | None = None
     qop: bool | None = None
 
@@ -199,6 +199,23 @@ class TcpSection(Section, frozen=True):
     """Bytes that may wait for a peer that does not read."""
 
 
+class WebSocketSection(Section, frozen=True):
+    """``[websocket]``, seconds, bytes and connections; what is not here is as in ``[tcp]``."""
+
+    origins: tuple[str, ...] = ()
+    """Web pages that may connect; none for those of the served domains and of this server's own address."""
+    path: str = ""
+    """What clients have to ask for; empty for anything."""
+    handshake: Seconds = 5.0
+    handshake_size: Bytes = 16_384
+    half_open: Count = 500
+    """Connections whose handshake is not over."""
+    ping: Seconds = 25.0
+    """How long a peer may be silent until it is asked whether it is there."""
+    pong: Seconds = 10.0
+    """How long its answer may take."""
+
+
 class LogSection(Section, frozen=True):
     """``[log]``"""
 
@@ -229,6 +246,7 @@ class Config(Section, frozen=True):
     storage: StorageSection = StorageSection()
     udp: UdpSection = UdpSection()
     tcp: TcpSection = TcpSection()
+    websocket: WebSocketSection = WebSocketSection()
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
 

@@ -181,6 +181,7 @@ class Service:
         await self.transports.start(listeners, self.driver, settings.transports(self.config))
         if self.transports.tcp is not None:
             self.transports.tcp.on_dropped = self.context.note_dropped
+        self.transports.websockets.on_refused = self.context.note_handshake
         address = self.config.metrics_address
         if address is not None:
             try:
@@ -253,6 +254,7 @@ class Service:
         self.proxying.settings = settings.proxy(config, self.transports.is_us)
         self.liveness.settings = settings.liveness(config)
         self.driver.limits = settings.limits(config)
+        self.transports.reload(settings.transports(config))
         self.whereabouts.reload(config)
         self.log.set_level(config.log.level)
         self.log.info("config.reloaded", domains=list(config.server.domains))

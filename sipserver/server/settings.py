@@ -17,6 +17,7 @@ from sipserver.sip.digest import Authenticator
 from sipserver.sip.message import Limits
 from sipserver.sip.timers import Timers
 from sipserver.transport.base import Settings as TransportSettings
+from sipserver.transport.contract import WebSocketSettings
 
 
 def limits(config: Config) -> Limits:
@@ -33,7 +34,7 @@ def timers(config: Config) -> Timers:
 
 def transports(config: Config) -> TransportSettings:
     """Bounds and time-outs of sockets."""
-    tcp = config.tcp
+    tcp, web = config.tcp, config.websocket
     return TransportSettings(
         limits=limits(config),
         udp_receive_buffer=config.udp.receive_buffer,
@@ -44,7 +45,11 @@ def transports(config: Config) -> TransportSettings:
         tcp_partial=tcp.partial,
         tcp_write_bound=tcp.write_buffer,
         connect_timeout=tcp.connect,
-    )
+        websocket=WebSocketSettings(
+            origins=web.origins, domains=config.server.domains, path=web.path, handshake=web.handshake,
+            handshake_size=web.handshake_size, half_open=web.half_open, ping=web.ping, pong=web.pong,
+        ),
+    )  # fmt: skip
 
 
 def proxy(config: Config, is_us: Callable[[str, int | None], bool]) -> ProxySettings:

@@ -16,12 +16,18 @@ from sipserver.server.sections import (
     Listener,
     ServerSection,
     SiteEntry,
+    WebSocketSection,
     split_host_port,
 )
 
 _DOMAIN: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
 _INTERFACE: Final = re.compile(r"[!-.0-~]{1,15}\Z")
 """Linux: at most 15 characters, no white space and no slash."""
+_ORIGIN: Final = re.compile(
+    r"(\*|null|[A-Za-z][A-Za-z0-9+.-]*://(\*\.)?([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)\Z"
+)
+_PATH: Final = re.compile(r"/[!->@-~]{0,199}\Z")
+"""No query: what stands behind a question mark is not looked at."""
 _PRINTABLE: Final = re.compile(r"[ -~]{0,100}\Z")
 
 
@@ -49,8 +55,20 @@ def faults_of(config: Config) -> Iterator[str]:
     for position, site in enumerate(config.location.sites, 1):
         for fault in _site_faults(site, config.location.sites[: position - 1]):
             yield f"location.sites[{position}]: {fault}"
+    yield from _websocket_faults(config.websocket)
     if config.metrics.listen and split_host_port(config.metrics.listen) is None:
         yield f"metrics.listen: {tables.shown(config.metrics.listen)} is not allowed; wanted is HOST:PORT"
+
+
+def _websocket_faults(websocket: WebSocketSection) -> Iterator[str]:
+    for position, origin in enumerate(websocket.origins, 1):
+        if not _ORIGIN.match(origin):
+            yield (
+                f"websocket.origins[{position}]: {tables.shown(origin)} is not allowed; wanted is an origin such as "
+                '"https://phone.example.com", "https://*.example.com", "null" or "*"'
+            )
+    if websocket.path and not _PATH.match(websocket.path):
+        yield f'websocket.path: {tables.shown(websocket.path)} is not allowed; wanted is a path such as "/sip"'
 
 
 def _site_faults(site: SiteEntry, before: Sequence[SiteEntry]) -> Iterator[str]:
@@ -110,11 +128,11 @@ def _server_faults(server: ServerSection) -> Iterator[str]:
 
 def _address_fault(text: str) -> str:
     transport, _, address = text.partition(":")
-    if transport.lower() in ("tls", "ws", "wss"):
+    if transport.lower() in ("tls", "wss"):
         return f"{transport.lower()} is not available in this version; allowed are udp and tcp"
     if transport.lower() not in TRANSPORTS or split_host_port(address) is None:
         return (
-            f"{tables.shown(text)} is not allowed; wanted is udp:HOST:PORT or tcp:HOST:PORT, "
+            f"{tables.shown(text)} is not allowed; wanted is udp:HOST:PORT, tcp:HOST:PORT or ws:HOST:PORT, "
             "HOST an IP address (IPv6 in brackets), PORT from 0 to 65535"
         )
     return ""

@@ -22,6 +22,7 @@ from sipserver.transport.contract import (
 from sipserver.transport.netlink import LocalAddresses
 from sipserver.transport.tcp import TcpConnections, TcpListener
 from sipserver.transport.udp import UdpListener
+from sipserver.transport.websocket import WebSockets
 
 __all__ = ["ListenAddress", "ListenError", "Receiver", "Settings", "Transports"]
 
@@ -35,7 +36,9 @@ class Transports:
         self.udp: list[UdpListener] = []
         """Every UDP listener, with its counts."""
         self.tcp: TcpConnections | None = None
-        """TCP listeners and connections, with their counts; None until started."""
+        """Listeners and connections that are streams, with their counts; None until started."""
+        self.websockets = WebSockets()
+        """Counts of WebSocket, and who hears of refused handshakes."""
         self.connector: Connector | None = None
         """What opens connections, with its counts; None until started."""
         self.local = LocalAddresses(self._on_addresses_changed)
@@ -62,7 +65,8 @@ class Transports:
                     self._udp_by_index[index] = udp
                     port = udp.port
                 else:
-                    port = (await self.tcp.listen(index, host, address.port)).port
+                    make = self.websockets.connection if address.transport == "WS" else None
+                    port = (await self.tcp.listen(index, host, address.port, address.transport, make)).port
                 if not is_ip(address.host):
                     self._names.append((address.host, port))
             self._wildcards = [(each.host, each.port) for each in self._listeners() if each.wildcard]
@@ -112,9 +116,9 @@ class Transports:
         if transport == "UDP":
             udp = self._choose(self.udp, host, listener)
             return udp.flow_to(host, port, local_host) if udp is not None else None
-        if transport != "TCP" or self.tcp is None:
+        if self.tcp is None:
             return None
-        found = (self.tcp.find(connection) if connection else None) or self.tcp.find_remote(host, port)
+        found = (self.tcp.find(connection) if connection else None) or self.tcp.find_remote(transport, host, port)
         return found.flow if found is not None else None
 
     def connect(
@@ -128,11 +132,17 @@ class Transports:
         since nobody could connect to where our Via says that we are (RFC 3261 §18.1.1).
         """
         host = canonical_ip(host) if ":" in host else host
-        tcp = self._choose(self.tcp.listeners, host, listener) if self.tcp is not None else None
+        of_tcp = [each for each in self.tcp.listeners if each.transport == "TCP"] if self.tcp is not None else []
+        tcp = self._choose(of_tcp, host, listener)
         if tcp is None or self.connector is None or not is_unicast(host) or not 0 < port < 65536:
             callback(None)
             return
         self.connector.connect(host, port, tcp, callback)
+
+    def reload(self, settings: Settings) -> None:
+        """From now on these bounds and time-outs hold for streams; those of UDP stay."""
+        if self.tcp is not None:
+            self.tcp.settings = settings
 
     def is_us(self, host: str, port: int | None) -> bool:
         """Whether this host, an IP address or the name of a listener in lower case, and port are a listener's."""

@@ -41,7 +41,7 @@ class Connector:
 
     def connect(self, host: str, port: int, listener: TcpListener, callback: Callback) -> None:
         """Call back with a flow to this address, or None; at once where the answer is known already."""
-        known = self._connections.find_remote(host, port)
+        known = self._connections.find_remote("TCP", host, port)
         if known is not None:
             callback(known.flow)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sipserver.sip.errors import MalformedMessage
 from sipserver.sip.flow import Flow
@@ -18,7 +18,9 @@ _REMEMBERED: Final = 4_096
 _LONGEST: Final = 64
 """Characters of an IP address, with the name of an interface behind it."""
 
-_LATER: Final = ("tls", "ws", "wss")
+_LATER: Final = ("tls", "wss")
+_DEFAULT_PORTS: Final = {"udp": DEFAULT_PORT, "tcp": DEFAULT_PORT, "ws": 80}
+"""Where one listens who names no port (RFC 3261 §18.2.1, RFC 7118 §5.5)."""
 
 
 class Receiver(Protocol):
@@ -37,8 +39,47 @@ class Receiver(Protocol):
         """Everything that had arrived was handed over: the time to flush rows, log lines and timers."""
 
 
+class HandshakeRefused(NamedTuple):
+    """A connection that was refused before it could carry a message, and what is known of who asked for it."""
+
+    host: str
+    status: int
+    """As it was answered: HTTP's."""
+    reason: str
+    """Of ours: names the fault, never echoes what the peer sent."""
+    agent: str | None
+    origin: str | None
+    """The web page that asked, as it says."""
+
+
 class ListenError(Exception):
     """A listener could not be opened; the text is a sentence for the operator."""
+
+
+@dataclass(slots=True)
+class WebSocketSettings:
+    """Bounds and time-outs of WebSocket (RFC 6455, 7118); times in seconds, sizes in bytes."""
+
+    origins: tuple[str, ...] = ()
+    """Web pages that may connect; none: those of ``domains`` and of the address that was connected to."""
+    domains: tuple[str, ...] = ()
+    """The domains that are served here, canonical."""
+    path: str = ""
+    """The path that clients have to ask for; empty for any."""
+    handshake: float = 5.0
+    """The handshake has to be over within this time."""
+    handshake_size: int = 16_384
+    """What a client may send before it is over."""
+    half_open: int = 500
+    """Connections whose handshake is not over; of more the oldest is dropped."""
+    ping: float = 25.0
+    """A peer from which nothing came for this long is asked whether it is there."""
+    pong: float = 10.0
+    """How long its answer may take."""
+    fragments: int = 64
+    """Frames that one message may come in."""
+    control_frames: int = 100
+    """Pings, pongs and keep-alives from one peer between two sweeps."""
 
 
 @dataclass(slots=True)
@@ -79,6 +120,7 @@ class Settings:
     """How long opening a connection may take."""
     connect_retry_after: float = 10.0
     """A destination that could not be connected to is not tried again for this long."""
+    websocket: WebSocketSettings = field(default_factory=WebSocketSettings)
 
 
 @dataclass(slots=True, frozen=True)
@@ -86,7 +128,7 @@ class ListenAddress:
     """Where to listen: transport, host and port as configured."""
 
     transport: str
-    """``UDP`` or ``TCP``."""
+    """``UDP``, ``TCP`` or ``WS``."""
     host: str
     """An IP address without brackets (``0.0.0.0`` and ``::`` for all), or a host name."""
     port: int
@@ -98,10 +140,10 @@ class ListenAddress:
         scheme, _, rest = text.strip().partition(":")
         scheme = scheme.lower()
         if scheme in _LATER:
-            raise ValueError(f"'{text}': {scheme} is not available in this version; use udp or tcp")
-        if scheme not in {"udp", "tcp"}:
-            raise ValueError(f"'{text}' is no address to listen on; write udp:HOST:PORT or tcp:HOST:PORT")
-        host, port = _split_host(rest, text)
+            raise ValueError(f"'{text}': {scheme} is not available in this version; use udp, tcp or ws")
+        if scheme not in _DEFAULT_PORTS:
+            raise ValueError(f"'{text}' is no address to listen on; write udp:HOST:PORT, tcp:HOST:PORT or ws:HOST:PORT")
+        host, port = _split_host(rest, text, _DEFAULT_PORTS[scheme])
         if not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError(f"'{text}': the port has to be a number from 0 to 65535")
         return cls(scheme.upper(), host, int(port))
@@ -110,19 +152,19 @@ class ListenAddress:
         return f"{self.transport.lower()}:{hostport(self.host, self.port)}"
 
 
-def _split_host(rest: str, text: str) -> tuple[str, str]:
+def _split_host(rest: str, text: str, default: int) -> tuple[str, str]:
     """Host and port of ``HOST``, ``HOST:PORT`` and ``[IPV6]:PORT``."""
     if rest.startswith("["):
         host, bracket, after = rest[1:].partition("]")
         if not bracket or (after and not after.startswith(":")) or not is_ip(host) or ":" not in host:
             raise ValueError(f"'{text}': an IPv6 address is written in brackets, as in [::1]:5060")
-        return canonical_ip(host), after[1:] if after else str(DEFAULT_PORT)
+        return canonical_ip(host), after[1:] if after else str(default)
     host, colon, port = rest.partition(":")
     if ":" in port:
         raise ValueError(f"'{text}': an IPv6 address is written in brackets, as in [::1]:5060")
     if not host or not all(each.isalnum() or each in ".-_" for each in host):
         raise ValueError(f"'{text}': there is no host to listen on; 0.0.0.0 is every IPv4 address, [::] every IPv6 one")
-    return host.lower(), port if colon else str(DEFAULT_PORT)
+    return host.lower(), port if colon else str(default)
 
 
 def hostport(host: str, port: int) -> str:

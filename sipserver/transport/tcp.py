@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from typing import ClassVar, cast
+from typing import Protocol, cast
 
 from sipserver.sip.errors import MalformedMessage
 from sipserver.sip.flow import Flow
@@ -36,6 +36,8 @@ CUT_OFF = "cut_off"
 """The peer did not read what it was sent."""
 REFUSED = "refused"
 """There were too many connections."""
+DEAD = "dead"
+"""The peer did not answer a ping."""
 
 
 def _ignore(_why: str, _host: str) -> None:
@@ -46,12 +48,12 @@ def _ignore(_why: str, _host: str) -> None:
 class TcpListener:
     """A socket that accepts connections."""
 
-    transport: ClassVar[str] = "TCP"
-
     index: int
     """Position of the listener in the configuration."""
     host: str
     port: int
+    transport: str = "TCP"
+    """As in a Via."""
     server: asyncio.Server | None = None
 
     @property
@@ -74,7 +76,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_listener", "_transport", "accepted", "blocked_since", "ending_since", "flow", "framer", "heard_at", "made_at",
-        "owner", "partial_since", "proven", "refused", "source",
+        "owner", "partial_since", "proven", "ready", "refused", "source",
     )  # fmt: skip
 
     def __init__(self, owner: TcpConnections, listener: TcpListener, *, accepted: bool) -> None:
@@ -85,9 +87,11 @@ class Connection(asyncio.Protocol):
         """Closed at once, since a cap was reached."""
         self.proven = False
         """Has carried a whole message."""
+        self.ready = True
+        """Can carry messages: nothing has to be agreed on before."""
         self.source = ""
         """What the cap for each source counts."""
-        self.flow = Flow("TCP", "", 0, "", reliable=True)
+        self.flow = Flow(listener.transport, "", 0, "", reliable=True)
         self.framer = StreamFramer(owner.settings.limits)
         self.made_at = self.heard_at = owner.now
         self.partial_since = 0.0
@@ -110,7 +114,7 @@ class Connection(asyncio.Protocol):
             return
         local_host = canonical_ip(local[0])
         self.flow = Flow(
-            "TCP", canonical_ip(peer[0]), peer[1], self._listener.sent_by(local_host), True,
+            self._listener.transport, canonical_ip(peer[0]), peer[1], self._listener.sent_by(local_host), True,
             connection=self.owner.next_number(), listener=self._listener.index, local_host=local_host,
         )  # fmt: skip
         stream.set_write_buffer_limits(high=HIGH_WATER)
@@ -184,7 +188,7 @@ class Connection(asyncio.Protocol):
         if self.refused:
             return
         self.owner.remove(self)
-        if self.owner.closing:
+        if self.owner.closing or not self.ready:
             return
         try:
             self.owner.receiver.on_closed(self.flow)
@@ -232,8 +236,15 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
 
 
+class ConnectionMaker(Protocol):
+    """Makes what a listener accepts: ``Connection``, or a kind of it."""
+
+    def __call__(self, owner: TcpConnections, listener: TcpListener, /, *, accepted: bool) -> Connection:
+        """A connection that is not open yet."""
+
+
 class TcpConnections:
-    """Every TCP listener and connection of the process."""
+    """Every listener and connection of the process that is a stream."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, receiver: Receiver, settings: Settings) -> None:
         self.receiver = receiver
@@ -258,11 +269,11 @@ class TcpConnections:
         self.cut_off = 0
         """Connections dropped because their peer did not read."""
         self.on_dropped: Callable[[str, str], None] = _ignore
-        """Who hears why a connection was dropped (TIMED_OUT, CUT_OFF, REFUSED), and of which host."""
+        """Who hears why a connection was dropped (TIMED_OUT, CUT_OFF, REFUSED, DEAD), and of which host."""
         self._loop = loop
         self._last_number = 0
         self._by_number: dict[int, Connection] = {}
-        self._by_remote: dict[tuple[str, int], Connection] = {}
+        self._by_remote: dict[tuple[str, str, int], Connection] = {}
         self._by_source: dict[str, int] = {}
         self._open: set[Connection] = set()
         """Every connection that is not gone, those that are ending too."""
@@ -280,8 +291,11 @@ class TcpConnections:
         """Connections that are open now."""
         return len(self._open)
 
-    async def listen(self, index: int, host: str, port: int) -> TcpListener:
-        """Accept connections on an IP address. Raises ListenError."""
+    async def listen(
+        self, index: int, host: str, port: int, transport: str = "TCP", make: ConnectionMaker | None = None
+    ) -> TcpListener:
+        """Accept connections on an IP address, each made by ``make``. Raises ListenError."""
+        maker = make or Connection
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock: socket.socket | None = None
         try:
@@ -292,14 +306,15 @@ class TcpConnections:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((host, port))
             port = sock.getsockname()[1]
-            listener = TcpListener(index, host, port)
+            listener = TcpListener(index, host, port, transport)
             listener.server = await self._loop.create_server(
-                lambda: Connection(self, listener, accepted=True), sock=sock, backlog=BACKLOG
+                lambda: maker(self, listener, accepted=True), sock=sock, backlog=BACKLOG
             )
         except OSError as error:
             if sock is not None:
                 sock.close()
-            raise ListenError(f"Cannot listen on tcp:{hostport(host, port)}: {error.strerror}.") from error
+            where = f"{transport.lower()}:{hostport(host, port)}"
+            raise ListenError(f"Cannot listen on {where}: {error.strerror}.") from error
         self.listeners.append(listener)
         return listener
 
@@ -318,9 +333,9 @@ class TcpConnections:
         """The connection of this number, while it lives."""
         return self._by_number.get(number)
 
-    def find_remote(self, host: str, port: int) -> Connection | None:
+    def find_remote(self, transport: str, host: str, port: int) -> Connection | None:
         """A connection with this remote address, while it lives."""
-        return self._by_remote.get((host, port))
+        return self._by_remote.get((transport, host, port))
 
     def send(self, flow: Flow, data: bytes) -> bool:
         """Send on the flow's connection; False where it is gone."""
@@ -376,7 +391,7 @@ class TcpConnections:
         flow = connection.flow
         self._open.add(connection)
         self._by_number[flow.connection] = connection
-        self._by_remote[flow.host, flow.port] = connection
+        self._by_remote[flow.transport, flow.host, flow.port] = connection
         if connection.accepted:
             self._by_source[connection.source] = self._by_source.get(connection.source, 0) + 1
 
@@ -384,8 +399,9 @@ class TcpConnections:
         """Nothing more is sent on this connection."""
         flow = connection.flow
         self._by_number.pop(flow.connection, None)
-        if self._by_remote.get((flow.host, flow.port)) is connection:
-            del self._by_remote[flow.host, flow.port]
+        remote = flow.transport, flow.host, flow.port
+        if self._by_remote.get(remote) is connection:
+            del self._by_remote[remote]
 
     def remove(self, connection: Connection) -> None:
         """A connection is gone."""
