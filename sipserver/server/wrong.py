@@ -132,7 +132,7 @@ def _address_fault(text: str) -> str:
         return f"{transport.lower()} is not available in this version; allowed are udp and tcp"
     if transport.lower() not in TRANSPORTS or split_host_port(address) is None:
         return (
-            f"{tables.shown(text)} is not allowed; wanted is udp:HOST:PORT, tcp:HOST:PORT or ws:HOST:PORT, "
+            f"{tables.shown(text)} is not allowed; wanted is udp:HOST:PORT or tcp:HOST:PORT (or ws: for browsers), "
             "HOST an IP address (IPv6 in brackets), PORT from 0 to 65535"
         )
     return ""
