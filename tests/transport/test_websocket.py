@@ -15,7 +15,7 @@ from sipserver.sip.message import Limits
 from sipserver.transport.base import Settings, Transports
 from sipserver.transport.contract import HandshakeRefused, WebSocketSettings
 from sipserver.transport.websocket import WebSocketConnection
-from support.transport import Recorder, message, port_of, serving, stream_peer
+from support.transport import PATIENCE, Recorder, message, port_of, serving, stream_peer
 from support.websocket import (
     ACCEPT,
     BINARY,
@@ -185,7 +185,12 @@ async def test_a_message_is_a_message_in_both_directions_and_in_the_kind_of_the_
         data, flow = receiver.messages[0]
         assert data == NO_LENGTH
         port = port_of(transports)
-        assert (flow.transport, flow.host, flow.sent_by, flow.reliable) == ("WS", "127.0.0.1", f"127.0.0.1:{port}", True)
+        assert (flow.transport, flow.host, flow.sent_by, flow.reliable) == (
+            "WS",
+            "127.0.0.1",
+            f"127.0.0.1:{port}",
+            True,
+        )
         assert flow.connection
         assert transports.flow_for("WS", "127.0.0.1", 1, flow.connection) is flow
         assert transports.flow_for("TCP", flow.host, flow.port) is None
@@ -438,9 +443,13 @@ async def test_connections_leave_nothing_for_the_collector() -> None:
         gc.disable()
         try:
             await every_end()
-            # The last of them may still be on the loop's stack.
-            await asyncio.sleep(0)
-            left = [each for each in gc.get_objects() if isinstance(each, WebSocketConnection | ServerProtocol)]
+            # The last of them may still be on their way.
+            async with asyncio.timeout(PATIENCE):
+                while _alive():
+                    await asyncio.sleep(0.01)
         finally:
             gc.enable()
-        assert left == []
+
+
+def _alive() -> bool:
+    return any([isinstance(each, WebSocketConnection | ServerProtocol) for each in gc.get_objects()])
