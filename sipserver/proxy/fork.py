@@ -357,7 +357,7 @@ class ResponseContext:
                 elif dialog is not None and response.body:
                     out.append(CallEvent(PROGRESSED, each.index, response, dialog[1], status, request=self._request))
                 self._learn_answerer(each, response, out)
-                out.append(Reply(status, build.without_top_via(response), durable=False))
+                out.append(Reply(status, build.without_top_via(response, self._flow.reliable), durable=False))
         if each.cancel_wanted:
             self._cancel(each, each.cancel_reason, out)
 
@@ -371,7 +371,7 @@ class ResponseContext:
             # this waits as well.
             if self._call and each.answers_anew(response):
                 self._note_success(each, response, out)
-            out.append(Reply(status, build.without_top_via(response), durable=self._call))
+            out.append(Reply(status, build.without_top_via(response, self._flow.reliable), durable=self._call))
             return
         if each.pending:
             self._active -= 1
@@ -388,7 +388,7 @@ class ResponseContext:
             out.append(SetBranchTimer(each.index, LINGER, self._settings.linger))
         self._learn_answerer(each, response, out)
         durable = self._note_success(each, response, out)
-        out.append(Reply(status, build.without_top_via(response), durable))
+        out.append(Reply(status, build.without_top_via(response, self._flow.reliable), durable))
         self._final = self._final or status
         # §16.7 step 10.
         self._close(_ELSEWHERE, out)
@@ -508,7 +508,7 @@ class ResponseContext:
         if self._call:
             out.append(CallEvent(FAILED, message=best.response, status=status, cause=best.cause))
         if best.response is not None:
-            data = build.without_top_via(with_challenges(best.response, self._finals))
+            data = build.without_top_via(with_challenges(best.response, self._finals), self._flow.reliable)
         else:
             data = build.reply(self._request, status, best.reason, "p" + self._key)
         out.append(Reply(status, data, durable=ended))

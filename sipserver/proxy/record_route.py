@@ -93,4 +93,6 @@ def record_route_lines(flow_out: Flow, flow_in: Flow, token: str) -> list[str]:
 def _line(flow: Flow, token: str) -> str:
     if flow.transport == "UDP":
         return f"Record-Route: <sip:{flow.sent_by};lr;{ROUTE_PARAM}={token}>"
-    return f"Record-Route: <sip:{flow.sent_by};transport={flow.transport.lower()};lr;{ROUTE_PARAM}={token}>"
+    # RFC 7118 §5.2: in a URI both kinds of WebSocket are ws.
+    transport = "ws" if flow.transport == "WSS" else flow.transport.lower()
+    return f"Record-Route: <sip:{flow.sent_by};transport={transport};lr;{ROUTE_PARAM}={token}>"

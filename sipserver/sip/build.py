@@ -234,10 +234,11 @@ def _companion(invite: OutgoingRequest, method: str, to: str | None, extra: Iter
     return OutgoingRequest(method, invite.uri_text, lines, b"", invite.branch)
 
 
-def without_top_via(response: Message) -> bytes:
+def without_top_via(response: Message, stream: bool = False) -> bytes:
     """The response to pass on upstream (RFC 3261 §16.7 step 3): no top Via value, every other byte as it came.
 
-    Only the access network of whoever answers is kept back (RFC 7315 §4.4.2.2, §6.4).
+    On a ``stream`` it gets the Content-Length that a datagram or a WebSocket message may do without (§20.14), since
+    nothing else tells where it ends. Only the access network of whoever answers is kept back (RFC 7315 §4.4.2.2, §6.4).
     """
     position = response.names.index(names.VIA)
     lines = response.lines.copy()
@@ -251,5 +252,7 @@ def without_top_via(response: Message) -> bytes:
         private = [each for each, name in zip(response.lines, response.names, strict=True)
                    if name == names.P_ACCESS_NETWORK_INFO]  # fmt: skip
         lines = [each for each in lines if each not in private]
+    if stream and names.CONTENT_LENGTH not in response.names:
+        lines.append(f"Content-Length: {len(response.body)}")
     head = "\r\n".join((response.start_line, *lines, "", ""))
     return head.encode("latin-1") + response.body

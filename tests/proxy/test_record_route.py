@@ -82,6 +82,14 @@ def test_two_record_routes_where_the_transport_changes_outer_first() -> None:
     ]
 
 
+def test_both_kinds_of_websocket_are_ws_in_a_uri() -> None:
+    for transport in ("WS", "WSS"):
+        assert record_route_lines(flow(), flow(transport=transport, sent_by="192.0.2.10:443"), "T") == [
+            "Record-Route: <sip:192.0.2.10:5060;lr;vc=T>",
+            "Record-Route: <sip:192.0.2.10:443;transport=ws;lr;vc=T>",
+        ]
+
+
 def test_two_record_routes_where_the_address_changes() -> None:
     lines = record_route_lines(flow(sent_by="[2001:db8::1]:5060"), flow(), "T")
     assert [line.partition(";")[0] for line in lines] == [

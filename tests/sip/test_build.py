@@ -295,3 +295,10 @@ def test_only_the_top_via_value_is_taken_away(vias: str, left: str) -> None:
     body = b"\x00\r\n"
     message = response(f"SIP/2.0 200 OK\nX:  1 \n{vias}\nY: 2", body)
     assert build.without_top_via(message) == wire(f"SIP/2.0 200 OK\nX:  1 \n{left}Y: 2", body)
+
+
+def test_on_a_stream_the_end_of_a_response_is_told() -> None:
+    message = response("SIP/2.0 200 OK\nVia: SIP/2.0/UDP us\nX: 1", b"body")
+    assert build.without_top_via(message, stream=True) == wire("SIP/2.0 200 OK\nX: 1\nContent-Length: 4", b"body")
+    message = response("SIP/2.0 200 OK\nVia: SIP/2.0/UDP us\nl: 4", b"body")
+    assert build.without_top_via(message, stream=True) == wire("SIP/2.0 200 OK\nl: 4", b"body")

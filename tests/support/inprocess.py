@@ -94,9 +94,9 @@ class FakeTransports(Transports):
         self._datagrams: dict[tuple[str, int], Flow] = {}
         self._numbers = count(1)
 
-    def open(self, host: str, port: int) -> Flow:
+    def open(self, host: str, port: int, transport: str = "TCP") -> Flow:
         """A new connection with this peer."""
-        flow = Flow("TCP", host, port, f"{SERVER}:5060", True, connection=next(self._numbers))
+        flow = Flow(transport, host, port, f"{SERVER}:5060", True, connection=next(self._numbers))
         self.alive[flow.connection] = flow
         return flow
 
@@ -259,6 +259,14 @@ class Device(Pen):
         """Put a message on the wire."""
         self.server.receive(data, self.flow)
 
+    def reconnect(self) -> None:
+        """Its connection is gone without a word, and there is another."""
+        transports, old = self.server.transports, self.flow
+        transports.alive.pop(old.connection)
+        self.server.driver.on_closed(old)
+        self.server.driver.on_batch_end()
+        self.flow = transports.open(old.host, old.port + 1, old.transport)
+
     def received(self) -> list[Message]:
         """What came since it was last asked for."""
         return self.server.sent_to(self.flow)
@@ -296,3 +304,25 @@ class Device(Pen):
 def statuses(messages: Iterable[Message]) -> list[int]:
     """The statuses of the responses among these."""
     return [each.status for each in messages if isinstance(each, Response)]
+
+
+class Browser(Device):
+    """A page with a SIP library in it: it knows no address of its own (RFC 7118 appendix B.1)."""
+
+    def __init__(
+        self, server: Server, user: str, host: str = "192.0.2.8", port: int = 40_000, *, transport: str = "WSS",
+        name: str = "",
+    ) -> None:  # fmt: skip
+        super().__init__(server, user, host, port)
+        self.flow = server.transports.open(host, port, transport)
+        self.name = name or f"{user}df7jal23ls0d.invalid"
+
+    @property
+    def hostport(self) -> str:
+        """A name that nobody can look up."""
+        return self.name
+
+    @property
+    def contact(self) -> str:
+        """As JsSIP and SIP.js write it."""
+        return f"sip:{self.user}@{self.name};transport=ws"

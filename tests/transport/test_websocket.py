@@ -445,7 +445,7 @@ async def test_connections_leave_nothing_for_the_collector() -> None:
             await every_end()
             # The last of them may still be on their way.
             async with asyncio.timeout(PATIENCE):
-                while _alive():
+                while _alive():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
         finally:
             gc.enable()
