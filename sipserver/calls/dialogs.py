@@ -1,17 +1,27 @@
 """The dialogs of one call: one for each tag of the callee's side (RFC 3261 §12, §13.2.2.4). Pure.
 
-Two devices may answer at once, and then the caller has two dialogs, of which it ends the one that it does not want.
-The call is the dialog that the caller kept: the first one, unless that is ended while another one stands, at once or
-without ever having been acknowledged. A dialog stands while it has had its ACK, or may still get it; one that is over
-and never got it was not what the caller kept, if another one did.
+Two devices may answer at once, and then the caller has two dialogs, of which it ends at once the one that it does not
+want. The call is the dialog that the caller kept, and only the caller says which that is:
+
+    its BYEs     The dialog that it parts from first, while another one is there, is not the one that it kept. What
+                 counts is when its BYE came, not when it was answered: answers overtake each other.
+    its ACKs     A dialog that never had its ACK was not what the caller kept, if another one had.
+
+A device that hangs up by itself says nothing about that: if the caller then parts from the other dialog at once, the
+call was the first one; if it does not, it was the other. "At once" is AT_ONCE_MS. Where the dialog that is kept changes
+while the call goes on, the record follows; it is the first one until something is known.
+
+A BYE whose every copy is lost until the call itself has ended comes too late to tell: then the dialog that the caller
+was heard to part from last is taken for the call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from sipserver.calls.events import Ended
-from sipserver.calls.negotiation import Negotiation
+from sipserver.calls.events import CALLER, Ended
+from sipserver.calls.negotiation import Agreement, Negotiation
 from sipserver.calls.places import NOWHERE, Place
 
 AT_ONCE_MS: Final = 32_000
@@ -21,26 +31,30 @@ MAX_EARLY: Final = 16
 """Early dialogs of one call that are told apart."""
 MAX_DIALOGS: Final = 32
 """Dialogs of one call that are told apart."""
+MAX_AGREEMENTS: Final = 16
+"""Agreements of one dialog that are remembered, in case that it was what the caller kept."""
 
 
 class Dialog:
     """What is known of one dialog; before its 2xx it is an early one."""
 
     __slots__ = (
-        "agent", "agreed_at", "answered_at", "branch", "confirmed_at", "end", "key", "negotiation", "network",
-        "place", "status", "transport",
+        "agent", "agreements", "answered_at", "branch", "confirmed_at", "end", "key", "left_at", "negotiation",
+        "network", "place", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, key: str, branch: int) -> None:
         self.key = key
         self.branch = branch
         self.negotiation = Negotiation()
-        self.agreed_at = 0
-        """When its media were agreed on last."""
+        self.agreements: list[tuple[int, Agreement]] = []
+        """What was agreed on and when, the oldest first; bounded."""
         self.answered_at: int | None = None
         self.confirmed_at: int | None = None
         self.end: Ended | None = None
         """How it ended."""
+        self.left_at = 0
+        """When the caller's BYE for it came; 0 for never."""
         self.status = 200
         self.agent: str | None = None
         self.transport: str | None = None
@@ -48,11 +62,32 @@ class Dialog:
         self.place = NOWHERE
         """Where the device is."""
 
+    @property
+    def agreed_at(self) -> int:
+        """When its media were agreed on last; 0 for never."""
+        return self.agreements[-1][0] if self.agreements else 0
+
+    def agreed(self, at: int, agreement: Agreement, *, forked: bool) -> None:
+        """Its media are these from now on. What they were before is of interest as long as this may turn out to be what
+        the caller kept: ``forked``, where there are other dialogs."""
+        if not forked and at - (self.answered_at or at) > AT_ONCE_MS:
+            self.agreements.clear()
+        elif len(self.agreements) >= MAX_AGREEMENTS:
+            del self.agreements[0]
+        self.agreements.append((at, agreement))
+
     def stands(self, at: int) -> bool:
         """Whether it is up, as far as can be told."""
         if self.answered_at is None or self.end is not None:
             return False
         return self.confirmed_at is not None or at - self.answered_at <= AT_ONCE_MS
+
+    def rank(self, now: int) -> tuple[bool, bool, bool, int]:
+        """How likely it is what the caller kept, where all are over by ``now``: one that was acknowledged; that it had
+        for long; that it did not part from; that was there last."""
+        until = self.left_at or (now if self.end is None else self.end.at)
+        had_for_long = until - (self.answered_at or 0) > AT_ONCE_MS
+        return self.confirmed_at is not None, had_for_long, not self.left_at, until
 
     def was_dropped(self, at: int) -> bool:
         """Whether the caller did not want it, since it ends at once or was never acknowledged."""
@@ -69,6 +104,9 @@ class Dialogs:
         self._overflowed = False
         self.kept: Dialog | None = None
         """The one that is the call, once it is answered."""
+
+    def __len__(self) -> int:
+        return len(self._dialogs)
 
     def make(self, tag: str | None, branch: int, *, early: bool = False) -> Dialog | None:
         """The dialog of this tag, new or known; None where there are too many. A peer without tags has one a branch."""
@@ -102,22 +140,32 @@ class Dialogs:
             if dialog.branch == branch:
                 dialog.place = place
 
-    def heir(self, at: int) -> Dialog | None:
-        """The first that stands beside the one that was the call."""
-        for dialog in self._dialogs.values():
-            if dialog is not self.kept and dialog.stands(at):
-                return dialog
-        return None
+    def decide(self, ended: Dialog | None, event: Ended) -> Dialog:
+        """Which dialog is the call now that this one has ended (None: all have). Where that is over, so is the call."""
+        kept = self.kept
+        assert kept is not None, "an answered call has a dialog"
+        if ended is None:
+            return self._best(kept, self._dialogs.values(), event.at)
+        others = self._others(ended, event)
+        if not others:
+            over = [each for each in self._dialogs.values() if each.end is not None or each.left_at or each is kept]
+            return self._best(ended, over, event.at)
+        if ended is not kept:
+            return kept
+        return others[0] if kept.was_dropped(event.at) else kept
 
-    def really_kept(self) -> Dialog | None:
-        """The dialog that is what the caller had, since the one taken for the call was never acknowledged: one that
-        was over before, or else one that goes on."""
-        if self.kept is None or self.kept.confirmed_at is not None:
-            return None
-        found = None
-        for dialog in self._dialogs.values():
-            if dialog.confirmed_at is not None:
-                if dialog.end is not None:
-                    return dialog
-                found = found or dialog
-        return found
+    def _others(self, ended: Dialog, event: Ended) -> list[Dialog]:
+        """Those that stand and may be what the caller keeps."""
+        # What it had not heard of yet is not why it hung up.
+        known_at = ended.left_at if event.side == CALLER else event.at
+        return [
+            each for each in self._dialogs.values()
+            if each is not ended and each.stands(event.at) and not each.left_at and (each.answered_at or 0) <= known_at
+        ]  # fmt: skip
+
+    def _best(self, first: Dialog, among: Iterable[Dialog], now: int) -> Dialog:
+        best = first
+        for each in among:
+            if each.answered_at is not None and each.rank(now) > best.rank(now):
+                best = each
+        return best

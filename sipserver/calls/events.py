@@ -199,6 +199,16 @@ class Ended:
     """Until when its end would have been seen, where it was not observed and this is known."""
     tag: str | None = None
     """Of the dialog that ended; None for the call as a whole."""
+    asked_at: int = 0
+    """When the BYE came; 0 where nobody says, which is taken for ``at``."""
+
+
+@dataclass(slots=True)
+class HangingUp:
+    """A BYE of the caller for one of several dialogs has come, and is not answered yet."""
+
+    at: int
+    tag: str | None
 
 
 @dataclass(slots=True)
@@ -231,6 +241,7 @@ Event = (
     | Referred
     | Seen
     | ClockStepped
+    | HangingUp
     | Ended
 )
 """What follows Placed."""

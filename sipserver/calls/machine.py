@@ -4,8 +4,8 @@
        │                │                     └────────Ended──────────────────────────►
        └──Answered──►   └──Failed───────────────────────────────────────────────────►
 
-The first 2xx is the call; a later one is noted on its branch, unless the caller keeps that one and ends the first
-(``calls.dialogs``): then the record follows. What belongs to another dialog than the call's changes nothing.
+The first 2xx is the call; a later one is noted on its branch, unless that is the one that the caller keeps: then the
+record follows (``calls.dialogs``). What belongs to another dialog than the call's changes nothing.
 
 CANCEL does not end a call, the final response that follows does: the callee may have answered first. The end is then
 the moment of the CANCEL, since nobody was waiting any more. A BYE from the caller before the answer (RFC 3261 §15)
@@ -43,6 +43,7 @@ from sipserver.calls.events import (
     Ended,
     Event,
     Failed,
+    HangingUp,
     Located,
     Placed,
     Progressed,
@@ -166,6 +167,11 @@ class Call:
         """Whether a request with this tag of the other side may belong to this call."""
         return self.state < ANSWERED or self._dialogs.knows(tag)
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether it has more than one dialog."""
+        return len(self._dialogs) > 1
+
     def is_kept(self, tag: str | None) -> bool:
         """Whether the dialog of this tag is the call, as far as is known by now."""
         return self._dialogs.kept is not None and self._dialogs.find(tag) is self._dialogs.kept
@@ -215,6 +221,8 @@ class Call:
                 return self._referred(event)
             case Located():
                 return self._located(event)
+            case HangingUp():
+                return self._hanging_up(event)
             case Seen():
                 return [self._event(event.at, "seen", None)] if self._event_number < MAX_EVENTS else []
             case ClockStepped():
@@ -286,7 +294,7 @@ class Call:
         self._note_answer(event, dialog, branch)
         early = self._media.close_early(self.id, event.at)
         return [
-            *self._keep(dialog, dialog.agreed_at),
+            *self._keep(dialog),
             self._over(event.branch, branch, event.at, event.status, outcomes.ANSWERED, event.agent),
             self._event(event.at, "answered", CALLEE, event.status),
             *early,
@@ -300,20 +308,26 @@ class Call:
             dialog.agent = event.agent or branch.agent
             dialog.transport, dialog.network, dialog.place = branch.transport, branch.network, branch.place
         placed = self._placed
-        dialog.agreed_at = event.at
-        dialog.negotiation.accepted(INVITE, placed.offer, event.answer, True, placed.number)
+        negotiation = dialog.negotiation
+        before = negotiation.agreed
+        agreement = negotiation.accepted(INVITE, placed.offer, event.answer, True, placed.number) or before
+        # What was agreed on early is the call's from now on.
+        dialog.agreements.clear()
+        if agreement is not None:
+            dialog.agreed(event.at, agreement, forked=self.is_forked)
 
-    def _keep(self, dialog: Dialog, agreed_at: int) -> list[Row]:
+    def _keep(self, dialog: Dialog) -> list[Row]:
         """This dialog is the call, and has been since it was answered."""
         self._dialogs.kept = dialog
         answered_at = dialog.answered_at
         assert answered_at is not None, "what is kept was answered"
         self.answered_at = answered_at
-        agreement = dialog.negotiation.agreed
         media = self._media
         rows: list[Row] = []
-        if agreement is not None:
-            rows = media.change(self.id, agreed_at, agreement, dialog.branch)
+        for at, agreement in dialog.agreements:
+            # A BYE that nobody answered has ended it when it came; what was agreed on since is no news.
+            if dialog.end is None or at <= dialog.end.at:
+                rows += media.change(self.id, at, agreement, dialog.branch)
         answer = CallAnswered(
             self.id, answered_at, dialog.status, self._setup_ms, _span(self.ringing_at, answered_at), dialog.agent,
             dialog.transport, dialog.network, self._devices, media.video, media.content, media.encrypted,
@@ -439,25 +453,30 @@ class Call:
                 # RFC 3261 §15: a callee sends no BYE before it has answered; the INVITE's final response counts.
                 return []
             return self._finish(event)
+        dialogs, dialog, before = self._dialogs, None, self._dialogs.kept
         if event.tag is not None and event.side != SERVER:
-            dialog = self._dialogs.find(event.tag)
+            dialog = dialogs.find(event.tag)
             if dialog is None or dialog.end is not None:
                 return []
             dialog.end = event
-            kept = self._dialogs.kept
-            assert kept is not None, "an answered call has a dialog"
-            if dialog is kept:
-                heir = self._dialogs.heir(event.at) if kept.was_dropped(event.at) else None
-                if heir is not None:
-                    return self._follow(heir, event, heir.agreed_at)
-            elif kept.stands(event.at) or dialog.confirmed_at is None:
-                return self._dropped(dialog, event)
-        # It may be another dialog whose end is the call's: the only one that was ever acknowledged.
-        kept = self._dialogs.really_kept()
-        if kept is None:
-            return self._finish(event)
-        end = kept.end or event
-        return self._follow(kept, event, min(kept.agreed_at, end.at)) + self._finish(end)
+            if event.side == CALLER:
+                dialog.left_at = dialog.left_at or event.asked_at or event.at
+        kept = dialogs.decide(dialog, event)
+        if kept is not before:
+            rows = self._follow(kept, event)
+        elif dialog is not None and dialog is not kept:
+            rows = self._dropped(dialog, event)
+        else:
+            rows = []
+        if dialog is None or kept.end is not None:
+            rows += self._finish(kept.end or event)
+        return rows
+
+    def _hanging_up(self, event: HangingUp) -> list[Row]:
+        dialog = self._dialogs.find(event.tag)
+        if dialog is not None and not dialog.left_at:
+            dialog.left_at = event.at
+        return []
 
     def _finish(self, event: Ended) -> list[Row]:
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
@@ -472,20 +491,25 @@ class Call:
         rows: list[Row] = []
         kept = self._dialogs.kept
         if dialog.answered_at is not None and kept is not None and kept.branch != dialog.branch:
-            rows.append(UpdateBranch(self.id, dialog.branch, outcomes.ALSO_ANSWERED, event.at))
+            # Its own BYE may still wait for its answer.
+            over = dialog.end or (event if event.tag is None else None)
+            rows.append(UpdateBranch(self.id, dialog.branch, outcomes.ALSO_ANSWERED, None if over is None else over.at))
         if self._event_number < MAX_EVENTS:
             rows.append(self._event(event.at, "dropped", event.side, detail=event.cause))
         return rows
 
-    def _follow(self, heir: Dialog, event: Ended, agreed_at: int) -> list[Row]:
+    def _follow(self, heir: Dialog, event: Ended) -> list[Row]:
         """The caller kept another dialog than the one that was taken for the call: the record says so from its answer
-        on, and its media are what they are since ``agreed_at``."""
+        on."""
         dropped = self._dialogs.kept
         assert dropped is not None, "there is something else to follow"
         rows = self._media.drop(self.id)
         if self.ringing_at is None:
             self._setup_ms = _span(self._placed.at, heir.answered_at or event.at)
-        rows += self._keep(heir, agreed_at)
+        rows += self._keep(heir)
+        media = self._media
+        # What the media of the dropped one were may be written after answers.
+        rows.append(CallMedia(self.id, media.video, media.content, media.encrypted))
         if heir.place != dropped.place:
             # The dropped device's place may have been put late, after its answer.
             rows.append(CallLocated(self.id, False, heir.place))
@@ -530,7 +554,7 @@ class Call:
         """A dialog has other media from now on; of others than the call's that is only remembered."""
         if agreement is None:
             return []
-        dialog.agreed_at = at
+        dialog.agreed(at, agreement, forked=self.is_forked)
         if self.state < ANSWERED:
             if self._cancelled_at is not None:
                 return []

@@ -192,6 +192,8 @@ class Proxying(Desk):
             tag = request.to_tag if side == CALLER else request.from_tag
             if not self.watch.has_dialog(key, tag):
                 raise _Refused(SipError(481, "Call/Transaction Does Not Exist"), "", plan, faults.FORGED)
+            if side == CALLER:
+                self.watch.hanging_up(key, tag)
         elif request.method == "REFER":
             self.watch.referred(key, side, request)
 

@@ -25,6 +25,7 @@ from sipserver.calls.events import (
     Ended,
     Event,
     Failed,
+    HangingUp,
     Located,
     Placed,
     Progressed,
@@ -165,6 +166,12 @@ class CallWatch:
         call = self._recorder.find(key)
         return call is None or call.has_dialog(tag)
 
+    def hanging_up(self, key: str, tag: str | None) -> None:
+        """A BYE of the caller for this dialog is passed on."""
+        call = self._recorder.find(key)
+        if call is not None and call.is_forked:
+            self._recorder.handle(key, HangingUp(self.steady() + call.shift, tag))
+
     def find(self, key: str) -> Call | None:
         """The open call of this key."""
         return self._recorder.find(key)
@@ -189,10 +196,12 @@ class CallWatch:
         made = maker(event, at) if maker is not None else None
         if made is None:
             return
-        if isinstance(made, Ended) and event.cause is not None:
-            # Whoever sent the BYE is gone since then, and the other side never said that it is there.
-            made.at = max(hung_up_at + call.shift, call.agreed_at)
-            made.uncertainty_ms = at - made.at or None
+        if isinstance(made, Ended):
+            made.asked_at = hung_up_at + call.shift
+            if event.cause is not None:
+                # Whoever sent the BYE is gone since then, and the other side never said that it is there.
+                made.at = max(made.asked_at, call.agreed_at)
+                made.uncertainty_ms = at - made.at or None
         if self._unreadable:
             self._unreadable = False
             self._note_media(made, event, call)

@@ -21,6 +21,7 @@ from sipserver.calls.events import (
     Ended,
     Event,
     Failed,
+    HangingUp,
     Located,
     Placed,
     Progressed,
@@ -35,6 +36,7 @@ from sipserver.calls.rows import (
     CallConfirmed,
     CallEnded,
     CallLocated,
+    CallMedia,
     CloseMedia,
     DropMedia,
     InsertBranch,
@@ -174,7 +176,10 @@ def test_unanswered_bye_tells_of_the_past_and_the_kept_dialogs_media_do_not() ->
     feed(call, Changed(T + 20_000, CALLER, VOICE, VOICE, tag="b", method="UPDATE"))
     # The BYE for the dialog that was not kept came long before it was given up.
     rows = feed(call, Ended(T + 3_000, CALLER, uncertainty_ms=32_000, tag="a"))
-    assert {row.from_at for row in of(OpenMedia, rows)} == {T + 20_000}
+    assert [(row.stream.stream, row.stream.accepted, row.from_at) for row in of(OpenMedia, rows)] == [
+        (0, 1, T + 2_150), (1, 1, T + 2_150)
+    ]  # fmt: skip
+    assert [row.to_at for row in of(CloseMedia, rows)] == [T + 20_000]
     assert of(UpdateBranch, rows)[1] == UpdateBranch("id", 0, "also_answered", T + 3_000)
 
 
@@ -209,6 +214,135 @@ def test_caller_that_hangs_up_without_a_word_to_the_other_device_had_the_first()
     assert of(UpdateBranch, rows) == [
         UpdateBranch("id", 0, "answered", None), UpdateBranch("id", 1, "also_answered", T + 34_150)
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------- which dialog the caller kept: BYEs in any order
+
+
+def talking() -> Call:
+    """Both devices have answered, and the caller has acknowledged both."""
+    call = forked()
+    feed(call, Confirmed(T + 2_200, tag="a"), Confirmed(T + 2_210, tag="b"))
+    return call
+
+
+def ended(*events: Event) -> tuple[str | None, int, str, int | None]:
+    """Whose call it was, when it ended by whom, and its talk time: after these events, the last of which ends it."""
+    call = talking()
+    rows: list[Row] = []
+    for event in events:
+        assert of(CallEnded, rows) == [], "the call has ended before"
+        rows += call.handle(event)
+    agent = [row.agent for row in of(CallAnswered, rows)]
+    row = one(CallEnded, rows)
+    return agent[-1] if agent else "phone", row.ended_at - T, row.ended_by, row.talk_ms
+
+
+def left(at: int, tag: str) -> HangingUp:
+    return HangingUp(T + at, tag)
+
+
+def test_caller_parts_from_one_and_either_side_of_the_other_ends_the_call() -> None:
+    assert ended(left(2_220, "b"), bye(2_230, "b"), left(3_000, "a"), bye(3_100, "a")) == (
+        "phone",
+        3_100,
+        CALLER,
+        1_000,
+    )
+    assert ended(left(2_220, "b"), bye(2_230, "b"), bye(3_100, "a", CALLEE)) == ("phone", 3_100, CALLEE, 1_000)
+    assert ended(left(2_220, "a"), bye(2_230, "a"), left(3_000, "b"), bye(3_150, "b")) == (
+        "other",
+        3_150,
+        CALLER,
+        1_000,
+    )
+    assert ended(left(2_220, "a"), bye(2_230, "a"), bye(3_150, "b", CALLEE)) == ("other", 3_150, CALLEE, 1_000)
+
+
+def test_answers_to_byes_may_overtake_each_other() -> None:
+    # The BYE of the dialog that was not kept came first, and is answered after the call has ended or last of all.
+    assert ended(left(2_220, "b"), left(2_400, "a"), bye(2_500, "a")) == ("phone", 2_500, CALLER, 400)
+    assert ended(left(2_220, "a"), left(2_400, "b"), bye(2_500, "b")) == ("other", 2_500, CALLER, 350)
+    assert ended(left(2_220, "b"), bye(2_500, "a", CALLEE)) == ("phone", 2_500, CALLEE, 400)
+    assert ended(left(2_220, "a"), bye(2_500, "b", CALLEE)) == ("other", 2_500, CALLEE, 350)
+
+
+def test_branch_that_is_still_to_answer_its_bye_has_no_end() -> None:
+    call = talking()
+    rows = feed(call, left(2_220, "a"), left(2_400, "b"), bye(2_500, "b"))
+    assert of(UpdateBranch, rows) == [
+        UpdateBranch("id", 1, "answered", None), UpdateBranch("id", 0, "also_answered", None)
+    ]  # fmt: skip
+
+
+def test_device_that_hangs_up_first_had_the_call_where_the_caller_wants_none_of_the_others() -> None:
+    assert ended(bye(2_600, "a", CALLEE), left(2_650, "b"), bye(2_700, "b")) == ("phone", 2_600, CALLEE, 500)
+    assert ended(bye(2_600, "b", CALLEE), left(2_650, "a"), bye(2_700, "a")) == ("other", 2_600, CALLEE, 450)
+
+
+def test_device_that_hangs_up_while_the_caller_has_another_for_long_had_no_call() -> None:
+    long = 2_150 + AT_ONCE_MS + 1
+    assert ended(bye(2_600, "a", CALLEE), left(long, "b"), bye(long + 9, "b")) == (
+        "other",
+        long + 9,
+        CALLER,
+        long - 2_141,
+    )
+    assert ended(bye(2_600, "a", CALLEE), bye(9_150, "b", CALLEE)) == ("other", 9_150, CALLEE, 7_000)
+
+
+def test_device_and_caller_that_hang_up_on_each_other_had_no_call_where_another_is_left() -> None:
+    assert ended(bye(2_300, "a", CALLEE), left(2_310, "a"), left(9_000, "b"), bye(9_150, "b")) == (
+        "other", 9_150, CALLER, 7_000
+    )  # fmt: skip
+
+
+def test_device_whose_answer_came_after_the_caller_had_hung_up_had_no_call() -> None:
+    call = ringing()
+    feed(call, Tried(T + 6, 1), Answered(T + 2_100, 0, tag="a"), Confirmed(T + 2_200, tag="a"))
+    feed(call, Answered(T + 2_900, 1, tag="b"))
+    rows = feed(call, Ended(T + 2_950, CALLER, tag="a", asked_at=T + 2_850))
+    assert (one(CallEnded, rows).ended_at, of(CallAnswered, rows)) == (T + 2_950, [])
+
+
+def test_of_three_devices_the_last_that_the_caller_parts_from_had_the_call() -> None:
+    call = ringing()
+    feed(call, Tried(T + 6, 1), Tried(T + 7, 2))
+    for number, tag in enumerate("abc"):
+        feed(call, Answered(T + 2_100 + number, number, agent=tag, tag=tag), Confirmed(T + 2_110, tag=tag))
+    feed(call, left(2_200, "a"), left(2_201, "c"), left(2_900, "b"))
+    assert of(CallEnded, feed(call, bye(2_910, "c"))) == []
+    assert of(CallEnded, feed(call, bye(2_920, "a"))) == []
+    rows = feed(call, bye(2_930, "b"))
+    assert (one(CallEnded, rows).ended_at, one(CallEnded, rows).talk_ms) == (T + 2_930, 829)
+
+
+def test_call_without_evidence_had_ended_where_nothing_was_heard_in_the_other_dialog_since() -> None:
+    lost = Ended(T + 2_500, SERVER, "probe_failed", uncertainty_ms=9_000)
+    assert ended(bye(2_600, "a", CALLEE), lost) == ("phone", 2_600, CALLEE, 500)
+    lost = Ended(T + 2_700, SERVER, "probe_failed", uncertainty_ms=9_000)
+    assert ended(bye(2_600, "a", CALLEE), lost) == ("other", 2_700, SERVER, 550)
+
+
+def test_media_of_the_dialog_that_was_kept_are_all_there() -> None:
+    call = talking()
+    feed(call, Changed(T + 2_300, CALLER, BOTH, BOTH, "a", "UPDATE", 3))
+    feed(call, Changed(T + 2_400, CALLER, BOTH, VOICE, "a", "UPDATE", 4), bye(2_600, "a", CALLEE), left(2_650, "b"))
+    rows = feed(call, bye(2_700, "b"))
+    opened = [(row.stream.stream, row.stream.accepted, row.from_at - T) for row in of(OpenMedia, rows)]
+    assert opened == [(0, 1, 2_100), (1, 0, 2_100), (1, 1, 2_300), (1, 0, 2_400)]
+    assert {row.to_at - T for row in of(CloseMedia, rows)} == {2_300, 2_400, 2_600}
+    assert one(CallEnded, rows).video_ms == 100
+    assert of(CallMedia, rows)[-1].video == 1
+
+
+def test_what_long_dialogs_of_calls_that_are_not_forked_agreed_on_is_forgotten() -> None:
+    call = answered()
+    for at in range(9_000, 99_000, 9_000):
+        feed(call, Changed(T + at, CALLER, BOTH, BOTH, method="UPDATE"))
+    kept = call._dialogs.kept
+    assert kept is not None
+    assert len(kept.agreements) == 1
 
 
 def test_bye_with_a_tag_of_no_dialog_ends_nothing() -> None:

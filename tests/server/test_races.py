@@ -68,6 +68,27 @@ def test_two_devices_answer_and_the_caller_keeps_the_second(fork: Fork) -> None:
     assert fork.first.events() == ["placed", "ringing", "answered", "confirmed", "dropped", "ended"]
 
 
+@pytest.mark.parametrize("by_callee", [False, True])
+def test_answers_to_the_byes_of_a_fork_overtake_each_other(fork: Fork, by_callee: bool) -> None:
+    fork.both_answer()
+    fork.first.ack()
+    fork.second.ack()
+    # The second is dropped at once, but its device takes its time.
+    dropped = fork.second.say("BYE")
+    fork.server.advance(1)
+    if by_callee:
+        fork.first.hang_up_back()
+    else:
+        fork.first.hang_up()
+    row = fork.first.call()
+    assert (row["callee_agent"], row["end_cause"]) == ("Desk/1", "bye")
+    assert row["ended_by"] == ("callee" if by_callee else "caller")
+    fork.second.agree(dropped)
+    assert fork.first.call() == row
+    assert fork.first.branches("outcome", "ended_at NOT NULL") == [("answered", 0), ("also_answered", 0)]
+    assert len(fork.server.service.liveness) == 0
+
+
 def test_connections_of_the_kept_dialog_are_remembered(server: Server) -> None:
     fork = Fork(server)
     fork.both_answer()
