@@ -29,6 +29,7 @@ from __future__ import annotations
 from typing import Final
 
 from sipserver.calls import outcomes
+from sipserver.calls.branch import Branch
 from sipserver.calls.dialogs import Dialog, Dialogs
 from sipserver.calls.events import (
     CALLEE,
@@ -54,7 +55,6 @@ from sipserver.calls.events import (
 )
 from sipserver.calls.media import MediaBook
 from sipserver.calls.negotiation import INVITE, PRACK, Agreement
-from sipserver.calls.places import NOWHERE, Place
 from sipserver.calls.rows import (
     CallAnswered,
     CallConfirmed,
@@ -62,10 +62,8 @@ from sipserver.calls.rows import (
     CallLocated,
     CallMedia,
     CallRang,
-    InsertBranch,
     InsertCall,
     InsertEvent,
-    OpenBranch,
     Row,
     UpdateBranch,
 )
@@ -80,27 +78,6 @@ ENDED: Final = 4
 
 MAX_EVENTS: Final = 1_000
 """Lines of one call's timeline; its end is written whatever their number. More changes than that are kept as media."""
-
-
-class _Branch:
-    """A device that was tried and whose part is not over."""
-
-    __slots__ = ("agent", "network", "place", "ringing_at", "transport", "tried_at")
-
-    def __init__(
-        self,
-        tried_at: int,
-        transport: str | None,
-        network: str | None,
-        agent: str | None = None,
-        place: Place = NOWHERE,
-    ) -> None:
-        self.tried_at = tried_at
-        self.transport = transport
-        self.network = network
-        self.place = place
-        self.ringing_at: int | None = None
-        self.agent = agent
 
 
 class Call:
@@ -128,7 +105,7 @@ class Call:
         """For whoever makes the events: how the clock that tells their times was set when the call was placed."""
         self._placed = placed
         self._setup_ms: int | None = None
-        self._branches: dict[int, _Branch] = {}
+        self._branches: dict[int, Branch] = {}
         self._devices = 0
         self._reached = False
         self._dialogs = Dialogs()
@@ -234,11 +211,13 @@ class Call:
         rows: list[Row] = []
         if self._devices == 1:
             # From here on the record has to tell the devices' ringing apart.
-            rows = [self._open(number, each) for number, each in self._branches.items() if each.ringing_at is not None]
-        branch = _Branch(event.at, event.transport, event.network, event.agent, event.place)
+            rows = [
+                each.begun(self.id, number) for number, each in self._branches.items() if each.ringing_at is not None
+            ]
+        branch = Branch(event.at, event.transport, event.network, event.agent, event.place)
         self._branches[event.branch] = branch
         self._devices += 1
-        return [*rows, self._open(event.branch, branch)]
+        return [*rows, branch.begun(self.id, event.branch)]
 
     def _located(self, event: Located) -> list[Row]:
         if event.branch is None:
@@ -262,7 +241,7 @@ class Call:
             if branch.ringing_at is None:
                 branch.ringing_at = event.at
                 if self._devices > 1:
-                    rows.append(self._open(event.branch, branch))
+                    rows.append(branch.begun(self.id, event.branch))
         if self.state < ANSWERED and (event.tag is not None or event.answer is not None):
             dialog = self._dialogs.make(event.tag, event.branch, early=True)
             if dialog is not None and event.answer is not None:
@@ -285,7 +264,7 @@ class Call:
         assert dialog is not None, "early dialogs leave room for the answer"
         branch = self._branches.pop(event.branch, None)
         if branch is None:
-            branch = _Branch(self._placed.at, None, None)
+            branch = Branch(self._placed.at, None, None)
         self.state = ANSWERED
         self.outcome = outcomes.ANSWERED
         self._reached = True
@@ -295,12 +274,12 @@ class Call:
         early = self._media.close_early(self.id, event.at)
         return [
             *self._keep(dialog),
-            self._over(event.branch, branch, event.at, event.status, outcomes.ANSWERED, event.agent),
+            branch.over(self.id, event.branch, event.at, event.status, outcomes.ANSWERED, event.agent),
             self._event(event.at, "answered", CALLEE, event.status),
             *early,
         ]
 
-    def _note_answer(self, event: Answered, dialog: Dialog, branch: _Branch | None) -> None:
+    def _note_answer(self, event: Answered, dialog: Dialog, branch: Branch | None) -> None:
         """What a 2xx says of its dialog; it is another device's where the branch was forked further on."""
         dialog.branch, dialog.answered_at, dialog.status = event.branch, event.at, event.status
         dialog.agent = event.agent
@@ -343,7 +322,7 @@ class Call:
         kept = self._dialogs.kept
         if branch is not None:
             self._note_answer(event, dialog, branch)
-            return [self._over(event.branch, branch, event.at, event.status, outcomes.ALSO_ANSWERED, event.agent)]
+            return [branch.over(self.id, event.branch, event.at, event.status, outcomes.ALSO_ANSWERED, event.agent)]
         if kept is not None and kept.branch == event.branch:
             dialog.transport, dialog.network, dialog.place = kept.transport, kept.network, kept.place
         self._note_answer(event, dialog, None)
@@ -362,7 +341,7 @@ class Call:
             answered_elsewhere=self.state >= ANSWERED,
             cancelled=self._cancelled_at is not None,
         )
-        over = self._over(event.branch, branch, event.at, event.status, outcome, event.agent)
+        over = branch.over(self.id, event.branch, event.at, event.status, outcome, event.agent)
         return [over, *self._media.close_early(self.id, event.at, event.branch)]
 
     def _cancelled(self, at: int, reason: str | None) -> list[Row]:
@@ -532,7 +511,7 @@ class Call:
         self.talk_ms = _span(self.answered_at, at)
         left = outcomes.ELSEWHERE if self.answered_at is not None else outcomes.CANCELLED
         branches: list[Row] = [
-            self._over(number, branch, at, None, left, None) for number, branch in self._branches.items()
+            branch.over(self.id, number, at, None, left, None) for number, branch in self._branches.items()
         ]
         self._branches = {}
         # The media are closed first: how long there was video is known only then.
@@ -567,22 +546,6 @@ class Call:
         if before != (media.video, media.content, media.encrypted):
             rows.append(CallMedia(self.id, media.video, media.content, media.encrypted))
         return rows
-
-    def _open(self, number: int, branch: _Branch) -> OpenBranch:
-        """A device's part has begun, or it rings."""
-        return OpenBranch(
-            self.id, number, branch.tried_at, branch.ringing_at, branch.agent, branch.transport, branch.network
-        )
-
-    def _over(
-        self, number: int, branch: _Branch, at: int, status: int | None, outcome: str, agent: str | None
-    ) -> InsertBranch:
-        """A device's part is over; of one that answered it is not, and its end is the call's."""
-        answered = outcome in (outcomes.ANSWERED, outcomes.ALSO_ANSWERED)
-        return InsertBranch(
-            self.id, number, branch.tried_at, branch.ringing_at, at if answered else None, None if answered else at,
-            status, outcome, agent or branch.agent, branch.transport, branch.network,
-        )  # fmt: skip
 
     def _event(
         self, at: int, kind: str, side: str | None, status: int | None = None, detail: str | None = None
