@@ -1,6 +1,7 @@
-"""Finding the flow that a request goes out on: a connection that is known to lead there, or an address to try.
+"""Finding the flow that a request goes out on: a connection that is known to lead there, or a place to try.
 
-What may not be had at once (a name to look up, a connection to open) is called back later.
+What may not be had at once (a name to look up, a connection to open) is called back later. Where a name leads to
+several places they are tried in their order (RFC 3263 §4.3): whoever sends asks the ``Search`` for the next.
 """
 
 from __future__ import annotations
@@ -10,22 +11,66 @@ from functools import partial
 
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.plan import Target
+from sipserver.server.dead_targets import DeadTargets
 from sipserver.sip.flow import Flow
+from sipserver.sip.locate import UDP, Place
 from sipserver.sip.uri import Uri
 from sipserver.transport.base import Transports
 from sipserver.transport.resolver import Resolver
-from sipserver.transport.resolver import Target as Address
 
 Found = Callable[[Flow | None], None]
+
+
+class Search:
+    """The places that one next hop has, tried one after the other."""
+
+    __slots__ = ("_host", "_places", "_transports", "place")
+
+    def __init__(self, transports: Transports, host: str, places: list[Place]) -> None:
+        self._transports = transports
+        self._host = host
+        """Who has to be there: the name that stands in the URI, which a certificate has to be for (RFC 5922 §4)."""
+        self._places = places
+        self.place: Place | None = None
+        """The one that was tried last."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there is another place."""
+        return bool(self._places)
+
+    def next(self, found: Found) -> None:
+        """Call ``found`` with a flow to the next place, or with None where it cannot be reached."""
+        if not self._places:
+            found(None)
+            return
+        self.place = transport, host, port = self._places.pop(0)
+        if transport == UDP:
+            found(self._transports.flow_for(UDP, host, port))
+        else:
+            self._transports.connect(host, port, found)
+
+    def stream(self, found: Found) -> None:
+        """The same for a stream to the place that was tried last."""
+        if self.place is None:
+            found(None)
+            return
+        self._transports.connect(self.place[1], self.place[2], found)
 
 
 class FlowFinder:
     """Answers the proxy's question where a request goes."""
 
-    def __init__(self, transports: Transports, resolver: Resolver, dialogs: DialogTable) -> None:
+    def __init__(
+        self, transports: Transports, resolver: Resolver, dialogs: DialogTable, dead: DeadTargets,
+        now: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self.dead = dead
+        """Which places are tried last."""
         self._transports = transports
         self._resolver = resolver
         self._dialogs = dialogs
+        self._now = now
 
     def at_once(
         self, uri: Uri, target: Target | None, dialog: tuple[str, str] | None, *, reliable: bool
@@ -34,23 +79,28 @@ class FlowFinder:
         flow = self._known_connection(uri, target, dialog)
         if flow is not None or reliable:
             return flow
-        address = self._resolver.numeric(uri)
-        if address is None or address[0] != "UDP":
+        place = self._resolver.numeric(uri)
+        if place is None or place[0] != UDP:
             return None
-        return self._transports.flow_for("UDP", address[1], address[2])
+        return self._transports.flow_for(UDP, place[1], place[2])
+
+    def search(self, uri: Uri, begin: Callable[[Search], None]) -> None:
+        """Look up where this next hop is, and call ``begin`` with the places, the best first."""
+        self._resolver.resolve(uri, partial(self._begin, uri.host, begin))
 
     def find(
         self, uri: Uri, target: Target | None, dialog: tuple[str, str] | None, *, reliable: bool, found: Found
     ) -> None:
         """Call ``found`` with a flow to this next hop, or with None where there is none; at once where that is known.
 
-        ``dialog`` is the call's key and the side to be reached. ``reliable`` asks for a stream instead of UDP.
+        ``dialog`` is the call's key and the side to be reached. ``reliable`` asks for a stream instead of UDP. Of
+        several places it is the first that can be sent to.
         """
         flow = self._known_connection(uri, target, dialog)
         if flow is not None:
             found(flow)
             return
-        self._resolver.resolve(uri, partial(self._try_addresses, reliable, found))
+        self.search(uri, partial(self._first, reliable, found))
 
     def _known_connection(self, uri: Uri, target: Target | None, dialog: tuple[str, str] | None) -> Flow | None:
         """The connection over which this contact registered, or this side of the dialog talks, while it lives."""
@@ -66,23 +116,19 @@ class FlowFinder:
         flow = self._transports.flow_for(transport, host, port, connection)
         return flow if flow is not None and flow.connection == connection else None
 
-    def _try_addresses(self, reliable: bool, found: Found, addresses: list[Address] | None) -> None:
-        """Take the first address that can be reached."""
-        if not addresses:
+    def _begin(self, host: str, begin: Callable[[Search], None], places: list[Place] | None) -> None:
+        begin(Search(self._transports, host, self.dead.live_first(places or [], self._now())))
+
+    def _first(self, reliable: bool, found: Found, search: Search) -> None:
+        if not search.more:
             found(None)
             return
-        (transport, host, port), *rest = addresses
-        if transport == "UDP" and not reliable:
-            flow = self._transports.flow_for("UDP", host, port)
-            if flow is not None:
-                found(flow)
-            else:
-                self._try_addresses(reliable, found, rest)
-            return
-        self._transports.connect(host, port, partial(self._connected, reliable, found, rest))
+        search.next(partial(self._or_next, reliable, found, search))
 
-    def _connected(self, reliable: bool, found: Found, rest: list[Address], flow: Flow | None) -> None:
-        if flow is not None:
-            found(flow)
+    def _or_next(self, reliable: bool, found: Found, search: Search, flow: Flow | None) -> None:
+        if flow is None:
+            self._first(reliable, found, search)
+        elif reliable and not flow.reliable:
+            search.stream(partial(self._or_next, True, found, search))
         else:
-            self._try_addresses(reliable, found, rest)
+            found(flow)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sipserver.calls.recorder import Recorder
 from sipserver.location.sqlite import SqliteLocation
 from sipserver.server.context import Context
+from sipserver.server.dead_targets import DeadTargets
 from sipserver.server.driver import Driver
 from sipserver.server.gate import CommitGate
 from sipserver.server.ledger import Ledger
@@ -16,6 +17,7 @@ from sipserver.server.registrations import Registrations
 from sipserver.server.timers import TimerQueue
 from sipserver.storage.writer import Writer
 from sipserver.telemetry.metrics import Metrics
+from sipserver.transport.resolver import Resolver
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Measured:
     location: SqliteLocation
     timers: TimerQueue
     ledger: Ledger
+    resolver: Resolver
+    dead_targets: DeadTargets
     writers: Mapping[str, Writer]
     """By the name of their store."""
 
@@ -42,6 +46,7 @@ def publish(it: Measured) -> None:
     _calls_and_registrations(it)
     _stores(it)
     _sockets(it)
+    _names(it)
 
 
 def _messages(it: Measured) -> None:
@@ -136,3 +141,12 @@ def _sockets(it: Measured) -> None:
     )
     add("websocket_dead", "Connections dropped since no pong came", lambda: websockets.dead)
     add("websocket_half_open", "Connections in a handshake", lambda: len(websockets.half_open), "gauge")
+
+
+def _names(it: Measured) -> None:
+    add, resolver, dead = it.metrics.register, it.resolver, it.dead_targets
+    add("dns_questions", "Questions to name servers", lambda: resolver.lookups)
+    add("dns_failed", "Questions that no name server answered", lambda: resolver.failed)
+    add("dns_refused", "Questions not asked, being too many", lambda: resolver.refused)
+    add("targets_marked_dead", "Servers of other domains found dead", lambda: dead.marked)
+    add("targets_dead", "Servers of other domains that are tried last", lambda: len(dead), "gauge")

@@ -113,6 +113,22 @@ class ProxySection(Section, frozen=True):
     max_targets: Annotated[int, Meta(ge=1, le=100)] = 30
     datagram: Annotated[int, Meta(ge=512, le=65_000)] = 1300
     """Requests of more bytes go by TCP where the target allows."""
+    dead_for: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """Seconds for which a server that did not answer is tried last."""
+
+
+class DnsSection(Section, frozen=True):
+    """``[dns]``, seconds."""
+
+    servers: tuple[str, ...] = ()
+    """Name servers, ``ADDRESS`` or ``ADDRESS:PORT``; empty for the system's."""
+    timeout: Annotated[float, Meta(ge=0.1, le=30)] = 2.0
+    """How long one question may take."""
+    ttl_min: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+    ttl_max: Annotated[float, Meta(ge=0, le=604_800)] = 3600.0
+    """How long records are remembered at least and at most."""
+    negative_max: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """How long it is remembered at most that there are none."""
 
 
 class SessionsSection(Section, frozen=True):
@@ -240,6 +256,7 @@ class Config(Section, frozen=True):
     registrar: RegistrarSection = RegistrarSection()
     authentication: AuthenticationSection = AuthenticationSection()
     proxy: ProxySection = ProxySection()
+    dns: DnsSection = DnsSection()
     sessions: SessionsSection = SessionsSection()
     calls: CallsSection = CallsSection()
     location: LocationSection = LocationSection()
@@ -278,6 +295,11 @@ class Config(Section, frozen=True):
         return tuple(ipaddress.ip_network(text, strict=False) for text in self.proxy.peers)
 
     @property
+    def name_servers(self) -> list[tuple[str, int]]:
+        """``dns.servers`` as addresses and ports."""
+        return [place for place in map(name_server, self.dns.servers) if place is not None]
+
+    @property
     def location_database(self) -> Path | None:
         """The operator's database of networks, or None where there is none."""
         return Path(self.location.database) if self.location.database else None
@@ -299,3 +321,12 @@ def split_host_port(text: str) -> tuple[str, int] | None:
         return str(ipaddress.IPv4Address(host)), int(port)
     except ValueError:
         return ("127.0.0.1", int(port)) if host.lower() == "localhost" else None
+
+
+def name_server(text: str) -> tuple[str, int] | None:
+    """``ADDRESS`` or ``ADDRESS:PORT``, IPv6 with a port in brackets; None where it is something else."""
+    try:
+        return str(ipaddress.ip_address(text)), 53
+    except ValueError:
+        place = split_host_port(text)
+        return place if place is not None and place[1] else None

@@ -31,6 +31,7 @@ from sipserver.server import settings
 from sipserver.server.clock import Clock
 from sipserver.server.config import Config
 from sipserver.server.context import Context
+from sipserver.server.dead_targets import DEAD, DeadTargets
 from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
@@ -45,13 +46,15 @@ from sipserver.server.tokens import Tokens
 from sipserver.server.transactions import TransactionLayer
 from sipserver.server.watch import CallWatch
 from sipserver.server.whereabouts import Whereabouts
+from sipserver.sip.locate import Place
 from sipserver.storage.database import StoreError
 from sipserver.storage.migrations import open_store
 from sipserver.storage.writer import Writer
 from sipserver.telemetry.log import Log
 from sipserver.telemetry.metrics import Metrics
 from sipserver.transport.base import ListenAddress, ListenError, Transports
-from sipserver.transport.resolver import Resolver, ResolverSettings
+from sipserver.transport.contract import hostport
+from sipserver.transport.resolver import Resolver
 
 CALLS_FILE: Final = "calls.db"
 LOCATION_FILE: Final = "location.db"
@@ -120,7 +123,7 @@ class Service:
         publish(
             Measured(
                 self.metrics, self.driver, self.context, self.registrations, self.proxying, self.recorder, self.gate,
-                self.location, self.timers, self.ledger, writers,
+                self.location, self.timers, self.ledger, self.resolver, self.dead_targets, writers,
             )
         )  # fmt: skip
 
@@ -150,8 +153,13 @@ class Service:
         self.dialogs = DialogTable()
         # The resolver calls back through the driver's batch end, which exists only below.
         self.driver = Driver(self.context, self.registrations, self._batch_end)
-        self.resolver = Resolver(self.driver, ResolverSettings())
-        finder = FlowFinder(self.transports, self.resolver, self.dialogs)
+        self.nameservers = settings.nameservers(config)
+        self.resolver = Resolver(
+            self.driver, settings.resolver(config), self.nameservers.ask, self.transports.usable,
+            self.context.tokens.fraction,
+        )  # fmt: skip
+        self.dead_targets = DeadTargets(config.proxy.dead_for, self._note_target)
+        finder = FlowFinder(self.transports, self.resolver, self.dialogs, self.dead_targets, self._loop.time)
         self.liveness = Liveness(
             self.context, settings.liveness(config), self.watch, finder, self.location, self.context.tokens.fraction
         )
@@ -233,6 +241,7 @@ class Service:
             self.recorder.forget_places(self._now_ms())
             self.activity.flush()
             self.ledger.look(self._now_ms())
+            self.dead_targets.expire(self._loop.time())
         if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
             gc.collect()
 
@@ -253,6 +262,10 @@ class Service:
         self.registrations.settings = settings.registrar(config)
         self.proxying.settings = settings.proxy(config, self.transports.is_us)
         self.liveness.settings = settings.liveness(config)
+        self.nameservers = settings.nameservers(config)
+        self.resolver.settings, self.resolver.ask = settings.resolver(config), self.nameservers.ask
+        self.resolver.forget()
+        self.dead_targets.lifetime = config.proxy.dead_for
         self.driver.limits = settings.limits(config)
         self.transports.reload(settings.transports(config))
         self.whereabouts.reload(config)
@@ -377,6 +390,14 @@ class Service:
             self.recorder.set_aside += 1
         self._note_store(f"{store}: a row was refused")
         self.log.flush()
+
+    def _note_target(self, event: str, place: Place, seconds: float) -> None:
+        transport, host, port = place
+        target = f"{transport} {hostport(host, port)}"
+        if event == DEAD:
+            self.log.warning(event, target=target, seconds=seconds)
+        else:
+            self.log.info(event, target=target)
 
     def _note_store(self, detail: str) -> None:
         self.recorder.error(at=self._now_ms(), kind=faults.STORE, detail=detail)

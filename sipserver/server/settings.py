@@ -18,6 +18,8 @@ from sipserver.sip.message import Limits
 from sipserver.sip.timers import Timers
 from sipserver.transport.base import Settings as TransportSettings
 from sipserver.transport.contract import WebSocketSettings
+from sipserver.transport.nameservers import NameServers
+from sipserver.transport.resolver import ResolverSettings
 
 
 def limits(config: Config) -> Limits:
@@ -77,6 +79,17 @@ def liveness(config: Config) -> LivenessSettings:
     """What counts as evidence that a call is over."""
     given = config.sessions
     return LivenessSettings(int(given.grace * 1000), int(given.probe * 1000), int(given.max_hours * 3_600_000))
+
+
+def nameservers(config: Config) -> NameServers:
+    """Who is asked for records of the DNS."""
+    return NameServers(config.name_servers, config.dns.timeout)
+
+
+def resolver(config: Config) -> ResolverSettings:
+    """How long records are remembered."""
+    given = config.dns
+    return ResolverSettings(ttl_min=given.ttl_min, ttl_max=given.ttl_max, negative_max=given.negative_max)
 
 
 def registrar(config: Config) -> RegistrarSettings:

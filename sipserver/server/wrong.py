@@ -13,12 +13,15 @@ from sipserver.server.sections import (
     ALGORITHMS,
     TRANSPORTS,
     Config,
+    DnsSection,
     Listener,
     ServerSection,
     SiteEntry,
     WebSocketSection,
+    name_server,
     split_host_port,
 )
+from sipserver.transport.nameservers import MAX_SERVERS
 
 _DOMAIN: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
 _INTERFACE: Final = re.compile(r"[!-.0-~]{1,15}\Z")
@@ -52,6 +55,7 @@ def faults_of(config: Config) -> Iterator[str]:
             )
     if config.proxy.inbound == "peers" and not config.proxy.peers:
         yield 'proxy.peers: is empty, but proxy.inbound is "peers"'
+    yield from _dns_faults(config.dns)
     for position, site in enumerate(config.location.sites, 1):
         for fault in _site_faults(site, config.location.sites[: position - 1]):
             yield f"location.sites[{position}]: {fault}"
@@ -69,6 +73,19 @@ def _websocket_faults(websocket: WebSocketSection) -> Iterator[str]:
             )
     if websocket.path and not _PATH.match(websocket.path):
         yield f'websocket.path: {tables.shown(websocket.path)} is not allowed; wanted is a path such as "/sip"'
+
+
+def _dns_faults(dns: DnsSection) -> Iterator[str]:
+    for position, server in enumerate(dns.servers, 1):
+        if name_server(server) is None:
+            yield (
+                f"dns.servers[{position}]: {tables.shown(server)} is not allowed; "
+                'wanted is an IP address such as "192.0.2.53", or "192.0.2.53:5353"'
+            )
+    if len(dns.servers) > MAX_SERVERS:
+        yield f"dns.servers: {len(dns.servers)} are too many; wanted are at most {MAX_SERVERS}"
+    if dns.ttl_min > dns.ttl_max:
+        yield "dns: wanted is ttl_min <= ttl_max"
 
 
 def _site_faults(site: SiteEntry, before: Sequence[SiteEntry]) -> Iterator[str]:

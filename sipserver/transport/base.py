@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sipserver.sip.flow import Flow
+from sipserver.sip.locate import Usable
 from sipserver.transport.connecting import Connector
 from sipserver.transport.contract import (
     DEFAULT_PORT,
@@ -49,6 +50,7 @@ class Transports:
         self._names: list[tuple[str, int]] = []
         self._ours: frozenset[tuple[str, int]] = frozenset()
         self._wildcards: list[tuple[str, int]] = []
+        self._usable: Usable = frozenset()
 
     async def start(self, listeners: Sequence[ListenAddress], receiver: Receiver, settings: Settings) -> None:
         """Open every listener, in this order, or none. Raises ListenError with a sentence for the operator."""
@@ -156,6 +158,10 @@ class Transports:
                 return self.local.is_local(canonical_ip(host))
         return False
 
+    def usable(self) -> Usable:
+        """What a request can be sent over: without a listener of that kind nobody could answer, or come back."""
+        return self._usable
+
     @property
     def listening(self) -> list[str]:
         """``udp:127.0.0.1:5060`` for each listener, in order, with the ports that the system chose."""
@@ -195,6 +201,7 @@ class Transports:
             else:
                 ours.add((each.host, each.port))
         self._ours = frozenset(ours)
+        self._usable = frozenset((each.transport, 6 if ":" in each.host else 4) for each in self._listeners())
 
 
 async def _numeric(loop: asyncio.AbstractEventLoop, address: ListenAddress) -> str:

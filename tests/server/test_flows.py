@@ -9,9 +9,12 @@ import pytest
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.plan import Target
 from sipserver.proxy.record_route import CALLEE
+from sipserver.server.dead_targets import DeadTargets
 from sipserver.server.flows import FlowFinder
 from sipserver.sip.flow import Flow
+from sipserver.sip.locate import Question, Records
 from sipserver.sip.uri import Uri
+from sipserver.transport.nameservers import Answer
 from sipserver.transport.resolver import Resolver, ResolverSettings
 from support.inprocess import FakeTransports
 from support.transport import Recorder
@@ -19,9 +22,19 @@ from support.transport import Recorder
 NAMES = {"two.example": ["192.0.2.21", "192.0.2.22"], "none.example": []}
 
 
-async def look_up(host: str) -> list[str]:
+async def ask(question: Question) -> Answer:
     """Names that the test knows."""
-    return NAMES[host]
+    name, kind = question
+    return Answer(Records(addresses=NAMES[name] if kind == "A" else []), 60)
+
+
+def resolver() -> Resolver:
+    usable = frozenset((("UDP", 4), ("TCP", 4)))
+    return Resolver(Recorder(), ResolverSettings(), ask, lambda: usable, lambda: 0.0)
+
+
+def dead_targets() -> DeadTargets:
+    return DeadTargets(60, lambda event, place, seconds: None)
 
 
 async def until_found(bench: Bench) -> None:
@@ -38,8 +51,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.transports, self.dialogs = FakeTransports(), DialogTable()
-        resolver = Resolver(Recorder(), ResolverSettings(), look_up)
-        self.finder = FlowFinder(self.transports, resolver, self.dialogs)
+        self.dead = dead_targets()
+        self.finder = FlowFinder(self.transports, resolver(), self.dialogs, self.dead, lambda: 1000.0)
         self.found: list[Flow | None] = []
 
     def find(
@@ -109,7 +122,9 @@ def test_what_cannot_be_spoken_is_not_reached(bench: Bench) -> None:
 
 async def test_every_address_of_a_name_is_tried(bench: Bench) -> None:
     bench.transports.accepting.add(("192.0.2.22", 5060))
-    bench.finder.find(Uri.parse("sip:two.example;transport=tcp"), None, None, reliable=False, found=bench.found.append)
+    bench.finder.find(
+        Uri.parse("sip:two.example:5060;transport=tcp"), None, None, reliable=False, found=bench.found.append
+    )
     assert bench.found == []
     await until_found(bench)
     (flow,) = bench.found
@@ -118,7 +133,7 @@ async def test_every_address_of_a_name_is_tried(bench: Bench) -> None:
 
 
 async def test_name_without_address_is_not_reached(bench: Bench) -> None:
-    bench.finder.find(Uri.parse("sip:none.example"), None, None, reliable=False, found=bench.found.append)
+    bench.finder.find(Uri.parse("sip:none.example:5060"), None, None, reliable=False, found=bench.found.append)
     await until_found(bench)
     assert bench.found == [None]
 
@@ -131,6 +146,6 @@ def test_udp_without_a_listener_for_its_ip_version_is_passed_over(bench: Bench) 
         ) -> Flow | None:  # fmt: skip
             return None
 
-    finder = FlowFinder(OnlyTcp(), Resolver(Recorder(), ResolverSettings()), bench.dialogs)
+    finder = FlowFinder(OnlyTcp(), resolver(), bench.dialogs, bench.dead, lambda: 1000.0)
     finder.find(Uri.parse("sip:bob@[2001:db8::1]"), None, None, reliable=False, found=bench.found.append)
     assert bench.found == [None]
