@@ -51,6 +51,7 @@ CONNECTION_CUT_OFF: Final = "connection_cut_off"
 CONNECTION_REFUSED: Final = "connection_refused"
 CONNECTION_DEAD: Final = "connection_dead"
 HANDSHAKE: Final = "handshake"
+TLS_HANDSHAKE: Final = "tls_handshake"
 
 KINDS: Final = {
     MALFORMED: "A request, or bytes that are no message at all, could not be read.",
@@ -78,6 +79,7 @@ KINDS: Final = {
     CONNECTION_REFUSED: "A connection was closed at once, since there were too many.",
     CONNECTION_DEAD: "A connection was closed since its peer did not answer a ping.",
     HANDSHAKE: "A WebSocket handshake was refused: origin, path, subprotocol, or none at all; the status is HTTP's.",
+    TLS_HANDSHAKE: "A connection could not be secured: a certificate is not good, no TLS in common, too slow.",
 }
 """Every kind, with what it means."""
 

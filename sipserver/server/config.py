@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from sipserver.server import tables
-from sipserver.server.sections import Config
+from sipserver.server.sections import Config, TlsSection
 from sipserver.server.wrong import faults_of
 
 __all__ = ["Config", "ConfigError", "load"]
@@ -58,7 +58,24 @@ def load(
     location = config.location
     if path is not None and location.database:
         location = msgspec.structs.replace(location, database=os.path.normpath(path.parent / location.database))
-    return msgspec.structs.replace(config, server=server, location=location)
+    tls = _beside(config.tls, path.parent) if path is not None else config.tls
+    return msgspec.structs.replace(config, server=server, location=location, tls=tls)
+
+
+def _beside(tls: TlsSection, folder: Path) -> TlsSection:
+    """The same with the names of its files counted from the folder of the configuration file."""
+
+    def there(file: str) -> str:
+        return os.path.normpath(folder / file) if file else ""
+
+    certificates = tuple(
+        msgspec.structs.replace(each, certificate=there(each.certificate), key=there(each.key))
+        for each in tls.certificates
+    )
+    return msgspec.structs.replace(
+        tls, certificate=there(tls.certificate), key=there(tls.key), certificates=certificates, ca=there(tls.ca),
+        client_ca=there(tls.client_ca),
+    )  # fmt: skip
 
 
 def _with_given(read: tables.Tables, given: dict[str, Any]) -> tables.Tables:

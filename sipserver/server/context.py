@@ -149,10 +149,14 @@ class Context:
             target=call.callee if call is not None else None,
         )  # fmt: skip
 
-    def note_dropped(self, why: str, host: str) -> None:
+    def note_dropped(self, why: str, host: str, detail: str) -> None:
         """Note a connection that was dropped (``transport.tcp``)."""
         at = int(self.wall_clock() * 1000)
-        if why == tcp.REFUSED:
+        if why == tcp.INSECURE:
+            self.recorder.error(
+                at=at, kind=faults.TLS_HANDSHAKE, detail=detail, source=host, answered_by=faults.NETWORK
+            )  # fmt: skip
+        elif why == tcp.REFUSED:
             self.recorder.error(at=at, kind=faults.CONNECTION_REFUSED, source=host)
         elif why == tcp.CUT_OFF:
             self.recorder.error(at=at, kind=faults.CONNECTION_CUT_OFF, source=host, answered_by=faults.NETWORK)

@@ -13,7 +13,7 @@ from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.plan import Target
 from sipserver.server.dead_targets import DeadTargets
 from sipserver.sip.flow import Flow
-from sipserver.sip.locate import UDP, Place
+from sipserver.sip.locate import TCP, UDP, Place
 from sipserver.sip.uri import Uri
 from sipserver.transport.base import Transports
 from sipserver.transport.resolver import Resolver
@@ -48,14 +48,15 @@ class Search:
         if transport == UDP:
             found(self._transports.flow_for(UDP, host, port))
         else:
-            self._transports.connect(host, port, found)
+            self._transports.connect(transport, host, port, found, name=self._host)
 
     def stream(self, found: Found) -> None:
         """The same for a stream to the place that was tried last."""
         if self.place is None:
             found(None)
             return
-        self._transports.connect(self.place[1], self.place[2], found)
+        transport = TCP if self.place[0] == UDP else self.place[0]
+        self._transports.connect(transport, self.place[1], self.place[2], found, name=self._host)
 
 
 class FlowFinder:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sipserver.calls.recorder import Recorder
 from sipserver.location.sqlite import SqliteLocation
+from sipserver.server.certificates import Certificates
 from sipserver.server.context import Context
 from sipserver.server.dead_targets import DeadTargets
 from sipserver.server.driver import Driver
@@ -36,6 +37,7 @@ class Measured:
     ledger: Ledger
     resolver: Resolver
     dead_targets: DeadTargets
+    certificates: Certificates
     writers: Mapping[str, Writer]
     """By the name of their store."""
 
@@ -47,6 +49,7 @@ def publish(it: Measured) -> None:
     _stores(it)
     _sockets(it)
     _names(it)
+    _tls(it)
 
 
 def _messages(it: Measured) -> None:
@@ -150,3 +153,19 @@ def _names(it: Measured) -> None:
     add("dns_refused", "Questions not asked, being too many", lambda: resolver.refused)
     add("targets_marked_dead", "Servers of other domains found dead", lambda: dead.marked)
     add("targets_dead", "Servers of other domains that are tried last", lambda: len(dead), "gauge")
+
+
+def _tls(it: Measured) -> None:
+    add = it.metrics.register
+    transports, certificates = it.context.transports, it.certificates
+
+    def of_handshakes(attribute: str) -> Callable[[], int]:
+        return lambda: int(getattr(transports.tcp.handshakes, attribute)) if transports.tcp is not None else 0
+
+    add("tls_handshakes", "TLS handshakes that led to a connection", of_handshakes("done"))
+    add("tls_handshakes_failed", "TLS handshakes that came to nothing", of_handshakes("failed"))
+    add("tls_handshakes_refused", "Connections with too many handshakes from their address", of_handshakes("refused"))
+    add("tls_handshakes_open", "TLS handshakes of clients in progress", of_handshakes("open"), "gauge")
+    add("certificates_loaded", "Times that the files of certificates were taken", lambda: certificates.loaded)
+    add("certificates_rejected", "Times that they could not be used", lambda: certificates.rejected)
+    add("certificate_seconds_left", "Until a certificate ends", certificates.seconds_left, "gauge", "certificate")

@@ -16,9 +16,12 @@ from msgspec import Meta, Struct
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 ALGORITHMS: Final = ("MD5", "SHA-256", "SHA-512-256")
-TRANSPORTS: Final = ("udp", "tcp", "ws")
+TRANSPORTS: Final = ("udp", "tcp", "tls", "ws", "wss")
+SECURE: Final = ("tls", "wss")
+"""Those that need a certificate."""
 
 Algorithm = Literal["MD5", "SHA-256", "SHA-512-256"]
+Clients = Literal["none", "optional", "required"]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 Bytes = Annotated[int, Meta(ge=256, le=16_777_216)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
@@ -30,12 +33,13 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Listener(Section, frozen=True):
-    """One entry of ``server.listen`` that is a table; what it leaves out is as in ``[authentication]``."""
+    """An entry of ``server.listen`` that is a table; what it leaves out is as in ``[authentication]`` and ``[tls]``."""
 
     address: str
-    """``udp:HOST:PORT``, ``tcp:HOST:PORT`` or ``ws:HOST:PORT``, IPv6 in brackets."""
+    """``udp:HOST:PORT``, or tcp, tls, ws or wss instead of udp; IPv6 in brackets."""
     algorithms: tuple[Algorithm, ...] | None = None
     qop: bool | None = None
+    clients: Clients | None = None
 
 
 class ServerSection(Section, frozen=True):
@@ -232,6 +236,38 @@ class WebSocketSection(Section, frozen=True):
     """How long its answer may take."""
 
 
+class CertificateEntry(Section, frozen=True):
+    """One entry of ``tls.certificates``: what is shown to clients that ask for one of these domains (SNI)."""
+
+    domains: tuple[str, ...]
+    certificate: str
+    key: str
+
+
+class TlsSection(Section, frozen=True):
+    """``[tls]``; files are relative to the folder of the configuration file."""
+
+    certificate: str = ""
+    """A file with the server's certificate, and those between it and its root (PEM)."""
+    key: str = ""
+    """The file with its private key (PEM); may be the same."""
+    certificates: tuple[CertificateEntry, ...] = ()
+    """Others, by domain."""
+    ca: str = ""
+    """Whose certificates are believed when this server connects (PEM); empty for the system's."""
+    client_ca: str = ""
+    """Whose certificates are believed of those who connect (PEM)."""
+    clients: Clients = "none"
+    """Whether those who connect show a certificate."""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    """The oldest version of TLS that is spoken."""
+    handshake: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    """Seconds that a handshake may take."""
+    handshakes: Count = 1_000
+    """In progress at once, in all and of one address."""
+    handshakes_per_source: Count = 50
+
+
 class LogSection(Section, frozen=True):
     """``[log]``"""
 
@@ -264,6 +300,7 @@ class Config(Section, frozen=True):
     udp: UdpSection = UdpSection()
     tcp: TcpSection = TcpSection()
     websocket: WebSocketSection = WebSocketSection()
+    tls: TlsSection = TlsSection()
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
 
@@ -286,7 +323,8 @@ class Config(Section, frozen=True):
             each = Listener(address=entry) if isinstance(entry, str) else entry
             algorithms = shared.algorithms if each.algorithms is None else each.algorithms
             qop = shared.qop if each.qop is None else each.qop
-            full.append(Listener(address=each.address, algorithms=algorithms, qop=qop))
+            clients = self.tls.clients if each.clients is None else each.clients
+            full.append(Listener(address=each.address, algorithms=algorithms, qop=qop, clients=clients))
         return tuple(full)
 
     @property

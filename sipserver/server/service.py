@@ -28,6 +28,7 @@ from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.record_route import Minter
 from sipserver.registrar.binding import Binding
 from sipserver.server import settings
+from sipserver.server.certificates import Certificates
 from sipserver.server.clock import Clock
 from sipserver.server.config import Config
 from sipserver.server.context import Context
@@ -105,6 +106,7 @@ class Service:
             max_open_calls=config.limits.calls,
         )
         self._keep_quality_and_activity(keyring, tokens)
+        self.certificates = Certificates(config, clock, self.log)
         self.transports = transports or Transports()
         self.timers = TimerQueue(loop.time, loop.call_at, self._batch_end)
         self.transactions = TransactionLayer(
@@ -123,7 +125,8 @@ class Service:
         publish(
             Measured(
                 self.metrics, self.driver, self.context, self.registrations, self.proxying, self.recorder, self.gate,
-                self.location, self.timers, self.ledger, self.resolver, self.dead_targets, writers,
+                self.location, self.timers, self.ledger, self.resolver, self.dead_targets, self.certificates,
+                writers,
             )
         )  # fmt: skip
 
@@ -185,8 +188,9 @@ class Service:
     async def start(self) -> None:
         """Open the sockets. Raises ListenError with a sentence for the operator."""
         await self.whereabouts.start()
+        await self.certificates.start()
         listeners = [ListenAddress.parse(each.address) for each in self.config.listeners]
-        await self.transports.start(listeners, self.driver, settings.transports(self.config))
+        await self.transports.start(listeners, self.driver, settings.transports(self.config), self.certificates)
         if self.transports.tcp is not None:
             self.transports.tcp.on_dropped = self.context.note_dropped
         self.transports.websockets.on_refused = self.context.note_handshake
@@ -235,6 +239,7 @@ class Service:
         self.liveness.tick()
         self.location.poll_removals()
         self.whereabouts.tick()
+        self.certificates.tick()
         self._ticks += 1
         if self._ticks % 5 == 0:
             self.recorder.alive(self._now_ms())
@@ -269,6 +274,7 @@ class Service:
         self.driver.limits = settings.limits(config)
         self.transports.reload(settings.transports(config))
         self.whereabouts.reload(config)
+        self.certificates.reload(config)
         self.log.set_level(config.log.level)
         self.log.info("config.reloaded", domains=list(config.server.domains))
         self.log.flush()
@@ -284,6 +290,7 @@ class Service:
             await asyncio.sleep(0.02)
         # Sign-ins that wait for a place are written without.
         await self.whereabouts.close()
+        await self.certificates.close()
         self.activity.flush()
         self.recorder.stopped(self._now_ms())
         self._batch_end()

@@ -36,7 +36,7 @@ def timers(config: Config) -> Timers:
 
 def transports(config: Config) -> TransportSettings:
     """Bounds and time-outs of sockets."""
-    tcp, web = config.tcp, config.websocket
+    tcp, tls, web = config.tcp, config.tls, config.websocket
     return TransportSettings(
         limits=limits(config),
         udp_receive_buffer=config.udp.receive_buffer,
@@ -47,6 +47,9 @@ def transports(config: Config) -> TransportSettings:
         tcp_partial=tcp.partial,
         tcp_write_bound=tcp.write_buffer,
         connect_timeout=tcp.connect,
+        handshakes=tls.handshakes,
+        handshakes_per_source=tls.handshakes_per_source,
+        handshake_timeout=tls.handshake,
         websocket=WebSocketSettings(
             origins=web.origins, domains=config.server.domains, path=web.path, handshake=web.handshake,
             handshake_size=web.handshake_size, half_open=web.half_open, ping=web.ping, pong=web.pong,

@@ -11,12 +11,14 @@ from sipserver.calls.places import country_code
 from sipserver.server import tables
 from sipserver.server.sections import (
     ALGORITHMS,
+    SECURE,
     TRANSPORTS,
     Config,
     DnsSection,
     Listener,
     ServerSection,
     SiteEntry,
+    TlsSection,
     WebSocketSection,
     name_server,
     split_host_port,
@@ -37,6 +39,7 @@ _PRINTABLE: Final = re.compile(r"[ -~]{0,100}\Z")
 def faults_of(config: Config) -> Iterator[str]:
     """One sentence for each, which begins with the key: ``server.domains: is empty; ...``."""
     yield from _server_faults(config.server)
+    yield from _tls_faults(config)
     registrar = config.registrar
     if not registrar.min_expires <= registrar.default_expires <= registrar.max_expires:
         yield "registrar: wanted is min_expires <= default_expires <= max_expires"
@@ -145,14 +148,40 @@ def _server_faults(server: ServerSection) -> Iterator[str]:
 
 def _address_fault(text: str) -> str:
     transport, _, address = text.partition(":")
-    if transport.lower() in ("tls", "wss"):
-        return f"{transport.lower()} is not available in this version; allowed are udp and tcp"
     if transport.lower() not in TRANSPORTS or split_host_port(address) is None:
         return (
-            f"{tables.shown(text)} is not allowed; wanted is udp:HOST:PORT or tcp:HOST:PORT (or ws: for browsers), "
+            f"{tables.shown(text)} is not allowed; wanted is udp:HOST:PORT, or {', '.join(TRANSPORTS[1:])} for udp, "
             "HOST an IP address (IPv6 in brackets), PORT from 0 to 65535"
         )
     return ""
+
+
+def _tls_faults(config: Config) -> Iterator[str]:
+    tls = config.tls
+    if bool(tls.certificate) != bool(tls.key):
+        yield "tls: wanted are certificate and key, or neither"
+    domains: set[str] = set()
+    for position, entry in enumerate(tls.certificates, 1):
+        at = f"tls.certificates[{position}]"
+        if not (entry.domains and entry.certificate and entry.key):
+            yield f"{at}: wanted are domains, certificate and key"
+        for domain in entry.domains:
+            if len(domain) > 253 or not _DOMAIN.match(domain):
+                yield f"{at}: {tables.shown(domain)} is not allowed; wanted is a domain name"
+            if domain.lower() in domains:
+                yield f"{at}: {tables.shown(domain)} is there twice"
+            domains.add(domain.lower())
+    for position, listener in enumerate(config.listeners, 1):
+        yield from _secure_listener_faults(listener, tls, f"server.listen[{position}]")
+
+
+def _secure_listener_faults(listener: Listener, tls: TlsSection, at: str) -> Iterator[str]:
+    if listener.address.partition(":")[0].lower() not in SECURE:
+        return
+    if not tls.certificate:
+        yield f"{at}: {tables.shown(listener.address)} needs tls.certificate and tls.key"
+    if listener.clients != "none" and not tls.client_ca:
+        yield f"{at}: whose certificates are believed of clients? wanted is tls.client_ca"
 
 
 def _algorithm_faults(algorithms: Sequence[str], at: str) -> Iterator[str]:

@@ -27,6 +27,9 @@ class Flow:
     """The local IP address, where a wildcard listener learned it from the packet; else empty."""
     seen_at: float = 0.0
     """When it last carried a message from the peer (the driver's monotonic seconds)."""
+    peer_names: tuple[str, ...] = ()
+    """The domains that the peer's verified certificate names, in lower case; empty where there is none (RFC 5922 §7.1).
+    Compare them whole: a wildcard in one means nothing (§7.2)."""
 
     @property
     def label(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from sipserver.sip.flow import Flow
@@ -12,9 +13,11 @@ from sipserver.sip.locate import Usable
 from sipserver.transport.connecting import Connector
 from sipserver.transport.contract import (
     DEFAULT_PORT,
+    ENCRYPTED,
     ListenAddress,
     ListenError,
     Receiver,
+    Security,
     Settings,
     canonical_ip,
     is_ip,
@@ -25,7 +28,7 @@ from sipserver.transport.tcp import TcpConnections, TcpListener
 from sipserver.transport.udp import UdpListener
 from sipserver.transport.websocket import WebSockets
 
-__all__ = ["ListenAddress", "ListenError", "Receiver", "Settings", "Transports"]
+__all__ = ["ListenAddress", "ListenError", "Receiver", "Security", "Settings", "Transports"]
 
 Listener = TypeVar("Listener", UdpListener, TcpListener)
 
@@ -52,10 +55,20 @@ class Transports:
         self._wildcards: list[tuple[str, int]] = []
         self._usable: Usable = frozenset()
 
-    async def start(self, listeners: Sequence[ListenAddress], receiver: Receiver, settings: Settings) -> None:
-        """Open every listener, in this order, or none. Raises ListenError with a sentence for the operator."""
+    async def start(
+        self,
+        listeners: Sequence[ListenAddress],
+        receiver: Receiver,
+        settings: Settings,
+        security: Security | None = None,
+    ) -> None:
+        """Open every listener, in this order, or none. Raises ListenError with a sentence for the operator.
+
+        Without ``security`` there are no listeners with TLS, and nobody is connected to by it.
+        """
         loop = asyncio.get_running_loop()
         self.tcp = TcpConnections(loop, receiver, settings)
+        self.tcp.connecting = security.connecting if security is not None else None
         self.connector = Connector(loop, self.tcp, receiver, settings)
         try:
             for index, address in enumerate(listeners):
@@ -67,8 +80,7 @@ class Transports:
                     self._udp_by_index[index] = udp
                     port = udp.port
                 else:
-                    make = self.websockets.connection if address.transport == "WS" else None
-                    port = (await self.tcp.listen(index, host, address.port, address.transport, make)).port
+                    port = await self._listen(index, ListenAddress(address.transport, host, address.port), security)
                 if not is_ip(address.host):
                     self._names.append((address.host, port))
             self._wildcards = [(each.host, each.port) for each in self._listeners() if each.wildcard]
@@ -78,6 +90,17 @@ class Transports:
         except BaseException:
             await self.close()
             raise
+
+    async def _listen(self, index: int, address: ListenAddress, security: Security | None) -> int:
+        """Accept connections at an IP address; the port."""
+        assert self.tcp is not None, "listens while it starts"
+        make = self.websockets.connection if address.transport in ("WS", "WSS") else None
+        accepting = None
+        if address.transport in ENCRYPTED:
+            if security is None:
+                raise ListenError(f"Cannot listen on {address}: there is no certificate.")
+            accepting = partial(security.accepting, index)
+        return (await self.tcp.listen(index, address, accepting, make)).port
 
     async def close(self) -> None:
         """Close every socket; what waits to be sent on a connection gets a moment, and nobody is called back."""
@@ -124,27 +147,31 @@ class Transports:
         return found.flow if found is not None else None
 
     def connect(
-        self, host: str, port: int, callback: Callable[[Flow | None], None], *, listener: int | None = None
-    ) -> None:
-        """Call back with a TCP flow to an IP address, or with None where there is none to be had.
+        self, transport: str, host: str, port: int, callback: Callable[[Flow | None], None], *,
+        listener: int | None = None, name: str = "",
+    ) -> None:  # fmt: skip
+        """Call back with a flow of this transport to an IP address, or with None where there is none to be had.
 
-        The call comes before this returns where the answer is known: the connection exists, was
-        refused a moment ago, or too many are being opened. Else it comes from the loop, followed by
-        the receiver's ``on_batch_end``. Without a TCP listener of that IP version the answer is None,
-        since nobody could connect to where our Via says that we are (RFC 3261 §18.1.1).
+        ``name`` is the domain that was asked for, before any look-up: with TLS the peer has to prove it, by the address
+        where there is none. The call comes before this returns where the answer is known: the connection exists, was
+        refused a moment ago, or too many are being opened. Else it comes from the loop, followed by the receiver's
+        ``on_batch_end``. Without a listener of that transport and IP version the answer is None, since nobody could
+        connect to where our Via says that we are (RFC 3261 §18.1.1).
         """
         host = canonical_ip(host) if ":" in host else host
-        of_tcp = [each for each in self.tcp.listeners if each.transport == "TCP"] if self.tcp is not None else []
-        tcp = self._choose(of_tcp, host, listener)
-        if tcp is None or self.connector is None or not is_unicast(host) or not 0 < port < 65536:
+        streams = [each for each in self.tcp.listeners if each.transport == transport] if self.tcp is not None else ()
+        chosen = self._choose(streams, host, listener)
+        # RFC 7118 §5: a WebSocket is opened by the client, and never by us.
+        possible = transport in ("TCP", "TLS") and is_unicast(host) and 0 < port < 65536
+        if chosen is None or self.connector is None or not possible:
             callback(None)
-            return
-        self.connector.connect(host, port, tcp, callback)
+        else:
+            self.connector.connect(host, port, chosen, callback, name)
 
     def reload(self, settings: Settings) -> None:
         """From now on these bounds and time-outs hold for streams; those of UDP stay."""
         if self.tcp is not None:
-            self.tcp.settings = settings
+            self.tcp.settings = self.tcp.handshakes.settings = settings
 
     def is_us(self, host: str, port: int | None) -> bool:
         """Whether this host, an IP address or the name of a listener in lower case, and port are a listener's."""

@@ -17,11 +17,12 @@ FAILURES = 10_000
 """Destinations remembered at most."""
 
 Callback = Callable[[Flow | None], None]
-Destination = tuple[str, int]
+Destination = tuple[str, str, int, str]
+"""Transport, IP address, port, and the name to be proved, where TLS proves one."""
 
 
 class Connector:
-    """Opens TCP connections for those who call."""
+    """Opens connections for those who call."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, connections: TcpConnections, receiver: Receiver, settings: Settings
@@ -39,13 +40,16 @@ class Connector:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failed_until: dict[Destination, float] = {}
 
-    def connect(self, host: str, port: int, listener: TcpListener, callback: Callback) -> None:
-        """Call back with a flow to this address, or None; at once where the answer is known already."""
-        known = self._connections.find_remote("TCP", host, port)
+    def connect(self, host: str, port: int, listener: TcpListener, callback: Callback, name: str = "") -> None:
+        """Call back with a flow to this address, or None; at once where the answer is known already.
+
+        ``name`` is the domain that a peer with TLS has to prove; for TCP nobody asks.
+        """
+        destination = (listener.transport, host, port, name if listener.accepting is not None else "")
+        known = self._connections.find_remote(*destination)
         if known is not None:
             callback(known.flow)
             return
-        destination = (host, port)
         if self._failed_until.get(destination, 0.0) > self._loop.time():
             callback(None)
             return
@@ -76,7 +80,8 @@ class Connector:
         connection = None
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                connection = await self._connections.open(*destination, listener)
+                _, host, port, name = destination
+                connection = await self._connections.open(host, port, listener, name)
         except OSError:  # TimeoutError is one
             pass
         if connection is None:

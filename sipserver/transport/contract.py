@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -12,15 +13,15 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.message import Limits
 
 DEFAULT_PORT: Final = 5060
+DEFAULT_PORTS: Final = {"UDP": 5060, "TCP": 5060, "TLS": 5061, "WS": 80, "WSS": 443}
+"""By transport; RFC 3261 §18.1.1 and RFC 7118 §5.3."""
+ENCRYPTED: Final = frozenset(("TLS", "WSS"))
+"""The transports that a request by SIPS may take (RFC 3261 §26.2.2)."""
 
 _REMEMBERED: Final = 4_096
 """Hosts of which it is remembered what kind of address they are: reading one costs 4 us, and each message asks."""
 _LONGEST: Final = 64
 """Characters of an IP address, with the name of an interface behind it."""
-
-_LATER: Final = ("tls", "wss")
-_DEFAULT_PORTS: Final = {"udp": DEFAULT_PORT, "tcp": DEFAULT_PORT, "ws": 80}
-"""Where one listens who names no port (RFC 3261 §18.2.1, RFC 7118 §5.5)."""
 
 
 class Receiver(Protocol):
@@ -50,6 +51,16 @@ class HandshakeRefused(NamedTuple):
     agent: str | None
     origin: str | None
     """The web page that asked, as it says."""
+
+
+class Security(Protocol):
+    """Who knows the certificates. Asked for each new connection, since certificates change while the server runs."""
+
+    def accepting(self, listener: int) -> ssl.SSLContext:
+        """What the listener at this position of the configuration shows and demands; SNI is looked after."""
+
+    def connecting(self) -> ssl.SSLContext:
+        """For connections of our own: verifies the chain. The name is compared by whoever connects (RFC 5922 §7.2)."""
 
 
 class ListenError(Exception):
@@ -110,6 +121,12 @@ class Settings:
     """A peer for which more than this piles up is cut off at once."""
     tcp_linger: float = 2.0
     """After a fault in a stream: how long the answer has to reach the peer before the connection is dropped."""
+    handshakes: int = 1_000
+    """TLS handshakes in progress on accepted connections; the oldest gives way to one more."""
+    handshakes_per_source: int = 50
+    """Those from one IPv4 address, or one IPv6 /64; more are refused."""
+    handshake_timeout: float = 5.0
+    """A handshake has to be over this long after its connection was accepted."""
     sweep_interval: float = 1.0
     """How often the time-outs of connections are looked at; also how exact they are."""
     connects: int = 64
@@ -128,7 +145,7 @@ class ListenAddress:
     """Where to listen: transport, host and port as configured."""
 
     transport: str
-    """``UDP``, ``TCP`` or ``WS``."""
+    """``UDP``, ``TCP``, ``TLS``, ``WS`` or ``WSS``."""
     host: str
     """An IP address without brackets (``0.0.0.0`` and ``::`` for all), or a host name."""
     port: int
@@ -136,35 +153,33 @@ class ListenAddress:
 
     @classmethod
     def parse(cls, text: str) -> ListenAddress:
-        """``udp:127.0.0.1:5060``, ``tcp:[::1]:5060``; the port may be missing. Raises ValueError with a sentence."""
+        """``udp:127.0.0.1:5060``, ``tls:[::1]:5061``; the port may be missing. Raises ValueError with a sentence."""
         scheme, _, rest = text.strip().partition(":")
-        scheme = scheme.lower()
-        if scheme in _LATER:
-            raise ValueError(f"'{text}': {scheme} is not available in this version; use udp, tcp or ws")
-        if scheme not in _DEFAULT_PORTS:
-            raise ValueError(f"'{text}' is no address to listen on; write udp:HOST:PORT, tcp:HOST:PORT or ws:HOST:PORT")
-        host, port = _split_host(rest, text, _DEFAULT_PORTS[scheme])
+        transport = scheme.upper()
+        if transport not in DEFAULT_PORTS:
+            raise ValueError(f"'{text}' is no address to listen on; write udp:HOST:PORT, or tcp, tls, ws, wss for udp")
+        host, port = _split_host(rest, text, str(DEFAULT_PORTS[transport]))
         if not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ValueError(f"'{text}': the port has to be a number from 0 to 65535")
-        return cls(scheme.upper(), host, int(port))
+        return cls(transport, host, int(port))
 
     def __str__(self) -> str:
         return f"{self.transport.lower()}:{hostport(self.host, self.port)}"
 
 
-def _split_host(rest: str, text: str, default: int) -> tuple[str, str]:
+def _split_host(rest: str, text: str, default_port: str) -> tuple[str, str]:
     """Host and port of ``HOST``, ``HOST:PORT`` and ``[IPV6]:PORT``."""
     if rest.startswith("["):
         host, bracket, after = rest[1:].partition("]")
         if not bracket or (after and not after.startswith(":")) or not is_ip(host) or ":" not in host:
             raise ValueError(f"'{text}': an IPv6 address is written in brackets, as in [::1]:5060")
-        return canonical_ip(host), after[1:] if after else str(default)
+        return canonical_ip(host), after[1:] if after else default_port
     host, colon, port = rest.partition(":")
     if ":" in port:
         raise ValueError(f"'{text}': an IPv6 address is written in brackets, as in [::1]:5060")
     if not host or not all(each.isalnum() or each in ".-_" for each in host):
         raise ValueError(f"'{text}': there is no host to listen on; 0.0.0.0 is every IPv4 address, [::] every IPv6 one")
-    return host.lower(), port if colon else str(default)
+    return host.lower(), port if colon else default_port
 
 
 def hostport(host: str, port: int) -> str:

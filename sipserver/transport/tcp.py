@@ -1,9 +1,13 @@
-"""TCP: connections accepted and opened, both ways of one flow, each watched by one periodic sweep.
+"""TCP, and what travels over it: connections accepted and opened, both ways of one flow, each watched by one sweep.
+
+With TLS (``transport.tls``) the bytes of a connection go through a session, and it is of use to nobody before the
+handshake is over.
 
 A connection ends when its peer closes it, when its stream cannot go on, or when the sweep finds
 that it is idle, silent, stuck in the middle of a message, or does not read what it is sent. There
 is no timer for each connection: the sweep looks at all of them, by default each second.
 
+    SECURING (TLS) ── handshake done ──► OPEN, else gone
     OPEN ── fault in the stream ──► ENDING ── peer closes, or linger is over ──► gone
       └── peer closes, or a time-out ─────────────────────────────────────────► gone
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -21,7 +26,17 @@ from typing import Protocol, cast
 from sipserver.sip.errors import MalformedMessage
 from sipserver.sip.flow import Flow
 from sipserver.sip.framing import PING, PONG, StreamFramer
-from sipserver.transport.contract import ListenError, Receiver, Settings, canonical_ip, hostport, is_wildcard
+from sipserver.transport.contract import (
+    ListenAddress,
+    ListenError,
+    Receiver,
+    Settings,
+    canonical_ip,
+    hostport,
+    is_wildcard,
+)
+from sipserver.transport.identity import comparable
+from sipserver.transport.tls import PEER_CLOSED, TOO_MANY, TOO_SLOW, Handshakes, TlsSession
 
 HIGH_WATER = 64 * 1024
 """Bytes that wait to be sent above which a peer counts as not reading."""
@@ -38,9 +53,11 @@ REFUSED = "refused"
 """There were too many connections."""
 DEAD = "dead"
 """The peer did not answer a ping."""
+INSECURE = "insecure"
+"""The TLS handshake failed."""
 
 
-def _ignore(_why: str, _host: str) -> None:
+def _ignore(_why: str, _host: str, _detail: str) -> None:
     """Nobody wants to know yet."""
 
 
@@ -52,8 +69,11 @@ class TcpListener:
     """Position of the listener in the configuration."""
     host: str
     port: int
-    transport: str = "TCP"
-    """As in a Via."""
+    transport: str
+    """As in ``Flow``."""
+    accepting: Callable[[], ssl.SSLContext] | None
+    """What a connection that is accepted now is secured with; None for no TLS."""
+    make: ConnectionMaker
     server: asyncio.Server | None = None
 
     @property
@@ -76,19 +96,25 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_listener", "_transport", "accepted", "blocked_since", "ending_since", "flow", "framer", "heard_at", "made_at",
-        "owner", "partial_since", "proven", "ready", "refused", "source",
+        "name", "opening", "owner", "partial_since", "proven", "ready", "refused", "secure", "source",
     )  # fmt: skip
 
-    def __init__(self, owner: TcpConnections, listener: TcpListener, *, accepted: bool) -> None:
+    def __init__(self, owner: TcpConnections, listener: TcpListener, name: str | None = None) -> None:
         self.owner = owner
-        self.accepted = accepted
+        self.accepted = name is None
         """Opened by the peer."""
+        self.name = name or ""
+        """Of a connection of our own: the domain that it is to lead to, where TLS can show that."""
+        self.opening: asyncio.Future[bool] | None = None
+        """Of a connection of our own: whether it came to be of use, once that is known."""
+        self.secure: TlsSession | None = None
+        """What decrypts and encrypts; None for no TLS."""
         self.refused = False
         """Closed at once, since a cap was reached."""
         self.proven = False
         """Has carried a whole message."""
-        self.ready = True
-        """Can carry messages: nothing has to be agreed on before."""
+        self.ready = False
+        """Can carry messages: whatever has to be agreed on before that is."""
         self.source = ""
         """What the cap for each source counts."""
         self.flow = Flow(listener.transport, "", 0, "", reliable=True)
@@ -122,11 +148,48 @@ class Connection(asyncio.Protocol):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.owner.add(self)
+        self.secure = self.owner.secure(self, self._listener)
+        if self.secure is None:
+            self.opened()
+        elif not self.secure.start():
+            self.not_secured(TOO_MANY)
+
+    def opened(self) -> None:
+        """From now on messages pass."""
+        self.ready = True
+        self.owner.introduce(self)
+        if self.opening is not None and not self.opening.done():
+            self.opening.set_result(True)
+
+    def secured(self, names: tuple[str, ...]) -> None:
+        """The TLS handshake is over (``tls.Carrier``)."""
+        self.flow.peer_names = names
+        self.opened()
+        self.data_received(b"")
+
+    def not_secured(self, why: str) -> None:
+        """The TLS handshake failed (``tls.Carrier``)."""
+        self.ending_since = self.owner.now
+        if not self.owner.closing:
+            self.owner.on_dropped(INSECURE, self.flow.host, why)
+        self.close()
 
     def data_received(self, data: bytes) -> None:
-        """Hand over the messages that this read completes."""
+        """Bytes off the wire."""
         if self.ending_since or self.refused or self.owner.closing:
             return
+        secure = self.secure
+        if secure is None:
+            self.read(data)
+            return
+        data = secure.received(data)
+        if data:
+            self.read(data)
+        if secure.over:
+            self.close()
+
+    def read(self, data: bytes) -> None:
+        """Hand over the messages that these bytes, decrypted by now, complete."""
         owner = self.owner
         try:
             self._hand_over(data)
@@ -164,11 +227,20 @@ class Connection(asyncio.Protocol):
             return False
         if self.blocked_since and transport.get_write_buffer_size() + len(data) > self.owner.settings.tcp_write_bound:
             self.owner.cut_off += 1
-            self.owner.on_dropped(CUT_OFF, self.flow.host)
+            self.owner.on_dropped(CUT_OFF, self.flow.host, "")
             transport.abort()
             return False
-        transport.write(data)
+        self.write(data)
         return True
+
+    def write(self, data: bytes) -> None:
+        """Encrypt, where that has to be, and put on the wire."""
+        self.write_raw(data if self.secure is None else self.secure.seal(data))
+
+    def write_raw(self, data: bytes) -> None:
+        """Put bytes on the wire as they are (``tls.Carrier``)."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def pause_writing(self) -> None:
         """The peer does not read: from now on it is watched."""
@@ -186,7 +258,12 @@ class Connection(asyncio.Protocol):
         """Tell the receiver, unless it never heard of this connection or the server is closing."""
         self._transport = None
         if self.refused:
+            self._give_up()
             return
+        if self.secure is not None:
+            self.secure.fail(PEER_CLOSED)
+            self.secure.release()
+        self._give_up()
         self.owner.remove(self)
         if self.owner.closing or not self.ready:
             return
@@ -195,14 +272,23 @@ class Connection(asyncio.Protocol):
         finally:
             self.owner.receiver.on_batch_end()
 
+    def _give_up(self) -> None:
+        if self.opening is not None and not self.opening.done():
+            self.opening.set_result(False)
+
     def overdue(self, now: float) -> bool:
         """Whether the sweep has to drop this connection."""
         settings = self.owner.settings
         if self.ending_since:
             return now - self.ending_since > settings.tcp_linger
+        if self.secure is not None and not self.secure.ready:
+            if now - self.made_at <= settings.handshake_timeout:
+                return False
+            self.secure.fail(TOO_SLOW)
+            return True
         if self.blocked_since and now - self.blocked_since > settings.tcp_blocked:
             self.owner.cut_off += 1
-            self.owner.on_dropped(CUT_OFF, self.flow.host)
+            self.owner.on_dropped(CUT_OFF, self.flow.host, "")
             return True
         silent = self.accepted and not self.proven and now - self.made_at > settings.tcp_silent
         partial = self.partial_since and now - self.partial_since > settings.tcp_partial
@@ -210,13 +296,14 @@ class Connection(asyncio.Protocol):
             self.owner.timed_out += 1
             if silent or partial:
                 # An idle connection has done nothing wrong.
-                self.owner.on_dropped(TIMED_OUT, self.flow.host)
+                self.owner.on_dropped(TIMED_OUT, self.flow.host, "")
             return True
         return False
 
     def close(self) -> None:
         """Send what waits to be sent, then close."""
         if self._transport is not None:
+            self._say_farewell()
             self._transport.close()
 
     def abort(self) -> None:
@@ -233,18 +320,23 @@ class Connection(asyncio.Protocol):
         self.ending_since = self.owner.now
         self.owner.retire(self)
         if self._transport is not None and not self._transport.is_closing():
+            self._say_farewell()
             self._transport.write_eof()
+
+    def _say_farewell(self) -> None:
+        if self.secure is not None:
+            self.write_raw(self.secure.farewell())
 
 
 class ConnectionMaker(Protocol):
     """Makes what a listener accepts: ``Connection``, or a kind of it."""
 
-    def __call__(self, owner: TcpConnections, listener: TcpListener, /, *, accepted: bool) -> Connection:
-        """A connection that is not open yet."""
+    def __call__(self, owner: TcpConnections, listener: TcpListener, name: str | None = None, /) -> Connection:
+        """A connection that is not open yet: one that we open to this domain, or one that is accepted."""
 
 
 class TcpConnections:
-    """Every listener and connection of the process that is a stream."""
+    """Every listener and connection of the process over TCP, whatever is spoken over it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, receiver: Receiver, settings: Settings) -> None:
         self.receiver = receiver
@@ -268,12 +360,17 @@ class TcpConnections:
         """Connections closed for being idle, silent or stuck in a message."""
         self.cut_off = 0
         """Connections dropped because their peer did not read."""
-        self.on_dropped: Callable[[str, str], None] = _ignore
-        """Who hears why a connection was dropped (TIMED_OUT, CUT_OFF, REFUSED, DEAD), and of which host."""
+        self.on_dropped: Callable[[str, str, str], None] = _ignore
+        """Who hears why a connection was dropped (TIMED_OUT, CUT_OFF, REFUSED, DEAD, INSECURE), of which host, and what
+        else is to be said, in which there is nothing that a peer could choose."""
+        self.handshakes = Handshakes(loop, settings)
+        """TLS handshakes, with their counts."""
+        self.connecting: Callable[[], ssl.SSLContext] | None = None
+        """What a TLS connection of our own is secured with now."""
         self._loop = loop
         self._last_number = 0
         self._by_number: dict[int, Connection] = {}
-        self._by_remote: dict[tuple[str, str, int], Connection] = {}
+        self._by_remote: dict[tuple[str, str, int, str], Connection] = {}
         self._by_source: dict[str, int] = {}
         self._open: set[Connection] = set()
         """Every connection that is not gone, those that are ending too."""
@@ -292,10 +389,17 @@ class TcpConnections:
         return len(self._open)
 
     async def listen(
-        self, index: int, host: str, port: int, transport: str = "TCP", make: ConnectionMaker | None = None
+        self,
+        index: int,
+        address: ListenAddress,
+        accepting: Callable[[], ssl.SSLContext] | None = None,
+        make: ConnectionMaker | None = None,
     ) -> TcpListener:
-        """Accept connections on an IP address, each made by ``make``. Raises ListenError."""
-        maker = make or Connection
+        """Accept connections on an IP address, each made by ``make``, with TLS where ``accepting`` says how.
+
+        Raises ListenError.
+        """
+        host, port = address.host, address.port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         sock: socket.socket | None = None
         try:
@@ -306,36 +410,55 @@ class TcpConnections:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((host, port))
             port = sock.getsockname()[1]
-            listener = TcpListener(index, host, port, transport)
+            listener = TcpListener(index, host, port, address.transport, accepting, make or Connection)
             listener.server = await self._loop.create_server(
-                lambda: maker(self, listener, accepted=True), sock=sock, backlog=BACKLOG
+                lambda: listener.make(self, listener), sock=sock, backlog=BACKLOG
             )
         except OSError as error:
             if sock is not None:
                 sock.close()
-            where = f"{transport.lower()}:{hostport(host, port)}"
-            raise ListenError(f"Cannot listen on {where}: {error.strerror}.") from error
+            raise ListenError(f"Cannot listen on {address}: {error.strerror}.") from error
         self.listeners.append(listener)
         return listener
 
-    async def open(self, host: str, port: int, listener: TcpListener) -> Connection | None:
-        """A new connection to an IP address, from the listener's address; None where it cannot be had."""
+    async def open(self, host: str, port: int, listener: TcpListener, name: str = "") -> Connection | None:
+        """A new connection to an IP address, from the listener's address and of its transport; None where it cannot be
+        had. With TLS the peer's certificate has to be for ``name``, the domain that was asked for (RFC 5922 §7.3)."""
         if len(self._open) >= self._cap:
             self.refused_connections += 1
             return None
         local = None if listener.wildcard else (listener.host, 0)
-        connection = Connection(self, listener, accepted=False)
+        connection = listener.make(self, listener, name)
+        connection.opening = self._loop.create_future()
         # An address in figures: nothing is looked up.
         await self._loop.create_connection(lambda: connection, host, port, local_addr=local, family=listener.family)
-        return None if connection.refused or connection.flow.connection not in self._by_number else connection
+        try:
+            is_open = await connection.opening
+        except BaseException:
+            connection.abort()
+            raise
+        return connection if is_open and connection.flow.connection in self._by_number else None
+
+    def secure(self, connection: Connection, listener: TcpListener) -> TlsSession | None:
+        """The TLS of a connection; None where its listener has none."""
+        if listener.accepting is None:
+            return None
+        if connection.accepted:
+            return TlsSession(connection, self.handshakes, listener.accepting(), source=connection.source)
+        assert self.connecting is not None, "a listener with TLS, and nothing known of certificates"
+        name = comparable(connection.name or connection.flow.host)
+        return TlsSession(connection, self.handshakes, self.connecting(), name=name)
 
     def find(self, number: int) -> Connection | None:
         """The connection of this number, while it lives."""
         return self._by_number.get(number)
 
-    def find_remote(self, transport: str, host: str, port: int) -> Connection | None:
-        """A connection with this remote address, while it lives."""
-        return self._by_remote.get((transport, host, port))
+    def find_remote(self, transport: str, host: str, port: int, name: str = "") -> Connection | None:
+        """A connection with this remote address, while it lives.
+
+        With TLS one that we opened is found by the name that its peer proved: it leads there and to nobody else.
+        """
+        return self._by_remote.get((transport, host, port, name))
 
     def send(self, flow: Flow, data: bytes) -> bool:
         """Send on the flow's connection; False where it is gone."""
@@ -362,6 +485,7 @@ class TcpConnections:
             for connection in list(self._open):
                 connection.abort()
             await self._until_all_gone()
+        self.handshakes.close()
 
     async def _until_all_gone(self) -> None:
         while self._open:
@@ -375,7 +499,7 @@ class TcpConnections:
             of_source = self._by_source.get(source, 0)
             if len(self._open) >= self._cap or of_source >= self.settings.tcp_connections_per_source:
                 self.refused_connections += 1
-                self.on_dropped(REFUSED, host)
+                self.on_dropped(REFUSED, host, "")
                 return False
             self.accepted += 1
         connection.source = source
@@ -387,19 +511,20 @@ class TcpConnections:
         return self._last_number
 
     def add(self, connection: Connection) -> None:
-        """A connection is open."""
-        flow = connection.flow
+        """A connection is there."""
         self._open.add(connection)
-        self._by_number[flow.connection] = connection
-        self._by_remote[flow.transport, flow.host, flow.port] = connection
         if connection.accepted:
             self._by_source[connection.source] = self._by_source.get(connection.source, 0) + 1
 
+    def introduce(self, connection: Connection) -> None:
+        """A connection may be used."""
+        self._by_number[connection.flow.connection] = connection
+        self._by_remote[_remote(connection)] = connection
+
     def retire(self, connection: Connection) -> None:
         """Nothing more is sent on this connection."""
-        flow = connection.flow
-        self._by_number.pop(flow.connection, None)
-        remote = flow.transport, flow.host, flow.port
+        self._by_number.pop(connection.flow.connection, None)
+        remote = _remote(connection)
         if self._by_remote.get(remote) is connection:
             del self._by_remote[remote]
 
@@ -422,6 +547,12 @@ class TcpConnections:
         for connection in [each for each in self._open if each.overdue(now)]:
             connection.abort()
         self._sweep_handle = self._loop.call_later(self.settings.sweep_interval, self._sweep)
+
+
+def _remote(connection: Connection) -> tuple[str, str, int, str]:
+    """By which a connection is found. One name proves nothing for another, so with TLS it belongs to it."""
+    flow = connection.flow
+    return flow.transport, flow.host, flow.port, connection.name if connection.secure is not None else ""
 
 
 def _source_of(host: str) -> str:

@@ -12,7 +12,6 @@ The handshake and the frames are those of ``websockets.server.ServerProtocol``, 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -75,9 +74,11 @@ class WebSockets:
         self.half_open: dict[WebSocketConnection, None] = {}
         """The oldest first."""
 
-    def connection(self, owner: TcpConnections, listener: TcpListener, /, *, accepted: bool) -> WebSocketConnection:
+    def connection(
+        self, owner: TcpConnections, listener: TcpListener, name: str | None = None, /
+    ) -> WebSocketConnection:
         """A ``tcp.ConnectionMaker``."""
-        return WebSocketConnection(self, owner, listener, accepted=accepted)
+        return WebSocketConnection(self, owner, listener, name)
 
     def begin(self, connection: WebSocketConnection, bound: int) -> None:
         """One more handshake begins; where there are too many, the oldest is dropped: honest ones are quick."""
@@ -86,7 +87,7 @@ class WebSockets:
             oldest = next(iter(self.half_open))
             del self.half_open[oldest]
             self.crowded_out += 1
-            oldest.owner.on_dropped(REFUSED, oldest.flow.host)
+            oldest.owner.on_dropped(REFUSED, oldest.flow.host, "")
             oldest.abort()
 
 
@@ -97,9 +98,10 @@ class WebSocketConnection(Connection):
         "_binary", "_controls", "_parts", "_pinged_at", "_protocol", "_shared", "_spoken_at", "_text", "_unread"
     )  # fmt: skip
 
-    def __init__(self, shared: WebSockets, owner: TcpConnections, listener: TcpListener, *, accepted: bool) -> None:
-        super().__init__(owner, listener, accepted=accepted)
-        self.ready = False
+    def __init__(
+        self, shared: WebSockets, owner: TcpConnections, listener: TcpListener, name: str | None = None
+    ) -> None:
+        super().__init__(owner, listener, name)
         self._shared = shared
         self._protocol = ServerProtocol(subprotocols=[SIP], max_size=owner.settings.limits.message, logger=_quiet)
         self._binary = False
@@ -117,11 +119,9 @@ class WebSocketConnection(Connection):
         self._pinged_at = 0.0
         """Since when an answer to a ping is waited for; 0 where none is."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As every connection, and one that is half open."""
-        super().connection_made(transport)
-        if not self.refused:
-            self._shared.begin(self, self.owner.settings.websocket.half_open)
+    def opened(self) -> None:
+        """The stream is there, and secured where it has to be; the handshake comes first."""
+        self._shared.begin(self, self.owner.settings.websocket.half_open)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As every connection; what the protocol holds of itself is let go, since no collector runs."""
@@ -195,7 +195,8 @@ class WebSocketConnection(Connection):
         self._shared.half_open.pop(self, None)
         self._shared.opened += 1
         # Who asked for SIP has said as much as a first message would; whether it is still there is asked by pings.
-        self.ready = self.proven = True
+        self.proven = True
+        super().opened()
         self.heard_at = self._spoken_at = self.owner.now
         self._flush()
 
@@ -212,8 +213,7 @@ class WebSocketConnection(Connection):
             response.headers["Upgrade"] = "websocket"
         elif status == 405:
             response.headers["Allow"] = "GET"
-        if self._transport is not None:
-            self._transport.write(response.serialize())
+        self.write(response.serialize())
         self._end()
 
     def _take(self, data: bytes) -> None:
@@ -325,7 +325,7 @@ class WebSocketConnection(Connection):
         settings = self.owner.settings.websocket
         if not self.ready and not self.ending_since and now - self.made_at > settings.handshake:
             self.owner.timed_out += 1
-            self.owner.on_dropped(TIMED_OUT, self.flow.host)
+            self.owner.on_dropped(TIMED_OUT, self.flow.host, "")
             return True
         if super().overdue(now):
             return True
@@ -335,7 +335,7 @@ class WebSocketConnection(Connection):
             if now - self._pinged_at <= settings.pong:
                 return False
             self._shared.dead += 1
-            self.owner.on_dropped(DEAD, self.flow.host)
+            self.owner.on_dropped(DEAD, self.flow.host, "")
             return True
         if now - self._spoken_at > settings.ping and self._protocol.state is State.OPEN:
             self._pinged_at = now

@@ -88,8 +88,8 @@ def test_listener_table_overrides_authentication(tmp_path: Path) -> None:
         '[authentication]\nalgorithms = ["SHA-512-256", "MD5"]\n'
     )
     assert load(path).listeners == (
-        Listener(address="udp:127.0.0.1:1", algorithms=("SHA-512-256", "MD5"), qop=True),
-        Listener(address="tcp:[::1]:2", algorithms=("SHA-256",), qop=False),
+        Listener(address="udp:127.0.0.1:1", algorithms=("SHA-512-256", "MD5"), qop=True, clients="none"),
+        Listener(address="tcp:[::1]:2", algorithms=("SHA-256",), qop=False, clients="none"),
     )
 
 
@@ -123,12 +123,15 @@ def test_peers_are_networks(tmp_path: Path) -> None:
         ),
         (
             "[server]\nlisten = [1]",
-            "server.listen[1]: 1 is not allowed; wanted is text in quotes or a table of address, algorithms, qop",
+            (
+                "server.listen[1]: 1 is not allowed; "
+                "wanted is text in quotes or a table of address, algorithms, qop, clients"
+            ),
         ),
         ("[server]\nlisten = [{qop = true}]", "server.listen[1].address: is missing; wanted is text in quotes"),
         (
             '[server]\nlisten = ["tls:127.0.0.1:5061"]',
-            "server.listen[1]: tls is not available in this version; allowed are udp and tcp",
+            'server.listen[1]: "tls:127.0.0.1:5061" needs tls.certificate and tls.key',
         ),
         ("[server]\nlisten = []", "server.listen: is empty; wanted is at least one listener"),
         (
@@ -171,7 +174,7 @@ def test_fault_names_the_key_and_what_is_allowed(tmp_path: Path, text: str, expe
 @pytest.mark.parametrize("address", ["udp:127.0.0.1", "udp:host:5060", "udp:::1:5060", "udp:1.2.3.4:65536", "5060", ""])
 def test_listener_without_address_and_port_is_refused(tmp_path: Path, address: str) -> None:
     (problem,) = problems(tmp_path, f'[server]\nlisten = ["{address}"]')
-    assert "wanted is udp:HOST:PORT or tcp:HOST:PORT" in problem
+    assert "wanted is udp:HOST:PORT, or tcp, tls, ws, wss for udp" in problem
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:

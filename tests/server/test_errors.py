@@ -184,12 +184,14 @@ def test_refused_registrations_are_errors_too(server: Server) -> None:
 
 def test_dropped_connections_are_told_apart(server: Server) -> None:
     for why in (tcp.TIMED_OUT, tcp.CUT_OFF, tcp.REFUSED, tcp.REFUSED):
-        server.service.context.note_dropped(why, "198.51.100.7")
+        server.service.context.note_dropped(why, "198.51.100.7", "")
+    server.service.context.note_dropped(tcp.INSECURE, "198.51.100.7", "no shared cipher")
     server.service.recorder.alive(2_000_000_000_000)
     assert [(row["kind"], row["answered_by"], row["count"], row["network"]) for row in errors(server)] == [
         ("connection_timeout", "network", 1, "198.51.100.0/24"),
         ("connection_cut_off", "network", 1, "198.51.100.0/24"),
         ("connection_refused", "server", 2, "198.51.100.0/24"),
+        ("tls_handshake", "network", 1, "198.51.100.0/24"),
     ]
 
 

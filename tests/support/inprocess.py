@@ -26,6 +26,7 @@ from sipserver.sip.message import Message, Request, Response, parse
 from sipserver.storage.database import sqlite
 from sipserver.telemetry.log import Log, configure
 from sipserver.transport.base import Transports
+from sipserver.transport.contract import DEFAULT_PORTS
 from support.pen import DOMAIN, Pen
 
 SERVER = "192.0.2.1"
@@ -90,13 +91,16 @@ class FakeTransports(Transports):
         self.alive: dict[int, Flow] = {}
         """Connections by number."""
         self.accepting: set[tuple[str, int]] = set()
-        """Where a connection can be opened to."""
+        """Where a TCP connection can be opened to."""
+        self.proving: dict[tuple[str, int], str] = {}
+        """Where a TLS connection can be opened to, and the name that its certificate is for."""
         self._datagrams: dict[tuple[str, int], Flow] = {}
         self._numbers = count(1)
 
     def open(self, host: str, port: int, transport: str = "TCP") -> Flow:
         """A new connection with this peer."""
-        flow = Flow(transport, host, port, f"{SERVER}:5060", True, connection=next(self._numbers))
+        sent_by = f"{SERVER}:{DEFAULT_PORTS[transport]}"
+        flow = Flow(transport, host, port, sent_by, True, connection=next(self._numbers))
         self.alive[flow.connection] = flow
         return flow
 
@@ -122,14 +126,17 @@ class FakeTransports(Transports):
         return found or next((each for each in self.alive.values() if (each.host, each.port) == (host, port)), None)
 
     def connect(
-        self, host: str, port: int, callback: Callable[[Flow | None], None], *, listener: int | None = None
-    ) -> None:
+        self, transport: str, host: str, port: int, callback: Callable[[Flow | None], None], *,
+        listener: int | None = None, name: str = "",
+    ) -> None:  # fmt: skip
         """At once."""
-        callback(self.open(host, port) if (host, port) in self.accepting else None)
+        place = (host, port)
+        there = place in self.accepting if transport == "TCP" else self.proving.get(place) == (name or host)
+        callback(self.open(host, port, transport) if there else None)
 
     def is_us(self, host: str, port: int | None) -> bool:
-        """The one listener."""
-        return host == SERVER and (port or 5060) == 5060
+        """The one host, which listens on the usual ports."""
+        return host == SERVER and (port or 5060) in (5060, 5061)
 
 
 class Server:

@@ -12,7 +12,7 @@ import pytest
 
 from sipserver.sip.errors import MalformedMessage
 from sipserver.sip.flow import Flow
-from sipserver.transport.base import ListenAddress, Settings, Transports
+from sipserver.transport.base import ListenAddress, Security, Settings, Transports
 
 PATIENCE = 10.0
 """Seconds after which a test gives up waiting."""
@@ -122,11 +122,15 @@ async def stream_peer(
 
 @asynccontextmanager
 async def serving(
-    *listeners: str, settings: Settings | None = None, receiver: Recorder | None = None
+    *listeners: str,
+    settings: Settings | None = None,
+    receiver: Recorder | None = None,
+    security: Security | None = None,
 ) -> AsyncIterator[tuple[Transports, Recorder]]:
     """Transports that listen on these addresses."""
     transports, receiver = Transports(), receiver or Recorder()
-    await transports.start([ListenAddress.parse(each) for each in listeners], receiver, settings or Settings())
+    addresses = [ListenAddress.parse(each) for each in listeners]
+    await transports.start(addresses, receiver, settings or Settings(), security)
     try:
         yield transports, receiver
     finally:

@@ -145,7 +145,7 @@ async def test_nothing_is_sent_before_the_start_or_after_the_end() -> None:
     answers = Answers()
     assert not transports.send(flow, message())
     assert not transports.send(Flow("TCP", "127.0.0.1", 5060, "", True, connection=1), message())
-    transports.connect("127.0.0.1", 5060, answers)
+    transports.connect("TCP", "127.0.0.1", 5060, answers)
     assert answers.flows == [None]
     assert transports.listening == []
     await transports.close()
@@ -160,7 +160,7 @@ async def test_a_connection_is_opened_used_both_ways_and_used_again() -> None:
         remote.answer = lambda data, flow: there.send(flow, data)
         answers = Answers()
         for _ in range(3):
-            here.connect("127.0.0.1", port_of(there), answers)
+            here.connect("TCP", "127.0.0.1", port_of(there), answers)
         await answers.until(3)
         flow = answers.flows[0]
         assert flow is not None
@@ -171,7 +171,7 @@ async def test_a_connection_is_opened_used_both_ways_and_used_again() -> None:
         await receiver.until(lambda: receiver.data == [message()])
         assert receiver.messages[0][1] is flow
         assert here.flow_for("TCP", "127.0.0.1", port_of(there)) is flow
-        here.connect("127.0.0.1", port_of(there), answers)
+        here.connect("TCP", "127.0.0.1", port_of(there), answers)
         assert answers.flows == [flow] * 4
         assert there.tcp is not None
         assert there.tcp.accepted == 1
@@ -181,7 +181,7 @@ async def test_a_connection_over_ipv6_leaves_from_a_wildcard_listener() -> None:
     need_ipv6()
     async with serving("tcp:[::1]:0") as (there, _), serving("tcp:[::]:0") as (here, _):
         answers = Answers()
-        here.connect("0::1", port_of(there), answers)
+        here.connect("TCP", "0::1", port_of(there), answers)
         await answers.until(1)
         flow = answers.flows[0]
         assert flow is not None
@@ -195,7 +195,7 @@ async def test_a_connection_that_the_server_opened_need_not_speak_first() -> Non
         serving("tcp:127.0.0.1:0", settings=settings) as (here, receiver),
     ):
         answers = Answers()
-        here.connect("127.0.0.1", port_of(there), answers)
+        here.connect("TCP", "127.0.0.1", port_of(there), answers)
         await answers.until(1)
         flow = answers.flows[0]
         assert flow is not None
@@ -210,11 +210,11 @@ async def test_a_connection_that_the_server_opened_need_not_speak_first() -> Non
 async def test_a_refused_connection_is_none_at_once_for_a_while() -> None:
     async with serving("tcp:127.0.0.1:0") as (transports, receiver):
         answers, port = Answers(), free_port()
-        transports.connect("127.0.0.1", port, answers)
+        transports.connect("TCP", "127.0.0.1", port, answers)
         assert answers.flows == []
         await answers.until(1)
         await receiver.until(lambda: receiver.batches == 1)
-        transports.connect("127.0.0.1", port, answers)
+        transports.connect("TCP", "127.0.0.1", port, answers)
         assert answers.flows == [None, None]
         assert transports.connector is not None
         assert transports.connector.failed == 1
@@ -224,7 +224,7 @@ async def test_a_failure_is_forgotten_after_its_time() -> None:
     async with serving("tcp:127.0.0.1:0", settings=Settings(connect_retry_after=0.0)) as (transports, _):
         answers, port = Answers(), free_port()
         for count in (1, 2):
-            transports.connect("127.0.0.1", port, answers)
+            transports.connect("TCP", "127.0.0.1", port, answers)
             await answers.until(count)
         assert transports.connector is not None
         assert transports.connector.failed == 2
@@ -233,11 +233,11 @@ async def test_a_failure_is_forgotten_after_its_time() -> None:
 async def test_nobody_is_connected_to_without_a_tcp_listener_or_at_no_address() -> None:
     async with serving("udp:127.0.0.1:0") as (only_udp, _), serving("tcp:127.0.0.1:0") as (transports, _):
         answers = Answers()
-        only_udp.connect("127.0.0.1", 5060, answers)
-        transports.connect("example.test", 5060, answers)
-        transports.connect("224.0.0.1", 5060, answers)
-        transports.connect("127.0.0.1", 0, answers)
-        transports.connect("::1", 5060, answers)
+        only_udp.connect("TCP", "127.0.0.1", 5060, answers)
+        transports.connect("TCP", "example.test", 5060, answers)
+        transports.connect("TCP", "224.0.0.1", 5060, answers)
+        transports.connect("TCP", "127.0.0.1", 0, answers)
+        transports.connect("TCP", "::1", 5060, answers)
         assert answers.flows == [None] * 5
 
 
@@ -245,11 +245,11 @@ async def test_connections_being_opened_are_bounded() -> None:
     async with serving("tcp:127.0.0.1:0", settings=Settings(connects=1, connect_waiters=2)) as (transports, _):
         answers, more = Answers(), Answers()
         one, two = free_port(), free_port()
-        transports.connect("127.0.0.1", one, answers)
-        transports.connect("127.0.0.1", two, more)
+        transports.connect("TCP", "127.0.0.1", one, answers)
+        transports.connect("TCP", "127.0.0.1", two, more)
         assert more.flows == [None]
-        transports.connect("127.0.0.1", one, answers)
-        transports.connect("127.0.0.1", one, more)
+        transports.connect("TCP", "127.0.0.1", one, answers)
+        transports.connect("TCP", "127.0.0.1", one, more)
         assert more.flows == [None, None]
         await answers.until(2)
         assert transports.connector is not None
@@ -260,9 +260,9 @@ async def test_a_server_with_too_many_connections_opens_no_more() -> None:
     settings = Settings(tcp_connections=1)
     async with serving("tcp:127.0.0.1:0") as (there, _), serving("tcp:127.0.0.1:0", settings=settings) as (here, _):
         answers = Answers()
-        here.connect("127.0.0.1", port_of(there), answers)
+        here.connect("TCP", "127.0.0.1", port_of(there), answers)
         await answers.until(1)
-        here.connect("127.0.0.2", port_of(there), answers)
+        here.connect("TCP", "127.0.0.2", port_of(there), answers)
         await answers.until(2)
         assert [flow is None for flow in answers.flows] == [False, True]
 
@@ -282,7 +282,7 @@ async def test_a_connection_that_takes_too_long_is_given_up() -> None:
                 waiting.append(sock)
             async with serving("tcp:127.0.0.1:0", settings=Settings(connect_timeout=0.05)) as (transports, _):
                 answers = Answers()
-                transports.connect("127.0.0.1", port, answers)
+                transports.connect("TCP", "127.0.0.1", port, answers)
                 await answers.until(1)
                 assert answers.flows == [None]
         finally:
@@ -293,7 +293,7 @@ async def test_a_connection_that_takes_too_long_is_given_up() -> None:
 async def test_close_gives_up_what_is_being_opened() -> None:
     answers = Answers()
     async with serving("tcp:127.0.0.1:0") as (transports, _):
-        transports.connect("127.0.0.1", free_port(), answers)
+        transports.connect("TCP", "127.0.0.1", free_port(), answers)
     assert answers.flows == []
 
 

@@ -16,7 +16,9 @@ from sipserver.transport.contract import ListenAddress, canonical_ip, hostport, 
         ("udp:[::]:0", ("UDP", "::", 0)),
         ("tcp:[2001:DB8:0:0::1]", ("TCP", "2001:db8::1", 5060)),
         ("udp:SIP.example.test", ("UDP", "sip.example.test", 5060)),
-        ("ws:127.0.0.1", ("WS", "127.0.0.1", 80)),
+        ("tls:127.0.0.1", ("TLS", "127.0.0.1", 5061)),
+        ("ws:[::1]", ("WS", "::1", 80)),
+        ("wss:127.0.0.1:8443", ("WSS", "127.0.0.1", 8443)),
     ],
 )
 def test_an_address_to_listen_on_is_read(text: str, parts: tuple[str, str, int]) -> None:
@@ -28,8 +30,6 @@ def test_an_address_to_listen_on_is_read(text: str, parts: tuple[str, str, int])
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("tls:127.0.0.1:5061", "not available in this version"),
-        ("wss:127.0.0.1:80", "not available in this version"),
         ("sctp:127.0.0.1:5060", "write udp:HOST:PORT"),
         ("127.0.0.1", "write udp:HOST:PORT"),
         ("udp:127.0.0.1:65536", "from 0 to 65535"),

@@ -158,7 +158,7 @@ def told(transports: Transports) -> list[tuple[str, str]]:
     """Why connections were dropped, from now on."""
     dropped: list[tuple[str, str]] = []
     assert transports.tcp is not None
-    transports.tcp.on_dropped = lambda why, host: dropped.append((why, host))
+    transports.tcp.on_dropped = lambda why, host, _detail: dropped.append((why, host))
     return dropped
 
 

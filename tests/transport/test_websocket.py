@@ -51,7 +51,7 @@ def drops(transports: Transports) -> list[tuple[str, str]]:
     """Connections that are dropped from now on."""
     found: list[tuple[str, str]] = []
     assert transports.tcp is not None
-    transports.tcp.on_dropped = lambda why, host: found.append((why, host))
+    transports.tcp.on_dropped = lambda why, host, _detail: found.append((why, host))
     return found
 
 
@@ -413,7 +413,7 @@ async def test_a_killed_connection_is_told() -> None:
 async def test_the_server_opens_no_connection_from_a_websocket_listener() -> None:
     async with serving(WS) as (transports, _):
         answers: list[Flow | None] = []
-        transports.connect("127.0.0.1", port_of(transports), answers.append)
+        transports.connect("TCP", "127.0.0.1", port_of(transports), answers.append)
         assert answers == [None]
 
 
