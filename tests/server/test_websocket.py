@@ -77,8 +77,8 @@ def test_either_side_may_hang_up_between_browser_and_phone(server: Server, trans
             bob.send(bob.answer(bye, 200))
         else:
             lines = [f"Route: {route}" for route in routes]
-            parties = {"from_": answer.header("to") or "", "to": answer.header("from") or ""}
-            bob.send(bob.write("BYE", alice.contact, *lines, call_id=answer.call_id, **parties))
+            from_, to = answer.header("to") or "", answer.header("from") or ""
+            bob.send(bob.write("BYE", alice.contact, *lines, call_id=answer.call_id, from_=from_, to=to))
             (bye,) = alice.requests("BYE")
             assert bye.vias[0].transport == transport
             alice.send(alice.answer(bye, 200))
