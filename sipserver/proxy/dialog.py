@@ -96,6 +96,10 @@ class RemoteTargets:
         known = self._calls.get(key, ())
         return (side, uri.host, uri.port) in known or not any([target[0] == side for target in known])
 
+    def hosts(self, key: str, side: str) -> tuple[str, ...]:
+        """The hosts of the URIs that this side named."""
+        return tuple([target[1] for target in self._calls.get(key, ()) if target[0] == side])
+
 
 def sender_hop(request: Request) -> str | None:
     """What later requests to the sender will name as their next hop: its proxy's Record-Route, else its Contact."""

@@ -4,6 +4,9 @@ A challenge is sent without a transaction, so all that is kept is an entry per C
 comes again with credentials. What is left after PATIENCE is an error. Until then a retransmission of the request gets
 the same answer, as from a transaction: one with another nonce is a second answer to whoever compares them. Bounded:
 beyond MAX_WATCHED a challenge is not watched, and counted.
+
+Challenges inside calls (``proxy.source``) are watched apart, by Call-ID and host, and not for as long: a device that
+has roamed answers at once, and a forger never does.
 """
 
 from __future__ import annotations
@@ -26,12 +29,17 @@ MAX_WATCHED: Final = 20_000
 class Challenges:
     """The challenges that wait for an answer, the oldest first. Times are UNIX time in seconds."""
 
-    def __init__(self, recorder: Recorder, patience: float = PATIENCE, max_watched: int = MAX_WATCHED) -> None:
+    def __init__(
+        self, recorder: Recorder, patience: float = PATIENCE, max_watched: int = MAX_WATCHED,
+        kind: str = CHALLENGE_UNANSWERED,
+    ) -> None:  # fmt: skip
+        """``kind`` is that of the errors."""
         self._recorder = recorder
+        self._kind = kind
         self.patience = patience
         """Seconds."""
         self._max_watched = max_watched
-        self._waiting: dict[str, tuple[float, str, int, str, str | None, str | None, bytes]] = {}
+        self._waiting: dict[str, tuple[float, str, int, str, str | None, str | None, bytes, str | None]] = {}
         self.unanswered = 0
         """Challenges that were never answered."""
         self.unwatched = 0
@@ -45,10 +53,17 @@ class Challenges:
         waiting = self._waiting.get(request.call_id)
         return waiting[6] if waiting is not None and waiting[5] == request.top_via.branch else None
 
-    def sent(self, request: Request, flow: Flow, status: int, now: float, answer: bytes) -> None:
-        """This request was challenged, by this answer. Its retransmissions are too, and change nothing."""
+    def sent(
+        self, request: Request, flow: Flow, status: int, now: float, answer: bytes, key: str = "",
+        call: str | None = None,
+    ) -> None:  # fmt: skip
+        """This request was challenged, by this answer. Its retransmissions are too, and change nothing.
+
+        ``key`` is for ``answered``, where that is not the Call-ID; ``call`` the row of the call that it is for.
+        """
         waiting = self._waiting
-        if request.call_id in waiting:
+        key = key or request.call_id
+        if key in waiting:
             return
         if len(waiting) >= self._max_watched:
             self.unwatched += 1
@@ -56,13 +71,13 @@ class Challenges:
         # Most are answered at once, and then nobody wants to know the agent: only its line is kept.
         found = request.names
         agent = request.lines[found.index(names.USER_AGENT)] if names.USER_AGENT in found else None
-        waiting[request.call_id] = (
-            now, request.method, status, flow.host, agent, request.top_via.branch, answer
+        waiting[key] = (
+            now, request.method, status, flow.host, agent, request.top_via.branch, answer, call
         )  # fmt: skip
 
-    def answered(self, call_id: str) -> None:
+    def answered(self, key: str) -> None:
         """A request with credentials came, whatever becomes of it."""
-        self._waiting.pop(call_id, None)
+        self._waiting.pop(key, None)
 
     def expire(self, now: float) -> None:
         """Note those that have waited too long; to be called about once a second."""
@@ -76,10 +91,11 @@ class Challenges:
                 return
             del waiting[call_id]
             if now < since:
-                waiting[call_id] = now, method, status, host, agent, entry[5], entry[6]
+                waiting[call_id] = now, method, status, host, agent, entry[5], entry[6], entry[7]
                 return
             self.unanswered += 1
             self._recorder.error(
-                at=int(since * 1000), kind=CHALLENGE_UNANSWERED, method=method, status=status,
+                at=int(since * 1000), kind=self._kind, method=method, status=status,
                 agent=printable(agent.partition(":")[2].strip()) if agent is not None else None, source=host,
+                call=entry[7],
             )  # fmt: skip

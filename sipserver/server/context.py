@@ -53,6 +53,8 @@ class Context:
         self.tokens = tokens
         self.challenges = Challenges(recorder)
         """Those that nobody has answered yet."""
+        self.challenges_inside = Challenges(recorder, kind=faults.FORGED)
+        """The same inside calls; who has no answer has no part in the call."""
         self.server_header = (f"Server: {agent}",) if agent else ()
         """The header line by which this server's own answers say what it is."""
         self._stateless_prefix = "sl" + tokens.hex16()[:8] + "."

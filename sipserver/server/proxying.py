@@ -16,6 +16,7 @@ from sipserver.proxy.identity import challenge
 from sipserver.proxy.plan import ANSWER, COLLECT, CallPlaced, Examined, NeedTargets, Plan, Settings, Target, Unproven
 from sipserver.proxy.record_route import CALLER, Minter, other_side
 from sipserver.proxy.route import admit_new, examine, is_inside, plan_inside
+from sipserver.proxy.source import prove_source
 from sipserver.registrar.binding import Binding
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.gate import CommitGate
@@ -70,6 +71,9 @@ class Proxying(Desk):
             if is_inside(request):
                 plan = plan_inside(request, examined, self.settings)
                 self._check_target(plan)
+                dialog = plan.dialog
+                if dialog is not None and not self.sources.knows(dialog[0], dialog[1], flow.host):
+                    self._check_source(request, plan, dialog, flow)
                 self._check_dialog(request, plan)
             else:
                 authenticator = self._authenticators[flow.listener]
@@ -99,6 +103,8 @@ class Proxying(Desk):
         self.forwarded += 1
         if plan.dialog is not None:
             self.liveness.asked_for(*plan.dialog, request, flow)
+        elif call_key:
+            self.sources.begin(call_key, flow.host, plan.caller, plan.callee)
         relay = Relay(self, transaction, request, plan, flow, call_key or self.context.tokens.hex16())
         transaction.user = relay
         relay.begin()
@@ -114,7 +120,8 @@ class Proxying(Desk):
         assert plan.dialog is not None, "an ACK is only admitted inside a dialog"
         key, side = plan.dialog
         self.watch.confirmed(key, ack, side)
-        self.liveness.confirmed(key, side, ack, flow)
+        if self.sources.knows(key, side, flow.host):
+            self.liveness.confirmed(key, side, ack, flow)
         to = key, other_side(side)
         flow_out = self.finder.at_once(uri, None, to, reliable=False)
         if flow_out is not None:
@@ -179,6 +186,29 @@ class Proxying(Desk):
         if not self.targets.allows(key, other_side(side), uri):
             raise _Refused(SipError(403, "Target Not In This Dialog"), "", plan)
 
+    def _check_source(self, request: Request, plan: Plan, dialog: tuple[str, str], flow: Flow) -> None:
+        """A request inside a call from a host that its side has not used has to prove itself."""
+        steps = prove_source(
+            request, dialog, flow.host, self.settings, self._authenticators[flow.listener], self.context.wall_clock(),
+            self.sources, self.targets,
+        )  # fmt: skip
+        answer: Any = None
+        try:
+            while True:
+                effect = steps.send(answer)
+                answer = None
+                if isinstance(effect, NeedCredentials):
+                    self.context.challenges_inside.answered(_inside(request, flow))
+                    answer = self._credentials.get(effect.username, effect.realm, effect.algorithm)
+                elif isinstance(effect, NeedTargets):
+                    answer = self._targets(effect.aor)
+        except StopIteration:
+            return
+        except SipError as error:
+            raise _Refused(error, "", plan) from None
+        except StoreError:
+            raise _Refused(SipError(503, "Store Unavailable", RETRY_LATER), "", plan, faults.STORE) from None
+
     def _check_dialog(self, request: Request, plan: Plan) -> None:
         """A BYE ends a dialog of its call; with tags of none it is not even passed on (RFC 3261 §12.2.2).
 
@@ -212,6 +242,10 @@ class Proxying(Desk):
 
     def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
         error = refused.error
+        plan = refused.plan
+        if plan is not None and plan.dialog is not None:
+            self._refuse_inside(request, flow, key, refused)
+            return
         if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
             self.context.challenge(request, flow, error, self.context.wall_clock())
             return
@@ -230,6 +264,23 @@ class Proxying(Desk):
         tag, headers = self.context.tokens.hex16(), (*error.headers, *self.context.server_header)
         transaction.respond(error.status, build.reply(request, error.status, error.reason, tag, headers))
 
+    def _refuse_inside(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
+        """By a transaction: the ACK of a refused INVITE is for that, and nobody but its To tag says that it is not one
+        of the call's."""
+        error, context = refused.error, self.context
+        transaction = context.transactions.serve(key, request, context.reply_flow(request, flow))
+        headers = (*error.headers, *context.server_header)
+        data = build.reply(request, error.status, error.reason, headers=headers)
+        transaction.respond(error.status, data)
+        party, target, call = self.whose(refused.plan, "")
+        if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
+            context.challenges_inside.sent(
+                request, flow, error.status, context.wall_clock(), data, _inside(request, flow),
+                call.id if call is not None else None,
+            )  # fmt: skip
+        else:
+            context.rejected(request, flow, error, kind=refused.kind, party=party, target=target, call=call)
+
     def _send_statelessly(self, ack: Request, plan: Plan, flow_in: Flow, flow: Flow | None) -> None:
         if flow is not None:
             request = stateless(ack, plan, flow_in, flow, self.context.tokens.hex16())
@@ -247,6 +298,11 @@ class _Refused(Exception):
         """As far as it had come."""
         self.kind = kind or _kind(error)
         """As it stands in ``errors``."""
+
+
+def _inside(request: Request, flow: Flow) -> str:
+    """By what a challenge inside a call is known."""
+    return f"{request.call_id} {flow.host}"
 
 
 def _kind(error: SipError) -> str:

@@ -14,6 +14,7 @@ from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sen
 from sipserver.proxy.plan import Plan, Settings, Target
 from sipserver.proxy.probe import ABSENT
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
+from sipserver.proxy.source import Sources
 from sipserver.server.context import Context
 from sipserver.server.gate import CommitGate
 from sipserver.server.liveness import Liveness
@@ -52,6 +53,8 @@ class Desk:
         self.minter = minter
         self.targets = RemoteTargets()
         """Where requests inside calls may go."""
+        self.sources = Sources()
+        """From where the sides of calls speak."""
         self.unanswered = 0
         """Answers that could not be sent, or were never acknowledged."""
 
@@ -178,6 +181,7 @@ class Relay:
             elif isinstance(effect, effects.CallEvent):
                 if effect.kind == effects.FAILED:
                     self._call = desk.watch.find(self._key)
+                    desk.sources.forget(self._key)
                 desk.watch.event(self._key, effect, self._hung_up_at)
                 self._learn(effect)
                 if effect.kind == effects.ENDED:
@@ -206,6 +210,7 @@ class Relay:
         if not desk.watch.is_open(key):
             desk.dialogs.forget(key)
             desk.liveness.forget(key)
+            desk.sources.forget(key)
         elif ended.request is not None:
             desk.liveness.dialog_ended(key, callee_tag(ended.request, ended.side or CALLER))
 
@@ -222,6 +227,7 @@ class Relay:
             targets.learn(key, CALLER, sender_hop(request))
             targets.learn(key, CALLEE, answerer_hop(message, plan.token))
             assert event.flow is not None, "who answers was sent the request over a flow"
+            desk.sources.answered(key, event.flow.host, event.target.aor if event.target is not None else "")
             desk.liveness.answered(
                 key, request, plan, self._transaction.flow, message, event.target, event.flow,
                 sessions.interval(message),

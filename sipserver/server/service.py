@@ -117,6 +117,7 @@ class Service:
             config.server.agent,
         )  # fmt: skip
         self.context.challenges.patience = 64 * config.timers.t1
+        self.context.challenges_inside.patience = 8 * config.timers.t1
         self.gate = CommitGate(self.calls_writer, self.timers)
         self.metrics = Metrics()
         self.ledger = Ledger(self.recorder, self.calls_writer, data_dir / CALLS_FILE, self._calls_before, self.log)
@@ -236,6 +237,7 @@ class Service:
         self.parties.refresh()
         self.registrations.tick()
         self.context.challenges.expire(self._clock())
+        self.context.challenges_inside.expire(self._clock())
         self.liveness.tick()
         self.location.poll_removals()
         self.whereabouts.tick()

@@ -372,20 +372,6 @@ def test_bye_with_a_tag_of_none_of_the_dialogs_is_forged(call: Talk) -> None:
     assert call.call()["outcome"] == "answered"
 
 
-def test_bye_with_route_and_tags_from_another_host_is_believed_if_the_other_side_does(call: Talk) -> None:
-    # The route and both tags prove the dialog, the host proves nothing: who changes networks may hang up.
-    call.begin(VOICE, VOICE)
-    call.server.advance(4)
-    roamed = Device(call.server, "alice", "203.0.113.9")
-    roamed.send(call.caller.in_dialog("BYE", call.answer, cseq=9))
-    (bye,) = call.callee.requests("BYE")
-    assert call.call()["ended_at"] is None
-    call.callee.send(call.callee.answer(bye, 200))
-    row = call.call()
-    assert (row["ended_by"], row["end_cause"]) == ("caller", "bye")
-    assert call.errors() == []
-
-
 def test_device_that_did_not_get_the_call_cannot_end_it(fork: Fork) -> None:
     fork.first.respond(200, BOTH)
     fork.mobile.received()
