@@ -58,6 +58,7 @@ from sipserver.proxy.effects import (
 from sipserver.proxy.forward import forward, next_hop
 from sipserver.proxy.plan import Plan, Settings, Target
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
+from sipserver.proxy.secure import may_leave
 from sipserver.proxy.session import complete_answer
 from sipserver.sip import build, names
 from sipserver.sip.build import OutgoingRequest
@@ -148,11 +149,17 @@ class ResponseContext:
         if each is None or each.state != RESOLVING:
             return _NOTHING
         out: list[Effect] = []
+        assert each.hop is not None, "a branch without a hop has failed"
+        if not may_leave(self._plan.secure, each.hop, flow):
+            # RFC 3261 §26.2.2: rather not at all.
+            out.append(NoHop(each.target))
+            self._fail(each, 480, UNREACHABLE, out, "Temporarily Unavailable")
+            self._go_on(out)
+            return out
         request = forward(
             self._request, self._plan, each.target, self._flow, flow, self._new_branch(), self._minter, self._key,
             self._share,
         )  # fmt: skip
-        assert each.hop is not None, "a branch without a hop has failed"
         if (
             not flow.reliable
             and each.datagram is None

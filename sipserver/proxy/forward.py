@@ -10,6 +10,7 @@ from typing import Final
 
 from sipserver.proxy.plan import Plan, Target
 from sipserver.proxy.record_route import CALLER, Minter, record_route_lines
+from sipserver.proxy.secure import uri_for
 from sipserver.sip import names
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.errors import SipError
@@ -61,7 +62,7 @@ def forward(
     if plan.record_route:
         if not plan.token:
             plan.token = _mint(request, plan, minter, key)
-        top = record_route_lines(flow_out, flow_in, plan.token)
+        top = record_route_lines(flow_out, flow_in, plan.token, is_secure=plan.secure)
     return _assemble(request, plan, target, flow_out, branch, top, plan.breadth if breadth is None else breadth)
 
 
@@ -91,7 +92,7 @@ def _assemble(
 ) -> OutgoingRequest:
     branch = f"{MAGIC_COOKIE}{branch}.{plan.loop}"
     lines = [f"Via: SIP/2.0/{flow_out.transport} {flow_out.sent_by};branch={branch}", *top]
-    uri_text = request_uri(target.uri_text)
+    uri_text = uri_for(request_uri(target.uri_text), plan.secure)
     if target.path or plan.routes:
         uri_text, routes = _route_lines(uri_text, target, plan)
         lines += routes

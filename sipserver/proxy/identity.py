@@ -54,7 +54,7 @@ def may_come_in(request: Request, flow: Flow, settings: Settings) -> bool:
     """Whether a stranger's request may reach a subscriber."""
     claimed = request.from_.uri
     # From names this very server by its address: no such stranger exists.
-    if claimed.is_sip and settings.is_us(claimed.host, claimed.port):
+    if claimed.is_sip and settings.is_us(claimed.host, claimed.effective_port):
         return False
     if settings.inbound == "anyone":
         return True

@@ -118,6 +118,8 @@ class Plan:
     """The header lines that all branches share; made with the first branch."""
     breadth_at: int = 0
     """Where Max-Breadth stands in ``lines``."""
+    secure: bool = False
+    """Whether it was asked for by SIPS (``proxy.secure``)."""
     timing: Timing = NOTHING
     """What is asked for of the session that this request begins or refreshes."""
 

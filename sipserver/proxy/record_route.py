@@ -13,7 +13,7 @@ import hmac
 import zlib
 from typing import Final
 
-from sipserver.sip.flow import Flow
+from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.message import Request
 
 CALLER: Final = "caller"
@@ -78,19 +78,23 @@ class Minter:
         return mac.hexdigest()
 
 
-def record_route_lines(flow_out: Flow, flow_in: Flow, token: str) -> list[str]:
+def record_route_lines(flow_out: Flow, flow_in: Flow, token: str, *, is_secure: bool = False) -> list[str]:
     """The Record-Route lines for a request that came over ``flow_in`` and leaves over ``flow_out``.
 
     One where both sides reach this server alike, else two, the outer one first, so that each side's
     route set begins with the URI that it can reach (RFC 5658 §3).
     """
-    line = _line(flow_out, token)
+    line = _line(flow_out, token, is_secure)
     if flow_out is flow_in or (flow_out.transport == flow_in.transport and flow_out.sent_by == flow_in.sent_by):
         return [line]
-    return [line, _line(flow_in, token)]
+    return [line, _line(flow_in, token, is_secure)]
 
 
-def _line(flow: Flow, token: str) -> str:
+def _line(flow: Flow, token: str, is_secure: bool) -> str:
+    if is_secure and flow.transport in SECURED:
+        # RFC 3261 §16.6 step 4, §26.2.2: TLS follows from the scheme.
+        over = ";transport=ws" if flow.transport == "WSS" else ""
+        return f"Record-Route: <sips:{flow.sent_by}{over};lr;{ROUTE_PARAM}={token}>"
     if flow.transport == "UDP":
         return f"Record-Route: <sip:{flow.sent_by};lr;{ROUTE_PARAM}={token}>"
     # RFC 7118 §5.2: in a URI both kinds of WebSocket are ws.

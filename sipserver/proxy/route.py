@@ -17,6 +17,7 @@ from sipserver.proxy.identity import authenticate, check_identity, credentials_f
 from sipserver.proxy.own import REPORTING, is_report, not_for_us, plan_answer, plan_collect
 from sipserver.proxy.plan import CallPlaced, Examined, NeedTargets, Plan, Settings, Target, Unproven
 from sipserver.proxy.record_route import ROUTE_PARAM, Minter
+from sipserver.proxy.secure import SIPS, check_contact
 from sipserver.proxy.targets import address_of, group_targets, names_us
 from sipserver.sip import names
 from sipserver.sip.digest import Authenticator
@@ -54,6 +55,9 @@ def examine(request: Request, settings: Settings, minter: Minter) -> Examined:
     check_loop(request, plan.loop)
     check_proxy_require(request, settings)
     uri, proof = preprocess_route(request, plan, settings, minter)
+    if uri.scheme == SIPS:
+        plan.secure = True
+        check_contact(request)
     return Examined(plan, uri, proof, last_hop)
 
 
@@ -220,6 +224,8 @@ def preprocess_route(
             # Another call's token: the request spiralled, and comes by once more for that one.
             break
         reached += 1
+        # The last of them faces the side that the request goes to.
+        plan.secure = route.scheme == SIPS
     plan.routes = routes[reached:]
     return uri, proof
 

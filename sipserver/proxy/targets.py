@@ -12,7 +12,7 @@ def names_us(uri: Uri, settings: Settings) -> bool:
     """Whether a URI names one of our domains or listeners; the port counts only for the latter."""
     if not uri.is_sip:
         return False
-    return uri.host.removesuffix(".") in settings.domains or settings.is_us(uri.host, uri.port)
+    return uri.host.removesuffix(".") in settings.domains or settings.is_us(uri.host, uri.effective_port)
 
 
 def address_of(uri: Uri, settings: Settings, identity: str | None) -> str | None:
@@ -25,7 +25,7 @@ def address_of(uri: Uri, settings: Settings, identity: str | None) -> str | None
         return uri.aor()
     if uri.host.removesuffix(".") in settings.domains:
         return uri.aor()
-    if not settings.is_us(uri.host, uri.port):
+    if not settings.is_us(uri.host, uri.effective_port):
         return None
     user = uri.aor().rpartition("@")[0]
     if identity is not None:

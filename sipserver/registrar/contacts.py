@@ -14,7 +14,7 @@ from typing import Final
 from sipserver.registrar.binding import Binding
 from sipserver.sip import names
 from sipserver.sip.errors import SipError
-from sipserver.sip.flow import Flow
+from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.message import Request, text
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address, parse_delta, split_params
@@ -90,6 +90,9 @@ def read_contacts(
     found = []
     for value in values:
         address = _read_contact(value, current)
+        # RFC 3261 §26.2.2: who is to be called over TLS shows that there is TLS, here and now.
+        if flow.transport not in SECURED and address.uri_text[:5].lower() == "sips:":
+            raise SipError(403, "SIPS Contact Needs TLS")
         params = contact_params(address)
         instance, reg_id = _device(address)
         if len(address.uri_text) + len(params) + shared > MAX_STORED:

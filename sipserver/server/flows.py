@@ -12,7 +12,7 @@ from functools import partial
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.plan import Target
 from sipserver.server.dead_targets import DeadTargets
-from sipserver.sip.flow import Flow
+from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.locate import TCP, UDP, Place
 from sipserver.sip.uri import Uri
 from sipserver.transport.base import Transports
@@ -105,13 +105,15 @@ class FlowFinder:
 
     def _known_connection(self, uri: Uri, target: Target | None, dialog: tuple[str, str] | None) -> Flow | None:
         """The connection over which this contact registered, or this side of the dialog talks, while it lives."""
+        flow: Flow | None = None
         if target is not None and target.connection and not target.path:
-            return self._alive(target.transport, target.host, target.port, target.connection)
-        if dialog is not None:
-            flow = self._dialogs.flow_for(*dialog, uri.raw)
-            if flow is not None and flow.connection:
-                return self._alive(flow.transport, flow.host, flow.port, flow.connection)
-        return None
+            flow = self._alive(target.transport, target.host, target.port, target.connection)
+        elif dialog is not None:
+            learned = self._dialogs.flow_for(*dialog, uri.raw)
+            if learned is not None and learned.connection:
+                flow = self._alive(learned.transport, learned.host, learned.port, learned.connection)
+        # RFC 3261 §26.2.2: whatever was learned, SIPS leads to TLS.
+        return flow if flow is None or uri.scheme != "sips" or flow.transport in SECURED else None
 
     def _alive(self, transport: str, host: str, port: int, connection: int) -> Flow | None:
         flow = self._transports.flow_for(transport, host, port, connection)

@@ -16,6 +16,7 @@ from sipserver.proxy.identity import challenge
 from sipserver.proxy.plan import ANSWER, COLLECT, CallPlaced, Examined, NeedTargets, Plan, Settings, Target, Unproven
 from sipserver.proxy.record_route import CALLER, Minter, other_side
 from sipserver.proxy.route import admit_new, examine, is_inside, plan_inside
+from sipserver.proxy.secure import may_leave
 from sipserver.proxy.source import prove_source
 from sipserver.registrar.binding import Binding
 from sipserver.server.context import RETRY_LATER, Context
@@ -32,6 +33,7 @@ from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request
 from sipserver.sip.transaction import keys
+from sipserver.sip.uri import Uri
 from sipserver.storage.database import StoreError
 
 _RETARGETING: Final = (effects.CHANGED, effects.REFERRED, effects.RETARGETED)
@@ -125,9 +127,9 @@ class Proxying(Desk):
         to = key, other_side(side)
         flow_out = self.finder.at_once(uri, None, to, reliable=False)
         if flow_out is not None:
-            self._send_statelessly(ack, plan, flow, flow_out)
+            self._send_statelessly(ack, plan, uri, flow, flow_out)
         else:
-            found = partial(self._send_statelessly, ack, plan, flow)
+            found = partial(self._send_statelessly, ack, plan, uri, flow)
             self.finder.find(uri, None, to, reliable=False, found=found)
         return True
 
@@ -281,8 +283,8 @@ class Proxying(Desk):
         else:
             context.rejected(request, flow, error, kind=refused.kind, party=party, target=target, call=call)
 
-    def _send_statelessly(self, ack: Request, plan: Plan, flow_in: Flow, flow: Flow | None) -> None:
-        if flow is not None:
+    def _send_statelessly(self, ack: Request, plan: Plan, hop: Uri, flow_in: Flow, flow: Flow | None) -> None:
+        if flow is not None and may_leave(plan.secure, hop, flow):
             request = stateless(ack, plan, flow_in, flow, self.context.tokens.hex16())
             self.context.transports.send(flow, request.data)
 

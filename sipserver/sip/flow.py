@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+SECURED: Final = frozenset(("TLS", "WSS"))
+"""The transports that a request by SIPS may take (RFC 3261 §26.2.2)."""
 
 
 @dataclass(slots=True, eq=False)

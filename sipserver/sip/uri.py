@@ -171,6 +171,16 @@ class Uri:
         return transport.lower() if transport is not None else None
 
     @property
+    def effective_port(self) -> int:
+        """The port, or the one that is meant where none is written (RFC 3261 §19.1.2, RFC 7118 §5.5)."""
+        if self.port is not None:
+            return self.port
+        transport = self.transport
+        if transport in ("ws", "wss"):
+            return 443 if self.scheme == "sips" or transport == "wss" else 80
+        return 5061 if self.scheme == "sips" or transport == "tls" else 5060
+
+    @property
     def hostport(self) -> str:
         """``host`` or ``host:port``, IPv6 in brackets."""
         host = bracketed(self.host)

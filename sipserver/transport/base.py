@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from sipserver.sip.flow import Flow
+from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.locate import Usable
 from sipserver.transport.connecting import Connector
 from sipserver.transport.contract import (
     DEFAULT_PORT,
-    ENCRYPTED,
     ListenAddress,
     ListenError,
     Receiver,
@@ -96,7 +95,7 @@ class Transports:
         assert self.tcp is not None, "listens while it starts"
         make = self.websockets.connection if address.transport in ("WS", "WSS") else None
         accepting = None
-        if address.transport in ENCRYPTED:
+        if address.transport in SECURED:
             if security is None:
                 raise ListenError(f"Cannot listen on {address}: there is no certificate.")
             accepting = partial(security.accepting, index)

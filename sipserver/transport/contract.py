@@ -15,8 +15,6 @@ from sipserver.sip.message import Limits
 DEFAULT_PORT: Final = 5060
 DEFAULT_PORTS: Final = {"UDP": 5060, "TCP": 5060, "TLS": 5061, "WS": 80, "WSS": 443}
 """By transport; RFC 3261 §18.1.1 and RFC 7118 §5.3."""
-ENCRYPTED: Final = frozenset(("TLS", "WSS"))
-"""The transports that a request by SIPS may take (RFC 3261 §26.2.2)."""
 
 _REMEMBERED: Final = 4_096
 """Hosts of which it is remembered what kind of address they are: reading one costs 4 us, and each message asks."""

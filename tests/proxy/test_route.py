@@ -406,9 +406,10 @@ def test_targets_are_bounded() -> None:
 
 def test_sips_reaches_sips_contacts_only() -> None:
     found = [Target("sip:a@h"), Target("sips:b@h")]
-    plan = World(bob=found).admit(signed(request("INVITE", "sips:bob@example.test")))
+    invite = request("INVITE", "sips:bob@example.test", contact="<sips:alice@192.0.2.1>")
+    plan = World(bob=found).admit(signed(invite))
     assert [target.uri_text for target in plan.groups[0]] == ["sips:b@h"]
-    assert refusal(signed(request("INVITE", "sips:bob@example.test"))).status == 480
+    assert refusal(signed(invite)).status == 480
 
 
 @pytest.mark.parametrize(

@@ -451,3 +451,21 @@ def test_an_update_holds_the_address(registrar: Registrar) -> None:
     registrar.send(PHONE, flow=FLOW)
     needs = [effect for effect in registrar.effects if isinstance(effect, NeedBindings)]
     assert needs == [NeedBindings(AOR, update=True)]
+
+
+# ---- SIPS
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TCP", "WS"])
+def test_sips_contact_is_registered_over_tls_only(registrar: Registrar, transport: str) -> None:
+    weak = Flow(transport, "192.0.2.7", 5062, "192.0.2.1:5060", transport != "UDP", connection=1)
+    error = refusal(registrar, "Contact: <SIPS:alice@192.0.2.7:5062>", flow=weak)
+    assert (error.status, error.reason) == (403, "SIPS Contact Needs TLS")
+
+
+@pytest.mark.parametrize("transport", ["TLS", "WSS"])
+def test_sips_contact_that_came_over_tls_is_bound(registrar: Registrar, transport: str) -> None:
+    flow = Flow(transport, "192.0.2.7", 40_000, "192.0.2.1:5061", True, connection=1)
+    registrar.send("Contact: <sips:alice@192.0.2.7:5062>", uri=f"sips:{DOMAIN}", to=f"<sips:{AOR}>", flow=flow)
+    (binding,) = registrar.bindings()
+    assert (binding.contact, binding.transport) == ("sips:alice@192.0.2.7:5062", transport)

@@ -29,7 +29,7 @@ async def ask(question: Question) -> Answer:
 
 
 def resolver() -> Resolver:
-    usable = frozenset((("UDP", 4), ("TCP", 4)))
+    usable = frozenset((("UDP", 4), ("TCP", 4), ("TLS", 4)))
     return Resolver(Recorder(), ResolverSettings(), ask, lambda: usable, lambda: 0.0)
 
 
@@ -113,6 +113,23 @@ def test_stream_is_tried_where_one_is_wanted(bench: Bench) -> None:
     assert bench.find("sip:bob@192.0.2.9", reliable=True) == ""
     bench.transports.accepting.add(("192.0.2.9", 5060))
     assert bench.find("sip:bob@192.0.2.9", reliable=True) == "TCP 192.0.2.9:5060"
+
+
+def test_sips_is_reached_over_tls_with_the_right_certificate_alone(bench: Bench) -> None:
+    bench.transports.accepting.add(("192.0.2.9", 5061))
+    bench.transports.proving["192.0.2.9", 5061] = "192.0.2.9"
+    assert bench.find("sips:bob@192.0.2.9") == "TLS 192.0.2.9:5061"
+    bench.transports.proving["192.0.2.9", 5061] = "far.example"
+    assert bench.find("sips:bob@192.0.2.9") == ""
+
+
+def test_connection_without_tls_is_never_taken_for_sips(bench: Bench) -> None:
+    flow = bench.transports.open("192.0.2.9", 40_000)
+    bench.dialogs.learn("key", CALLEE, flow, "sips:bob@192.0.2.9")
+    assert bench.find("sips:bob@192.0.2.9", dialog=("key", CALLEE)) == ""
+    assert bench.find("sips:bob@192.0.2.9", registered(flow)) == ""
+    secure = bench.transports.open("192.0.2.9", 40_001, "TLS")
+    assert bench.find("sips:bob@192.0.2.9", registered(secure)) == "TLS 192.0.2.9:40001"
 
 
 def test_what_cannot_be_spoken_is_not_reached(bench: Bench) -> None:

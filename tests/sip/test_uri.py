@@ -275,3 +275,15 @@ def test_uris_are_equivalent(one: str, two: str) -> None:
 def test_uris_are_different(one: str, two: str) -> None:
     assert not Uri.parse(one).equivalent(Uri.parse(two))
     assert not Uri.parse(two).equivalent(Uri.parse(one))
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("sip:example.test", 5060), ("sip:example.test;transport=tcp", 5060), ("sip:example.test;transport=TLS", 5061),
+        ("sips:example.test", 5061), ("sips:example.test;transport=tcp", 5061), ("sips:example.test:7", 7),
+        ("sip:x.invalid;transport=ws", 80), ("sip:x.invalid;transport=wss", 443), ("sips:x.invalid;transport=ws", 443),
+    ],
+)  # fmt: skip
+def test_the_port_that_is_meant_where_none_is_written(text: str, port: int) -> None:
+    assert Uri.parse(text).effective_port == port

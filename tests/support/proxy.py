@@ -53,12 +53,13 @@ def request(
     cseq: int = 1,
     max_forwards: str | None = "70",
     via: str = "SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bKcaller",
+    contact: str = "<sip:alice@192.0.2.1:5070>",
     body: bytes = b"",
 ) -> Request:
     """A request as alice's endpoint sends it."""
     lines = [
         f"{method} {uri} SIP/2.0", f"Via: {via}", f"From: {from_}", f"To: {to}", f"Call-ID: {call_id}",
-        f"CSeq: {cseq} {method}", "Contact: <sip:alice@192.0.2.1:5070>",
+        f"CSeq: {cseq} {method}", f"Contact: {contact}",
     ]  # fmt: skip
     if max_forwards is not None:
         lines.append(f"Max-Forwards: {max_forwards}")
