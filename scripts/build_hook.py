@@ -38,6 +38,7 @@ MODULES = (
     "server/driver.py",
     "server/flows.py",
     "server/gate.py",
+    "server/linking.py",
     "server/liveness.py",
     "server/locating.py",
     "server/proxying.py",

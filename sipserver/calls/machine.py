@@ -115,6 +115,11 @@ class Call:
         self._event_number = 0
 
     @property
+    def key(self) -> str:
+        """The proxy's name for the call."""
+        return self._placed.key
+
+    @property
     def caller(self) -> str | None:
         """The party that calls."""
         return self._placed.caller

@@ -18,6 +18,8 @@ The times of a call go on by the clock as it was set when the call began; how it
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sipserver.calls import outcomes
@@ -31,12 +33,36 @@ SERVER_RESTART: Final = "server_restart"
 
 BATCH: Final = 1_000
 """Calls closed in one transaction."""
+LATEST: Final = 50_000
+"""Calls that are looked at for such as may still go on between their endpoints."""
+
+
+@dataclass(slots=True)
+class CutShort:
+    """A call that was up when the server stopped. What it leads to may be seen after the restart."""
+
+    id: str
+    caller: str | None
+    callee: str | None
+    """Party ids."""
 
 
 def last_call(connection: sqlite.Connection) -> int:
     """The rowid of the newest call, 0 where there is none: calls above it belong to the run that begins now."""
     (found,) = connection.execute("SELECT coalesce(max(rowid), 0) FROM calls").fetchone()
     return int(found)
+
+
+def cut_short(connection: sqlite.Connection) -> dict[str, CutShort]:
+    """The answered calls among the LATEST that a restart cut short, by the hash of their Call-ID; without those of
+    which several have the same."""
+    calls = connection.execute(
+        """SELECT call_id, id, caller, callee FROM calls
+            WHERE rowid > (SELECT max(rowid) FROM calls) - ? AND end_cause = ? AND answered_at IS NOT NULL""",
+        (LATEST, SERVER_RESTART),
+    ).fetchall()
+    times = Counter(call[0] for call in calls)
+    return {call_id: CutShort(*call) for call_id, *call in calls if times[call_id] == 1}
 
 
 def recover(connection: sqlite.Connection, now: int) -> int:

@@ -5,6 +5,10 @@
         attended_transfer  the same, where the REFER names a call of B and C that the new one is to replace
         replaced           an INVITE names a call that it replaces, and is answered: that call leads to this one
 
+A REFER may also be sent outside of the call (RFC 3515 §2.4): then it is about the dialog in its Target-Dialog (RFC
+4538), or else about the only call that its sender and its receiver have with each other. Where there is none, it asks
+for a call that comes of no other.
+
 The INVITE of a transfer may overtake the answer to the REFER, so the link is made when both have come. Addresses are
 compared here and go nowhere else.
 """
@@ -67,6 +71,10 @@ class Replaces:
     from_tag: str
 
 
+OUTSIDE: Final = "outside"
+"""In place of a side: the REFER was sent outside of the call that it is about."""
+
+
 class Transfers:
     """What is waited for. Times are milliseconds, calls are known by the ids of their rows."""
 
@@ -85,7 +93,11 @@ class Transfers:
         return bool(self._replacing)
 
     def referred(self, key: str, side: str, request: Request, call: str, transferee: str | None, at: int) -> None:
-        """A REFER of this side of the call goes to the other side, who is the transferee."""
+        """A REFER of this side of the call goes to the other side, who is the transferee.
+
+        ``key`` and ``side`` are those of ``accepted``; of a REFER that was sent outside of the call any key of its own
+        and OUTSIDE.
+        """
         try:
             refer_to = Address.parse(request.header(names.REFER_TO) or "").uri
             replaces = embedded_replaces(refer_to)
@@ -195,16 +207,24 @@ def _likeliest(asking: list[_Refer], request: Request) -> _Refer:
 
 def parse_replaces(value: str) -> Replaces | None:
     """The value of a Replaces header (RFC 3891 §6.1); None where it is none."""
+    found = _parse_dialog(value, "to-tag", "from-tag")
+    return None if found is None else Replaces(*found)
+
+
+def parse_target_dialog(value: str) -> tuple[str, str, str] | None:
+    """The Call-ID and the two tags in a Target-Dialog header (RFC 4538 §7); None where it is none."""
+    return _parse_dialog(value, "local-tag", "remote-tag")
+
+
+def _parse_dialog(value: str, one: str, other: str) -> tuple[str, str, str] | None:
     call_id, semicolon, rest = value.partition(";")
     call_id = call_id.strip(" \t")
     try:
         params = parse_params(rest.strip(" \t")) if semicolon else {}
     except SipError:
         return None
-    to_tag, from_tag = params.get("to-tag"), params.get("from-tag")
-    if not call_id or not to_tag or not from_tag:
-        return None
-    return Replaces(call_id, to_tag, from_tag)
+    first, second = params.get(one), params.get(other)
+    return (call_id, first, second) if call_id and first and second else None
 
 
 def embedded_replaces(uri: Uri) -> Replaces | None:

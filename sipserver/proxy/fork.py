@@ -411,6 +411,9 @@ class ResponseContext:
             out.append(CallEvent(ANSWERED, index, response, status=status, target=each.target, flow=each.flow))
             return True
         if self._plan.dialog is None:
+            # RFC 3515 §2.4: a REFER need not be inside the dialog that it is about.
+            if self._request.method == "REFER":
+                out.append(CallEvent(REFERRED, index, response, status=status, request=self._request, flow=each.flow))
             return False
         side = self._plan.dialog[1]
         kind = _ACCEPTED.get(self._request.method)

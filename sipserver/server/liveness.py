@@ -67,6 +67,8 @@ MAX_PROBES: Final = 1_000
 """Questions under way."""
 MAX_SEARCHES: Final = 50
 """Of those, such whose side lost its connection or registration: they may need a connection each."""
+MAX_TOLD_APART: Final = 64
+"""Calls of one address that are looked at for the one that somebody means."""
 MAX_OTHERS: Final = 8
 """Answers beside the first one whose dialogs are followed."""
 
@@ -310,6 +312,11 @@ class Liveness:
             _join(self._over_connection, side.flow.connection, key)
         if side.address is not None:
             _join(self._of_address, side.address, key)
+
+    def calls_of(self, address: str | None) -> tuple[str, ...]:
+        """The keys of the answered calls of this address; none where there are too many to tell them apart."""
+        keys = _keys(self._of_address.get(address)) if address is not None else ()
+        return keys if len(keys) <= MAX_TOLD_APART else ()
 
     # ------------------------------------------------------------------ what goes
 

@@ -107,7 +107,10 @@ class Proxying(Desk):
             self.liveness.asked_for(*plan.dialog, request, flow)
         elif call_key:
             self.sources.begin(call_key, flow.host, plan.caller, plan.callee)
-        relay = Relay(self, transaction, request, plan, flow, call_key or self.context.tokens.hex16())
+        relay_key = call_key or self.context.tokens.hex16()
+        if request.method == "REFER" and plan.dialog is None:
+            self.watch.referred_outside(relay_key, request, plan.caller, plan.callee, self.liveness.calls_of)
+        relay = Relay(self, transaction, request, plan, flow, relay_key)
         transaction.user = relay
         relay.begin()
 

@@ -152,7 +152,14 @@ class Service:
             self.activity, locator,
         )  # fmt: skip
         self.watch = CallWatch(
-            self.recorder, self.quality, self.parties, self.credentials.exists, self.log, clock, locator
+            self.recorder,
+            self.quality,
+            self.parties,
+            self.credentials.exists,
+            self.log,
+            clock,
+            locator,
+            self._cut_short,
         )
         self.dialogs = DialogTable()
         # The resolver calls back through the driver's batch end, which exists only below.
@@ -362,7 +369,9 @@ class Service:
         connection = open_store(path, calls_schema.MIGRATIONS, mode=CALLS_MODE)
         try:
             self._calls_before = recovery.last_call(connection)
-            return recovery.recover(connection, self._now_ms())
+            recovered = recovery.recover(connection, self._now_ms())
+            self._cut_short = recovery.cut_short(connection)
+            return recovered
         finally:
             connection.close()
 

@@ -6,12 +6,12 @@ Each call is also told to the operators here: ``call.placed``, ``call.ringing``,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
 from sipserver.accounts.parties import Parties
-from sipserver.calls import faults, observe, transfers
+from sipserver.calls import faults, observe
 from sipserver.calls.events import (
     CALLEE,
     CALLER,
@@ -30,7 +30,6 @@ from sipserver.calls.events import (
     Placed,
     Progressed,
     Rang,
-    Referred,
     Seen,
     Tried,
 )
@@ -38,13 +37,13 @@ from sipserver.calls.machine import ENDED, Call
 from sipserver.calls.places import NOWHERE, Place
 from sipserver.calls.quality import BYE, BYE_RESPONSE, QualityRecords, Sender
 from sipserver.calls.recorder import Recorder
-from sipserver.calls.transfers import Link, Transfers
+from sipserver.calls.recovery import CutShort
 from sipserver.proxy import effects
 from sipserver.proxy.effects import CallEvent
 from sipserver.proxy.record_route import other_side
 from sipserver.server.context import RETRY_LATER
+from sipserver.server.linking import Linker
 from sipserver.server.locating import Locator, Settings
-from sipserver.sip import names
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Message, Request
@@ -70,7 +69,9 @@ class CallWatch:
         log: Log,
         wall_clock: Callable[[], float],
         locator: Locator | None = None,
+        cut_short: Mapping[str, CutShort] | None = None,
     ) -> None:
+        """``cut_short`` are the calls that restarts cut short, see ``linking``."""
         self._recorder = recorder
         self._quality = quality
         self._parties = parties
@@ -78,7 +79,8 @@ class CallWatch:
         self._log = log
         self._clock = wall_clock
         self._locator = locator or Locator(Settings(), wall_clock)
-        self._transfers = Transfers()
+        self._linker = Linker(recorder, log, cut_short or {})
+        self._transfers = self._linker.transfers
         self._unreadable = False
         self._shift = 0
         """Milliseconds that the clock was set forward by since the server started."""
@@ -157,7 +159,7 @@ class CallWatch:
         self._log.info(
             "call.placed", call=call.id, call_id=request.call_id, caller=caller, callee=callee, source=flow.label
         )
-        self._note_origin(request, call, callee, at)
+        self._linker.placed(request, call, callee, self.steady(), at)
         return True
 
     def has_dialog(self, key: str, tag: str | None) -> bool:
@@ -185,13 +187,13 @@ class CallWatch:
 
     def event(self, key: str, event: CallEvent, hung_up_at: int = 0) -> None:
         """Something happened to the call of this key; ``hung_up_at`` (``steady`` time) is when a BYE came."""
+        if event.kind == effects.REFERRED:
+            self._linker.accepted(key, event, self.steady(), self._shift)
+            return
         call = self._recorder.find(key)
         if call is None:
             return
         at = self.steady() + call.shift
-        if event.kind == effects.REFERRED:
-            self._refer_accepted(key, event, at)
-            return
         maker = self._makers.get(event.kind)
         made = maker(event, at) if maker is not None else None
         if made is None:
@@ -212,7 +214,7 @@ class CallWatch:
             # Its own BYE may show that this dialog was not the one that the caller kept.
             self._summarized(call, event, made, at)
         if self._transfers.waits:
-            self._note_replacement(call, made, at)
+            self._linker.happened(call, made, at)
 
     def confirmed(self, key: str, ack: Request, side: str = CALLER) -> None:
         """The ACK of a 2xx passes."""
@@ -226,10 +228,20 @@ class CallWatch:
 
     def referred(self, key: str, side: str, request: Request) -> None:
         """A REFER within the call is passed on (RFC 3515)."""
-        call = self._recorder.find(key)
-        if call is not None:
-            transferee = call.callee if side == CALLER else call.caller
-            self._transfers.referred(key, side, request, call.id, transferee, self.steady())
+        self._linker.referred(key, side, request, self.steady())
+
+    def referred_outside(
+        self, key: str, request: Request, transferor: str | None, transferee: str | None,
+        calls_of: Callable[[str | None], Iterable[str]],
+    ) -> None:  # fmt: skip
+        """A REFER that is in no dialog is passed on from this address to that one, None for one that is not ours.
+
+        ``key`` is its own. ``calls_of`` knows the calls of an address by their keys.
+        """
+        self._linker.referred_outside(
+            key, request, self.party_of(transferor), self.party_of(transferee), partial(calls_of, transferee),
+            self.steady(),
+        )  # fmt: skip
 
     def seen(self, key: str, at: int) -> None:
         """Both sides of the call gave a sign of life until then (``steady`` time) that stands nowhere yet."""
@@ -411,41 +423,6 @@ class CallWatch:
             at=at, kind=faults.UNREADABLE_SDP, method=method, status=status or None, agent=observe.agent(message),
             party=party, detail=observe.why_unreadable(message), source=source, answered_by="peer",
         )  # fmt: skip
-
-    # Which call came of which.
-
-    def _note_origin(self, request: Request, call: Call, callee: str | None, at: int) -> None:
-        """Whether a new call was asked for by a REFER, or is to replace another one."""
-        replaces = None
-        if names.REPLACES in request.names:
-            replaces = transfers.parse_replaces(request.header(names.REPLACES) or "")
-            if replaces is not None:
-                replaced = self._recorder.find_dialog(replaces.call_id, replaces.to_tag, replaces.from_tag)
-                if replaced is not None:
-                    self._transfers.may_replace(call.id, replaced.id)
-        if len(self._transfers):
-            self._put_link(self._transfers.placed(request, call.id, call.caller, callee, replaces, self.steady()), at)
-
-    def _refer_accepted(self, key: str, event: CallEvent, at: int) -> None:
-        request, side = event.request, event.side
-        if request is None or side is None:
-            return
-        accepted = self._transfers.accepted(key, side, request.cseq[0])
-        if accepted is not None:
-            link, attended = accepted
-            self._recorder.handle(key, Referred(at, side, attended))
-            self._put_link(link, at)
-
-    def _note_replacement(self, call: Call, made: Event, at: int) -> None:
-        if isinstance(made, Answered):
-            self._put_link(self._transfers.answered(call.id), at)
-        elif call.state == ENDED:
-            self._transfers.over(call.id)
-
-    def _put_link(self, link: Link | None, at: int) -> None:
-        if link is not None:
-            self._recorder.link(link.call, link.other, link.kind, at)
-            self._log.info("call.linked", call=link.call, other=link.other, kind=link.kind)
 
     def party(self, address: str | None) -> str | None:
         """The party of an address: made at first need, but never for an address of ours that nobody has."""

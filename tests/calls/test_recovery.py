@@ -139,6 +139,22 @@ def test_devices_are_the_same_whether_written_at_once_or_one_by_one(store: Store
     assert rows[:2] == rows[2:]
 
 
+def test_calls_that_may_go_on_are_told(store: Store, recorder: Recorder) -> None:
+    assert recovery.cut_short(store.connection) == {}
+    cut_short(store, recorder, Answered(T + 900, 0))
+    for key, call_id in (("over", "over"), ("rings", "rings"), ("twin", "same"), ("other twin", "same")):
+        recorder.place(Placed(T, key, call_id))
+        if key != "rings":
+            recorder.handle(key, Answered(T + 900, 0))
+    recorder.handle("over", Ended(T + 1_000, CALLER))
+    store.commit()
+    recover(store.connection, NOW)
+    found = recovery.cut_short(store.connection)
+    assert set(found) == {recorder.hash_call_id("call")}, "answered, not over, and to be told from others"
+    call = found[recorder.hash_call_id("call")]
+    assert (call.id, call.caller, call.callee) == (store.all("calls ORDER BY rowid")[0]["id"], "p_a", "p_b")
+
+
 def test_closed_calls_are_left_alone(store: Store, recorder: Recorder) -> None:
     cut_short(store, recorder, Answered(T + 2_100, 0), Ended(T + 3_100, CALLER))
     before = store.all("calls")
