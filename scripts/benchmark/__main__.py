@@ -1,0 +1,125 @@
+"""Reads the command line, measures run after run, shows what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmark import load, phases, report
+from benchmark.load import Cost
+from benchmark.systems import PEOPLE, SYSTEMS, BenchError, make, missing
+
+REGISTRATIONS_PER_CALL = 4
+"""How much faster registrations are offered than calls."""
+
+
+def main() -> int:
+    """The exit code."""
+    options = _options()
+    systems = [name for name in options.systems.split(",") if _can_be_measured(name)]
+    if not systems:
+        return 1
+    runs: report.Runs = []
+    kept: dict[str, dict[str, int]] = {}
+    split: dict[str, dict[str, float]] = {}
+    try:
+        for number in range(options.runs):
+            print(f"run {number + 1} of {options.runs}", file=sys.stderr, flush=True)
+            runs.append({name: _measure(name, options, kept) for name in systems})
+        if options.phases:
+            for operation in options.operations:
+                print(f"phases of a {operation}", file=sys.stderr, flush=True)
+                with _folder("phases", options.keep) as folder:
+                    split[operation] = phases.measure(folder, options.port, operation)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(report.table(runs, kept, options.count if "call" in options.operations else 0))
+    for operation, shares in split.items():
+        print(f"\n{operation}, where the instructions of sipserver go:")
+        print("\n".join(f"  {phase:22} {100 * share:5.1f} %" for phase, share in shares.items()))
+    if options.json:
+        options.json.write_text(json.dumps(report.as_json(runs, kept, split), indent=1) + "\n")
+    if options.picture:
+        report.picture(options.picture, runs, split)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="What registrations and calls cost, in processor time.")
+    parser.add_argument("operations", nargs="*", choices=[*report.OPERATIONS, []], help="both where none is named")
+    parser.add_argument("--count", type=int, default=20_000, help="calls, and registrations, of a run (20000)")
+    parser.add_argument("--rate", type=int, default=1_000, help="calls per second; registrations: four times that")
+    parser.add_argument("--runs", type=int, default=1, help="runs, of which the median counts (1)")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="which, separated by commas")
+    parser.add_argument("--phases", action="store_true", help="split our cost by phase (valgrind, five minutes)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, as .png or .svg")
+    parser.add_argument("--port", type=int, default=5060, help="of the server; the endpoints take the next two")
+    parser.add_argument("--keep", action="store_true", help="leave logs and stores of each run where they are")
+    options = parser.parse_args()
+    options.operations = options.operations or list(report.OPERATIONS)
+    if options.phases and phases.why_not():
+        parser.error(phases.why_not())
+    return options
+
+
+def _can_be_measured(name: str) -> bool:
+    reason = missing(name) if name in SYSTEMS else f"known are {', '.join(SYSTEMS)}"
+    if reason:
+        print(f"bench: {name} is left out: {reason}.", file=sys.stderr)
+    return not reason
+
+
+def _measure(name: str, options: argparse.Namespace, kept: dict[str, dict[str, int]]) -> dict[str, Cost]:
+    """One system in one run. The registrations come first in any case, so that everybody can be called."""
+    costs = {}
+    with _folder(name, options.keep) as folder:
+        _check_ports(options.port)
+        system = make(name, folder, options.port)
+        people = load.write_people(folder)
+        try:
+            system.start()
+            count = max(options.count, PEOPLE) if "register" in options.operations else PEOPLE
+            cost = load.register(system, people, count, min(REGISTRATIONS_PER_CALL * options.rate, 6_000))
+            if "register" in options.operations:
+                costs["register"] = cost
+            if "call" in options.operations:
+                costs["call"] = load.call(system, people, options.count, options.rate)
+        finally:
+            system.stop()
+        kept[name] = system.kept()
+    return costs
+
+
+def _check_ports(port: int) -> None:
+    """Somebody else's server is not measured. Raises BenchError."""
+    for each in range(port, port + 3):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", each))
+            except OSError as error:
+                raise BenchError(f"port {each} is in use: {error.strerror}; choose others with --port") from None
+
+
+@contextmanager
+def _folder(name: str, keep: bool) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f"bench-{name}-"))
+    try:
+        yield folder
+    finally:
+        if keep:
+            print(f"{name}: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
