@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sipserver.proxy.effects import CANCELLING, CancelBranch, SetBranchTimer
 from sipserver.proxy.plan import Target
-from sipserver.sip import names
+from sipserver.sip import build, names
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import Effect
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Response
+from sipserver.sip.timers import TIMER_C
 from sipserver.sip.uri import Uri
 
 RESOLVING: Final = 0
@@ -19,6 +21,10 @@ CALLING: Final = 1
 PROCEEDING: Final = 2
 ACCEPTED: Final = 3
 TERMINATED: Final = 4
+ABANDONED: Final = 5
+
+_MAX_TIMERS_C: Final = 4
+"""Of timer C that one branch may have running, however many provisional responses a peer sends."""
 
 # What tells the caller how to do better goes first; what says least goes last.
 _PREFERENCE: Final = {401: 0, 407: 0, 415: 1, 420: 1, 422: 1, 484: 1, 480: 3, 408: 4, 487: 5, 503: 5}
@@ -29,7 +35,8 @@ class Branch:
 
     __slots__ = (
         "answer_tag", "answered", "armed", "cancel_reason", "cancel_sent", "cancel_wanted", "datagram", "expired",
-        "flow", "hop", "index", "learned", "rang", "rearm", "request", "ring_tag", "state", "target",
+        "flow", "hop", "index", "learned", "lingers", "more", "noticed", "others", "rang", "rearm", "request",
+        "ring_tag", "state", "target",
     )  # fmt: skip
 
     def __init__(self, index: int, target: Target) -> None:
@@ -43,6 +50,14 @@ class Branch:
         """What was sent, over this flow."""
         self.datagram: tuple[Flow, OutgoingRequest] | None = None
         """The way over UDP, to be taken after all where no stream can be had."""
+        self.others = target.alternates
+        """Further ways to the same device."""
+        self.more = False
+        """Whether the next hop has places that were not tried yet."""
+        self.noticed = False
+        """Whether anything but a 100 came, so that somebody may know of the request."""
+        self.lingers = 0
+        """Timers LINGER that are running."""
         self.answered = False
         """Whether a 2xx to an INVITE came."""
         self.answer_tag: str | None = None
@@ -79,6 +94,29 @@ class Branch:
             return False
         self.answered, self.answer_tag = True, tag
         return True
+
+    def arm_timer_c(self, after: float, out: list[Effect]) -> None:
+        """Ring for so long from now on (RFC 3261 §16.6 step 11, §16.7 step 2)."""
+        if self.armed < _MAX_TIMERS_C:
+            self.armed += 1
+            out.append(SetBranchTimer(self.index, TIMER_C, after))
+        else:
+            self.rearm = True
+
+    def cancel(self, reason: str | None, patience: float, out: list[Effect]) -> None:
+        """Send a CANCEL, once (§16.10), and wait for its outcome for so many seconds."""
+        if self.cancel_sent:
+            return
+        self.cancel_sent = True
+        assert self.request is not None, "only what was sent is cancelled"
+        assert self.flow is not None, "only what was sent is cancelled"
+        out.append(CancelBranch(self.index, build.cancel(self.request, reason), self.flow))
+        out.append(SetBranchTimer(self.index, CANCELLING, patience))
+
+    @property
+    def can_give_way(self) -> bool:
+        """Whether there is another way, and nobody can have noticed this one but by a 100."""
+        return (self.more or bool(self.others)) and not (self.noticed or self.cancel_wanted or self.cancel_sent)
 
     @property
     def pending(self) -> bool:
@@ -121,6 +159,17 @@ def choose_best_response(finals: Iterable[FinalAnswer], cancelled: bool) -> Fina
         return status // 100, _PREFERENCE.get(status, 2)
 
     return min(finals, key=rank)
+
+
+def as_told_upstream(best: FinalAnswer, located: bool) -> FinalAnswer:
+    """The best answer as the sender of the request may see it."""
+    if best.status == 430 and located:
+        # RFC 5626 §11.5: no endpoint should be told about flows. All that it has to know: nobody is there.
+        return FinalAnswer(480, reason="Temporarily Unavailable", cause=best.cause)
+    if best.status == 503:
+        # §16.7 step 6: a 503 would tell the caller that this server can serve nobody.
+        return FinalAnswer(500, cause=best.cause)
+    return best
 
 
 def with_challenges(chosen: Response, finals: Sequence[FinalAnswer]) -> Response:

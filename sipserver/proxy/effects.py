@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sipserver.proxy.plan import Target
+from sipserver.proxy.redirect import Contact
 from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import Effect
 from sipserver.sip.flow import Flow
@@ -41,6 +42,8 @@ CANCELLING: Final = "cancelling"
 """Timer of a branch: its CANCEL should have ended it by now (RFC 3261 §9.1)."""
 LINGER: Final = "linger"
 """Timer of a branch: no more 2xx are passed on."""
+FAILOVER: Final = "failover"
+"""Timer of a branch: there is another way, and nothing was heard on this one for long enough."""
 
 
 @dataclass(slots=True)
@@ -55,6 +58,8 @@ class NeedFlow(Effect):
     """Call key and the side to be reached, for ``DialogTable.flow_for``; None outside of a dialog."""
     reliable: bool
     """A stream is wanted, since the request is too large for a datagram."""
+    after: int = -1
+    """The branch that failed at one of this next hop's places: the next of them is wanted (RFC 3263 §4.3)."""
 
 
 @dataclass(slots=True)
@@ -64,6 +69,24 @@ class Forward(Effect):
     branch: int
     request: OutgoingRequest
     flow: Flow
+
+
+@dataclass(slots=True)
+class Abandon(Effect):
+    """Nothing was heard on this branch, and another takes its place: send its request no more."""
+
+    branch: int
+    request: OutgoingRequest
+    flow: Flow
+    target: Target
+
+
+@dataclass(slots=True)
+class NeedContacts(Effect):
+    """Where are these, which a 3xx named? Answered by ``on_contacts`` with the bindings of each address of ours."""
+
+    branch: int
+    contacts: list[Contact]
 
 
 @dataclass(slots=True)

@@ -5,6 +5,11 @@
     PROCEEDING  a provisional response came; a CANCEL can go out
     ACCEPTED    INVITE only: a 2xx came; more of them are passed on until LINGER fires (RFC 6026)
     TERMINATED  a final response came, or none will
+    ABANDONED   nothing came for so long that another branch took its place; what comes after all is cancelled
+
+Where the next hop has several places (RFC 3263 §4.3), or the device several flows (RFC 5626 §5.1), and one of them
+fails before anybody noticed the request, the next is tried: in a branch of its own, with the failed one's place in
+the group. Only the last one's failure is a candidate for the answer.
 
 Groups of targets are tried one after the other, a group's targets at once as far as Max-Breadth goes.
 A 2xx goes upstream at once, and so does a provisional response until then; of everything else the best
@@ -19,6 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sipserver.proxy.branch import (
+    ABANDONED,
     ACCEPTED,
     CALLING,
     PROCEEDING,
@@ -27,10 +33,10 @@ from sipserver.proxy.branch import (
     Branch,
     FinalAnswer,
     NoHop,
+    as_told_upstream,
     choose_best_response,
     with_challenges,
 )
-from sipserver.proxy.dialog import answerer_hop, sender_hop
 from sipserver.proxy.effects import (
     ANSWERED,
     BRANCH_FAILED,
@@ -39,6 +45,7 @@ from sipserver.proxy.effects import (
     CHANGED,
     ENDED,
     FAILED,
+    FAILOVER,
     LINGER,
     PROGRESSED,
     RANG,
@@ -46,18 +53,20 @@ from sipserver.proxy.effects import (
     RETARGETED,
     TRIED,
     TRYING,
+    Abandon,
     CallEvent,
-    CancelBranch,
     Done,
     Forward,
-    Learn,
+    NeedContacts,
     NeedFlow,
     Reply,
     SetBranchTimer,
 )
 from sipserver.proxy.forward import forward, next_hop
+from sipserver.proxy.learn import learn_answerer, learn_sender
 from sipserver.proxy.plan import Plan, Settings, Target
-from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
+from sipserver.proxy.record_route import CALLER, Minter, other_side
+from sipserver.proxy.redirect import FOLLOWED, Contact, follow, group_contacts
 from sipserver.proxy.secure import may_leave
 from sipserver.proxy.session import complete_answer
 from sipserver.sip import build, names
@@ -73,9 +82,6 @@ _ACCEPTED: Final = {
     "SUBSCRIBE": RETARGETED,
 }  # fmt: skip
 
-_MAX_TIMERS_C: Final = 4
-"""Of timer C that one branch may have running, however many provisional responses a peer sends."""
-
 _ELSEWHERE: Final = 'Reason: SIP;cause=200;text="Call completed elsewhere"'
 _NO_ANSWER: Final = 'Reason: SIP;cause=408;text="Request Timeout"'
 
@@ -87,8 +93,8 @@ class ResponseContext:
 
     __slots__ = (
         "_active", "_at_once", "_branches", "_call", "_cancelled", "_closed", "_final", "_finals", "_flow",
-        "_groups", "_invite", "_key", "_lingering", "_minter", "_new_branch", "_plan", "_request", "_settings",
-        "_share", "_waiting", "done",
+        "_followed", "_groups", "_invite", "_key", "_lingering", "_minter", "_new_branch", "_plan", "_request",
+        "_settings", "_share", "_waiting", "done",
     )  # fmt: skip
     # Only for mypyc: what ``_end`` deletes.
     __deletable__ = ("_request", "_plan", "_flow", "_groups", "_waiting")
@@ -120,6 +126,7 @@ class ResponseContext:
         self._lingering = 0
         self._finals: list[FinalAnswer] = []
         self._final = 0
+        self._followed: set[str] | None = None
         self._closed = False
         self._cancelled = False
         self.done = False
@@ -139,21 +146,22 @@ class ResponseContext:
         else:
             out.append(SetBranchTimer(0, TRYING, self._settings.trying_after))
         if self._plan.record_route and self._plan.dialog is None:
-            self._learn_sender(CALLER, out)
+            learn_sender(self._request, self._flow, self._key, CALLER, out)
         self._go_on(out)
         return out
 
-    def on_flow(self, branch: int, flow: Flow) -> Sequence[Effect]:
-        """The answer to NeedFlow."""
+    def on_flow(self, branch: int, flow: Flow, *, more: bool = False) -> Sequence[Effect]:
+        """The answer to NeedFlow; ``more`` where the next hop has further places."""
         each = self.branch(branch)
         if each is None or each.state != RESOLVING:
             return _NOTHING
+        each.more = more
         out: list[Effect] = []
         assert each.hop is not None, "a branch without a hop has failed"
         if not may_leave(self._plan.secure, each.hop, flow):
             # RFC 3261 §26.2.2: rather not at all.
             out.append(NoHop(each.target))
-            self._fail(each, 480, UNREACHABLE, out, "Temporarily Unavailable")
+            self._fail(each, 480, UNREACHABLE, out, "Temporarily Unavailable", gives_way=True)
             self._go_on(out)
             return out
         request = forward(
@@ -173,8 +181,13 @@ class ResponseContext:
             self._send(each, flow, request, out)
         return out
 
-    def on_no_flow(self, branch: int, status: int, reason: str) -> Sequence[Effect]:
-        """The other answer to NeedFlow; the branch counts as answered with this status."""
+    def on_no_flow(
+        self, branch: int, status: int, reason: str, *, more: bool = False, tried: Flow | None = None
+    ) -> Sequence[Effect]:
+        """The other answer to NeedFlow; the branch counts as answered with this status.
+
+        ``tried`` says where no connection could be had, and ``more`` that the next hop has further places.
+        """
         each = self.branch(branch)
         if each is None or each.state != RESOLVING:
             return _NOTHING
@@ -183,7 +196,8 @@ class ResponseContext:
             # §18.1.1: where no stream can be had, UDP it is after all.
             self._send(each, *each.datagram, out)
         else:
-            self._fail(each, status, UNREACHABLE, out, reason)
+            each.more, each.flow = more, tried
+            self._fail(each, status, UNREACHABLE, out, reason, gives_way=True)
             self._go_on(out)
         return out
 
@@ -202,14 +216,22 @@ class ResponseContext:
         elif status < 200:
             if each.pending:
                 self._on_provisional(each, response, out)
+            elif each.state == ABANDONED and self._invite:
+                # §9.1: now it can be cancelled.
+                each.cancel(None, self._settings.linger, out)
         elif status < 300:
             self._on_success(each, response, out)
         elif each.pending:
             if each.expired and status == 487:
                 # It rang until timer C ended it: to the caller that is a time-out, not a cancellation of theirs.
                 self._fail(each, 408, TIMED_OUT, out, heard=response)
+            elif status in FOLLOWED and self._follows(each, response, out):
+                pass
             else:
-                self._fail(each, status, None, out, response=response)
+                # RFC 3263 §4.3: 503 is a failure of this place. RFC 5626 §11.5: 430 of this flow, not of its device.
+                gives_way = status == 503 or (status == 430 and bool(each.others))
+                each.more = each.more and status == 503
+                self._fail(each, status, None, out, response=response, gives_way=gives_way)
             if status >= 600:
                 # §16.7 step 5: one who speaks for all devices has declined; no other branch may go on.
                 self._close(f"Reason: SIP;cause={status}", out)
@@ -222,7 +244,27 @@ class ResponseContext:
         if each is None or not each.pending:
             return _NOTHING
         out: list[Effect] = []
-        self._fail(each, 408 if cause == TIMED_OUT else 503, cause, out)
+        gives_way = each.state == CALLING or cause != TIMED_OUT
+        self._fail(each, 408 if cause == TIMED_OUT else 503, cause, out, gives_way=gives_way)
+        self._go_on(out)
+        return out
+
+    def on_contacts(
+        self, branch: int, contacts: Sequence[Contact], bindings: Sequence[Sequence[Target] | None]
+    ) -> Sequence[Effect]:
+        """The answer to NeedContacts: of each contact the bindings, None where it is no address of ours."""
+        each = self.branch(branch)
+        if each is None:
+            return _NOTHING
+        self._active -= 1
+        out: list[Effect] = []
+        groups = [] if self._closed else group_contacts(contacts, bindings, self._settings)
+        if groups:
+            self._waiting.extend(groups[0])
+            self._groups.extendleft(reversed(groups[1:]))
+        elif not self._final:
+            # The same for the caller as for whoever was redirected: they are nowhere.
+            self._finals.append(FinalAnswer(480, reason="Temporarily Unavailable", cause=UNREACHABLE))
         self._go_on(out)
         return out
 
@@ -255,10 +297,14 @@ class ResponseContext:
                 out.append(Reply(100, build.reply(self._request, 100), durable=False))
             return out
         each = self._branches[branch]
-        if timer == LINGER and each.state == ACCEPTED:
-            each.state = TERMINATED
-            self._lingering -= 1
-            self._go_on(out)
+        if timer == LINGER:
+            each.lingers -= 1
+            if not each.lingers:
+                each.state = TERMINATED
+                self._lingering -= 1
+                self._go_on(out)
+        elif timer == FAILOVER and each.state == CALLING and each.can_give_way and not self._closed:
+            self._abandon(each, out)
         elif timer == CANCELLING and each.pending:
             self._fail(each, 487 if self._cancelled else 408, TIMED_OUT, out)
             self._go_on(out)
@@ -273,10 +319,10 @@ class ResponseContext:
             return
         if each.rearm:
             each.rearm = False
-            self._arm_timer_c(each, out)
+            each.arm_timer_c(self._settings.timer_c, out)
         elif each.state == PROCEEDING:
             each.expired = True
-            self._cancel(each, _NO_ANSWER, out)
+            each.cancel(_NO_ANSWER, self._settings.linger, out)
         else:
             self._fail(each, 408, TIMED_OUT, out)
             self._go_on(out)
@@ -286,7 +332,8 @@ class ResponseContext:
         return None if self.done else self._branches[index]
 
     def _located(self, each: Branch) -> Target | None:
-        return each.target if self._plan.located else None
+        # Bindings that a redirection led to are known by the connection that they came over.
+        return each.target if self._plan.located or each.target.connection else None
 
     def _dialog_to(self) -> tuple[str, str] | None:
         dialog = self._plan.dialog
@@ -327,25 +374,71 @@ class ResponseContext:
             each.hop = next_hop(self._plan, target)
         except SipError:
             out.append(NoHop(target))
-            self._fail(each, 503, UNREACHABLE, out)
+            self._fail(each, 503, UNREACHABLE, out, gives_way=True)
             return
         out.append(NeedFlow(each.index, each.hop, self._located(each), self._dialog_to(), reliable=False))
+
+    def _replace(self, failed: Branch, out: list[Effect]) -> None:
+        """The next place of the same next hop, or else the next flow of the same device, takes a failed one's place."""
+        if failed.more:
+            each = Branch(len(self._branches), failed.target)
+            self._branches.append(each)
+            self._active += 1
+            each.hop, each.others = failed.hop, failed.others
+            assert each.hop is not None, "a branch without a hop has no places"
+            out.append(
+                NeedFlow(
+                    each.index, each.hop, self._located(each), self._dialog_to(), reliable=False, after=failed.index
+                )
+            )  # fmt: skip
+        else:
+            target = failed.others[0]
+            target.alternates = failed.others[1:]
+            self._launch(target, out)
+
+    def _abandon(self, each: Branch, out: list[Effect]) -> None:
+        """Nothing was heard, and there is another way. Should the request arrive after all, it is cancelled (§9.1)."""
+        assert each.request is not None, "what waits for an answer was sent"
+        assert each.flow is not None, "what waits for an answer was sent"
+        out.append(Abandon(each.index, each.request, each.flow, each.target))
+        self._fail(each, 408, TIMED_OUT, out, gives_way=True)
+        each.state = ABANDONED
+        if self._invite:
+            self._linger(each, out)
+
+    def _linger(self, each: Branch, out: list[Effect]) -> None:
+        if not each.lingers:
+            self._lingering += 1
+        each.lingers += 1
+        out.append(SetBranchTimer(each.index, LINGER, self._settings.linger))
+
+    def _follows(self, each: Branch, response: Response, out: list[Effect]) -> bool:
+        """§16.7 step 4: whether contacts of this 3xx are tried instead of it."""
+        if not self._settings.redirects or self._plan.dialog is not None or self._plan.routes or self._closed:
+            return False
+        if self._followed is None:
+            self._followed = set()
+        contacts, left = follow(response, self._plan, self._settings, self._followed)
+        if not contacts:
+            return False
+        self._fail(each, response.status, None, out, heard=response)
+        self._finals.pop()
+        if left is not None:
+            self._finals.append(FinalAnswer(response.status, left))
+        # The look-up counts as being under way.
+        self._active += 1
+        out.append(NeedContacts(each.index, contacts))
+        return True
 
     def _send(self, each: Branch, flow: Flow, request: OutgoingRequest, out: list[Effect]) -> None:
         each.state, each.flow, each.request, each.datagram = CALLING, flow, request, None
         if self._call:
             out.append(CallEvent(TRIED, each.index, target=each.target, flow=flow))
         if self._invite:
-            self._arm_timer_c(each, out)
+            each.arm_timer_c(self._settings.timer_c, out)
+        if each.can_give_way:
+            out.append(SetBranchTimer(each.index, FAILOVER, self._settings.failover_after))
         out.append(Forward(each.index, request, flow))
-
-    def _arm_timer_c(self, each: Branch, out: list[Effect]) -> None:
-        """§16.6 step 11, §16.7 step 2."""
-        if each.armed < _MAX_TIMERS_C:
-            each.armed += 1
-            out.append(SetBranchTimer(each.index, TIMER_C, self._settings.timer_c))
-        else:
-            each.rearm = True
 
     def _on_provisional(self, each: Branch, response: Response, out: list[Effect]) -> None:
         each.state = PROCEEDING
@@ -355,18 +448,19 @@ class ResponseContext:
             return
         # §16.7 step 5: 100 goes no further than one hop, and what comes after the final answer comes too late.
         if status > 100:
+            each.noticed = True
             if not each.cancel_wanted and not each.cancel_sent:
-                self._arm_timer_c(each, out)
+                each.arm_timer_c(self._settings.timer_c, out)
             if not self._final:
                 dialog = self._plan.dialog
                 if self._call and 180 <= status < 190 and each.rings_anew(response):
                     out.append(CallEvent(RANG, each.index, response, status=status, flow=each.flow))
                 elif dialog is not None and response.body:
                     out.append(CallEvent(PROGRESSED, each.index, response, dialog[1], status, request=self._request))
-                self._learn_answerer(each, response, out)
+                learn_answerer(self._request, self._plan, self._flow, self._key, each, response, out)
                 out.append(Reply(status, build.without_top_via(response, self._flow.reliable), durable=False))
         if each.cancel_wanted:
-            self._cancel(each, each.cancel_reason, out)
+            each.cancel(each.cancel_reason, self._settings.linger, out)
 
     def _on_success(self, each: Branch, response: Response, out: list[Effect]) -> None:
         """§16.7 step 5: a 2xx is passed on at once; of an INVITE's every one, of anything else the first."""
@@ -382,18 +476,17 @@ class ResponseContext:
             return
         if each.pending:
             self._active -= 1
-        elif not self._invite:
+        elif not self._invite and (each.state != ABANDONED or self._final):
             return
-        # An INVITE's branch that was given up, and answers after all, counts as well.
+        # A branch that was given up, and answers after all, counts as well.
         each.state = TERMINATED
         if self._invite:
             each.state = ACCEPTED
             # It was kept for a CANCEL, and there will be none; the branch stays for half a minute.
             each.request = None
             each.answers_anew(response)
-            self._lingering += 1
-            out.append(SetBranchTimer(each.index, LINGER, self._settings.linger))
-        self._learn_answerer(each, response, out)
+            self._linger(each, out)
+        learn_answerer(self._request, self._plan, self._flow, self._key, each, response, out)
         durable = self._note_success(each, response, out)
         out.append(Reply(status, build.without_top_via(response, self._flow.reliable), durable))
         self._final = self._final or status
@@ -421,31 +514,6 @@ class ResponseContext:
             out.append(CallEvent(kind, index, response, side, status, request=self._request, flow=each.flow))
         return kind == ENDED
 
-    def _learn_answerer(self, each: Branch, response: Response, out: list[Effect]) -> None:
-        """Remember how both sides are reached that this response puts into a dialog, or whose target it refreshes."""
-        plan, flow = self._plan, each.flow
-        if not plan.record_route or flow is None or response.to_tag is None:
-            return
-        side = CALLEE
-        if plan.dialog is not None:
-            if response.status < 200:
-                return
-            side = other_side(plan.dialog[1])
-            self._learn_sender(plan.dialog[1], out)
-        if flow.reliable:
-            hop = answerer_hop(response, plan.token)
-            if hop != each.learned:
-                each.learned = hop
-                if hop is not None:
-                    out.append(Learn(self._key, side, flow, hop))
-
-    def _learn_sender(self, side: str, out: list[Effect]) -> None:
-        # A datagram needs no connection to be kept for it.
-        if self._flow.reliable:
-            hop = sender_hop(self._request)
-            if hop is not None:
-                out.append(Learn(self._key, side, self._flow, hop))
-
     def _fail(
         self,
         each: Branch,
@@ -455,10 +523,15 @@ class ResponseContext:
         reason: str | None = None,
         response: Response | None = None,
         heard: Response | None = None,
+        *,
+        gives_way: bool = False,
     ) -> None:
-        """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4), but what was only ``heard``."""
+        """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4), but what was only ``heard``.
+
+        Where it ``gives_way`` and there is another way to the same target, that is tried instead.
+        """
         if self._call and each.state == RESOLVING:
-            out.append(CallEvent(TRIED, each.index, target=each.target))
+            out.append(CallEvent(TRIED, each.index, target=each.target, flow=each.flow))
         each.state = TERMINATED
         self._active -= 1
         if self._call:
@@ -468,7 +541,9 @@ class ResponseContext:
                     heard=each.cancel_sent,
                 )
             )  # fmt: skip
-        if not self._final:
+        if gives_way and each.can_give_way and not self._closed:
+            self._replace(each, out)
+        elif not self._final:
             self._finals.append(FinalAnswer(status, response, reason, cause))
 
     def _close(self, reason: str | None, out: list[Effect]) -> None:
@@ -481,16 +556,7 @@ class ResponseContext:
             elif self._invite and each.state == CALLING and not each.cancel_wanted:
                 each.cancel_wanted, each.cancel_reason = True, reason
             elif self._invite and each.state == PROCEEDING:
-                self._cancel(each, reason, out)
-
-    def _cancel(self, each: Branch, reason: str | None, out: list[Effect]) -> None:
-        if each.cancel_sent:
-            return
-        each.cancel_sent = True
-        assert each.request is not None, "only what was sent is cancelled"
-        assert each.flow is not None, "only what was sent is cancelled"
-        out.append(CancelBranch(each.index, build.cancel(each.request, reason), each.flow))
-        out.append(SetBranchTimer(each.index, CANCELLING, self._settings.linger))
+                each.cancel(reason, self._settings.linger, out)
 
     def _send_best(self, out: list[Effect]) -> None:
         """§16.7 steps 6 to 9: answer with the best there is, 408 where there is nothing."""
@@ -508,13 +574,10 @@ class ResponseContext:
                         request=self._request,
                     )
                 )  # fmt: skip
-        self._final = status
         # RFC 4320 §4.2: a 408 to anything but INVITE comes too late by its very meaning, and none may be sent. The
         # server transaction is told all the same: it keeps the 408 to itself, and ends (sip.transaction.server).
-        if status == 503:
-            # §16.7 step 6: a 503 would tell the caller that this server can serve nobody.
-            best = FinalAnswer(500, cause=best.cause)
-            self._final = status = 500
+        best = as_told_upstream(best, self._plan.located)
+        self._final = status = best.status
         if self._call:
             out.append(CallEvent(FAILED, message=best.response, status=status, cause=best.cause))
         if best.response is not None:

@@ -50,6 +50,10 @@ class Settings:
     """Devices of one address that are tried."""
     size_limit: int = 1300
     """Bytes of a request above which UDP is left for a stream (RFC 3261 §18.1.1)."""
+    failover_after: float = 5.0
+    """Seconds without any response after which another way to the same target is tried, where there is one."""
+    redirects: int = 0
+    """Contacts of 3xx answers that are followed for one request; 0 passes 3xx on."""
     linger: float = 32.0
     """Seconds, 64*T1: how long 2xx are passed on, and how long a cancelled branch may take to end."""
     trying_after: float = 3.5
@@ -79,6 +83,8 @@ class Target:
     """Its +sip.instance."""
     aor: str = ""
     """The address of record that it was registered for."""
+    alternates: tuple[Target, ...] = ()
+    """Other ways to the same device, to be taken one after the other where this one fails (RFC 5626 §5.1)."""
 
 
 @dataclass(slots=True, eq=False)

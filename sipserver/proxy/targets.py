@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from sipserver.proxy.plan import Settings, Target
 from sipserver.sip.uri import Uri
+
+MAX_ALTERNATES: Final = 4
+"""Further flows of one device that are tried."""
 
 
 def names_us(uri: Uri, settings: Settings) -> bool:
@@ -36,18 +40,27 @@ def address_of(uri: Uri, settings: Settings, identity: str | None) -> str | None
 
 
 def group_targets(targets: Iterable[Target], uri: Uri, settings: Settings) -> list[list[Target]]:
-    """Targets by falling q, equal ones together (§16.6); each URI and each device once (§16.5, RFC 5626 §5.1)."""
-    seen: set[str] = set()
+    """Targets by falling q, equal ones together (§16.6); each URI and each device once (§16.5, RFC 5626 §5.1).
+
+    A device that registered several times is one target: what it registered last, with its other flows as alternates.
+    """
+    seen: dict[str, Target] = {}
     chosen = []
     for target in targets:
-        if target.uri_text in seen or target.instance in seen:
-            continue
         # RFC 3261 §26.2.2: what was asked for by SIPS goes on by SIPS, or not at all.
         if uri.scheme == "sips" and target.uri_text[:5].lower() != "sips:":
             continue
-        seen.add(target.uri_text)
+        device = seen.get(target.instance) if target.instance else None
+        if device is not None:
+            others = (device, *device.alternates)
+            if len(others) <= MAX_ALTERNATES and not any([_is_same_way(each, target) for each in others]):
+                device.alternates += (target,)
+            continue
+        if target.uri_text in seen:
+            continue
+        seen[target.uri_text] = target
         if target.instance:
-            seen.add(target.instance)
+            seen[target.instance] = target
         chosen.append(target)
     chosen.sort(key=_preference)
     groups: list[list[Target]] = []
@@ -57,6 +70,16 @@ def group_targets(targets: Iterable[Target], uri: Uri, settings: Settings) -> li
         else:
             groups.append([target])
     return groups
+
+
+def _is_same_way(one: Target, other: Target) -> bool:
+    """Whether two bindings of a device are reached alike; several flows may have the same contact (RFC 5626 §4.2)."""
+    return (
+        one.uri_text == other.uri_text
+        and one.path == other.path
+        and (one.transport, one.host, one.port, one.connection)
+        == (other.transport, other.host, other.port, other.connection)
+    )
 
 
 def _preference(target: Target) -> int:

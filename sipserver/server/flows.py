@@ -39,6 +39,14 @@ class Search:
         """Whether there is another place."""
         return bool(self._places)
 
+    @property
+    def tried(self) -> Flow | None:
+        """The place that was tried last as a flow that came to nothing, for the record."""
+        if self.place is None:
+            return None
+        transport, host, port = self.place
+        return Flow(transport, host, port, "", transport != UDP)
+
     def next(self, found: Found) -> None:
         """Call ``found`` with a flow to the next place, or with None where it cannot be reached."""
         if not self._places:
@@ -84,6 +92,10 @@ class FlowFinder:
         if place is None or place[0] != UDP:
             return None
         return self._transports.flow_for(UDP, place[1], place[2])
+
+    def mark_dead(self, place: Place, seconds: float | None = None) -> None:
+        """Nothing came of this place, or it asked to be left alone for so many seconds."""
+        self.dead.mark(place, self._now(), seconds)
 
     def search(self, uri: Uri, begin: Callable[[Search], None]) -> None:
         """Look up where this next hop is, and call ``begin`` with the places, the best first."""

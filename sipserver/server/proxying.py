@@ -13,12 +13,11 @@ from sipserver.proxy import effects
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.forward import next_hop, stateless
 from sipserver.proxy.identity import challenge
-from sipserver.proxy.plan import ANSWER, COLLECT, CallPlaced, Examined, NeedTargets, Plan, Settings, Target, Unproven
+from sipserver.proxy.plan import ANSWER, COLLECT, CallPlaced, Examined, NeedTargets, Plan, Settings, Unproven
 from sipserver.proxy.record_route import CALLER, Minter, other_side
 from sipserver.proxy.route import admit_new, examine, is_inside, plan_inside
 from sipserver.proxy.secure import may_leave
 from sipserver.proxy.source import prove_source
-from sipserver.registrar.binding import Binding
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.gate import CommitGate
 from sipserver.server.liveness import Liveness
@@ -57,13 +56,11 @@ class Proxying(Desk):
         collector: Collector,
         liveness: Liveness,
     ) -> None:
-        super().__init__(context, settings, minter, watch, gate, dialogs, timers, liveness)
+        super().__init__(context, settings, minter, watch, gate, dialogs, timers, liveness, credentials, location)
         self.collector = collector
         self.forwarded = 0
         """Requests that went on to at least one target."""
         self._authenticators = authenticators
-        self._credentials = credentials
-        self._location = location
 
     def on_request(self, request: Request, flow: Flow, key: keys.Key) -> None:
         """A request without a transaction, neither ACK nor CANCEL nor REGISTER."""
@@ -166,9 +163,9 @@ class Proxying(Desk):
                 answer = None
                 if isinstance(effect, NeedCredentials):
                     self.context.challenges.answered(request.call_id)
-                    answer = self._credentials.get(effect.username, effect.realm, effect.algorithm)
+                    answer = self.credentials.get(effect.username, effect.realm, effect.algorithm)
                 elif isinstance(effect, NeedTargets):
-                    answer = self._targets(effect.aor)
+                    answer = self.locate(effect.aor)
                 elif isinstance(effect, CallPlaced):
                     call_key = self._placed(request, flow, effect)
         except StopIteration as stop:
@@ -204,9 +201,9 @@ class Proxying(Desk):
                 answer = None
                 if isinstance(effect, NeedCredentials):
                     self.context.challenges_inside.answered(_inside(request, flow))
-                    answer = self._credentials.get(effect.username, effect.realm, effect.algorithm)
+                    answer = self.credentials.get(effect.username, effect.realm, effect.algorithm)
                 elif isinstance(effect, NeedTargets):
-                    answer = self._targets(effect.aor)
+                    answer = self.locate(effect.aor)
         except StopIteration:
             return
         except SipError as error:
@@ -237,13 +234,6 @@ class Proxying(Desk):
             raise SipError(503, "Too Many Calls", RETRY_LATER)
         key = self.context.tokens.hex16()
         return key if self.watch.placed(key, request, flow, effect.caller, effect.callee) else ""
-
-    def _targets(self, aor: str) -> tuple[Target, ...] | None:
-        """Where this address is now. Who is no subscriber (any more) is nowhere, whatever is registered."""
-        # Both are looked up in any case: how long it takes tells a stranger nothing.
-        known = self._credentials.exists(aor)
-        bindings = self._location.get(aor, self.context.wall_clock())
-        return tuple([_target(binding) for binding in bindings]) if known else None
 
     def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
         error = refused.error
@@ -316,11 +306,3 @@ def _kind(error: SipError) -> str:
     if isinstance(error, Unproven):
         return faults.FORGED
     return faults.OVERLOAD if error.status == 503 else faults.REFUSED
-
-
-def _target(binding: Binding) -> Target:
-    """A binding as the proxy sees it."""
-    return Target(
-        binding.contact, binding.q, binding.path, binding.user_agent, binding.transport, binding.host, binding.port,
-        binding.connection, binding.instance, binding.aor,
-    )  # fmt: skip

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from sipserver.accounts.credentials import CredentialCache
 from sipserver.calls import faults
 from sipserver.calls.machine import Call
+from sipserver.location.base import Location
 from sipserver.proxy import effects, fork
 from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
@@ -15,12 +17,15 @@ from sipserver.proxy.plan import Plan, Settings, Target
 from sipserver.proxy.probe import ABSENT
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
 from sipserver.proxy.source import Sources
+from sipserver.registrar.binding import Binding
 from sipserver.server.context import Context
+from sipserver.server.flows import Search
 from sipserver.server.gate import CommitGate
 from sipserver.server.liveness import Liveness
 from sipserver.server.timers import TimerQueue
 from sipserver.server.transactions import ServerTransaction
 from sipserver.server.watch import CallWatch, callee_tag
+from sipserver.sip import names
 from sipserver.sip.effects import TIMED_OUT, Effect
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response
@@ -41,7 +46,10 @@ class Desk:
         dialogs: DialogTable,
         timers: TimerQueue,
         liveness: Liveness,
+        credentials: CredentialCache,
+        location: Location,
     ) -> None:
+        self.credentials = credentials
         self.context = context
         self.settings = settings
         self.watch = watch
@@ -57,6 +65,7 @@ class Desk:
         """From where the sides of calls speak."""
         self.unanswered = 0
         """Answers that could not be sent, or were never acknowledged."""
+        self._location = location
 
     def whose(self, plan: Plan | None, key: str) -> tuple[str | None, str | None, Call | None]:
         """For ``errors``: the party that sent a request, the party that it is for, and the call it is part of."""
@@ -69,6 +78,13 @@ class Desk:
             return None, None, None
         return (call.callee, call.caller, call) if plan.dialog[1] == CALLEE else (call.caller, call.callee, call)
 
+    def locate(self, aor: str) -> tuple[Target, ...] | None:
+        """Where this address is now. Who is no subscriber (any more) is nowhere, whatever is registered."""
+        # Both are looked up in any case: how long it takes tells a stranger nothing.
+        known = self.credentials.exists(aor)
+        bindings = self._location.get(aor, self.context.wall_clock())
+        return tuple([_target(binding) for binding in bindings]) if known else None
+
     def on_undelivered(self, transaction: ServerTransaction, cause: str, call: Call | None = None) -> None:
         """An answer was never acknowledged, or could not be sent."""
         self.unanswered += 1
@@ -78,7 +94,7 @@ class Desk:
 class Relay:
     """One request under way: the response context, and what its effects do."""
 
-    __slots__ = ("_begun", "_call", "_context", "_desk", "_hung_up_at", "_key", "_transaction")
+    __slots__ = ("_begun", "_call", "_context", "_desk", "_hung_up_at", "_key", "_searches", "_transaction")
 
     def __init__(
         self, desk: Desk, transaction: ServerTransaction, request: Request, plan: Plan, flow: Flow, key: str
@@ -92,6 +108,8 @@ class Relay:
         """The call, once it has failed."""
         self._hung_up_at = desk.watch.steady() if request.method == "BYE" else 0
         """When a BYE came (``CallWatch.steady``), for the case that nobody answers it."""
+        self._searches: dict[int, Search] | None = None
+        """The places of those next hops that had to be looked up, by the branch that tries the latest."""
         self._context = fork.ResponseContext(
             request, plan, flow, desk.settings, desk.minter, key, desk.context.tokens.hex16
         )
@@ -104,6 +122,8 @@ class Relay:
         """From a client transaction."""
         if response.status >= 300 or len(response.vias) < 2:
             self._note_response(self._pending(branch), response)
+        if self._searches is not None:
+            self._judge_place(branch, response)
         dialog = self._begun[1].dialog if self._begun is not None else None
         if dialog is not None and response.status > 100 and response.status not in ABSENT:
             self._desk.liveness.responded(self._key, other_side(dialog[1]), response)
@@ -114,6 +134,7 @@ class Relay:
         each = self._pending(branch)
         if each is not None:
             self._note(faults.TIMEOUT if cause == TIMED_OUT else faults.UNREACHABLE, each.target, each.flow)
+            self._mark_dead(branch)
         self._run(self._context.on_failed(branch, cause))
 
     def on_branch_timer(self, branch: int, timer: str) -> None:
@@ -194,12 +215,16 @@ class Relay:
                 desk.context.transactions.request(effect.request, effect.flow, self, effect.branch)
             elif isinstance(effect, effects.CancelBranch):
                 desk.context.transactions.request(effect.request, effect.flow, None)
+            elif isinstance(effect, effects.Abandon):
+                self._abandon(effect)
+            elif isinstance(effect, effects.NeedContacts):
+                self._find_contacts(effect)
             elif isinstance(effect, effects.Learn):
                 desk.dialogs.learn(effect.key, effect.side, effect.flow, effect.hop)
             elif isinstance(effect, NoHop):
                 self._note(faults.UNREACHABLE, effect.target, None)
             elif isinstance(effect, effects.Done):
-                self._begun = None
+                self._begun = self._searches = None
                 # Whether a refusal of a call is acknowledged is still of interest, until its transaction ends.
                 if self._call is None:
                     self._transaction.user = None
@@ -241,22 +266,75 @@ class Relay:
 
     def _find_flow(self, need: effects.NeedFlow) -> None:
         finder = self._desk.finder
+        searches = self._searches
+        search = None
+        if searches is not None:
+            search = searches.pop(need.after, None) if need.after >= 0 else searches.get(need.branch)
+        if search is not None:
+            self._try_place(need.branch, need.reliable, search)
+            return
         flow = finder.at_once(need.uri, need.target, need.dialog, reliable=need.reliable)
         if flow is not None:
             self._run(self._context.on_flow(need.branch, flow))
+        elif need.reliable:
+            found = partial(self._on_flow, need.branch, None)
+            finder.find(need.uri, need.target, need.dialog, reliable=True, found=found)
         else:
-            found = partial(self._on_flow, need.branch)
-            finder.find(need.uri, need.target, need.dialog, reliable=need.reliable, found=found)
+            finder.search(need.uri, partial(self._try_place, need.branch, False))
 
-    def _on_flow(self, branch: int, flow: Flow | None) -> None:
-        if flow is not None:
-            self._run(self._context.on_flow(branch, flow))
+    def _try_place(self, branch: int, reliable: bool, search: Search) -> None:
+        """The next place of a next hop, or a stream to the place that is being tried."""
+        if self._begun is None:
+            return
+        if self._searches is None:
+            self._searches = {}
+        self._searches[branch] = search
+        found = partial(self._on_flow, branch, search)
+        if reliable:
+            search.stream(found)
         else:
-            each = self._pending(branch)
-            if each is not None and each.datagram is None:
-                self._note(faults.UNREACHABLE, each.target, None)
-            # Nobody is there: the same for the caller as an endpoint that is not registered.
-            self._run(self._context.on_no_flow(branch, 480, "Temporarily Unavailable"))
+            search.next(found)
+
+    def _on_flow(self, branch: int, search: Search | None, flow: Flow | None) -> None:
+        more = search is not None and search.more
+        if flow is not None:
+            self._run(self._context.on_flow(branch, flow, more=more))
+            return
+        tried = search.tried if search is not None else None
+        each = self._pending(branch)
+        if each is not None and each.datagram is None:
+            self._note(faults.UNREACHABLE, each.target, tried)
+            self._mark_dead(branch)
+        # Nobody is there: the same for the caller as an endpoint that is not registered.
+        self._run(self._context.on_no_flow(branch, 480, "Temporarily Unavailable", more=more, tried=tried))
+
+    def _mark_dead(self, branch: int) -> None:
+        """Nothing came of this branch's place."""
+        search = self._searches.get(branch) if self._searches is not None else None
+        if search is not None and search.place is not None:
+            self._desk.finder.mark_dead(search.place)
+
+    def _judge_place(self, branch: int, response: Response) -> None:
+        """Who answers is there; but one that asks to be left alone for a while is (RFC 3261 §21.5.4)."""
+        search = self._searches.get(branch) if self._searches is not None else None
+        if search is None or search.place is None:
+            return
+        finder = self._desk.finder
+        if response.status != 503:
+            finder.dead.answered(search.place)
+            return
+        seconds = (response.header(names.RETRY_AFTER) or "").partition("(")[0].partition(";")[0].strip()
+        if seconds.isascii() and seconds.isdigit():
+            finder.mark_dead(search.place, float(seconds[:6]))
+
+    def _abandon(self, effect: effects.Abandon) -> None:
+        self._note(faults.TIMEOUT, effect.target, effect.flow)
+        self._mark_dead(effect.branch)
+        self._desk.context.transactions.abandon(effect.request)
+
+    def _find_contacts(self, need: effects.NeedContacts) -> None:
+        found = [self._desk.locate(each.aor) if each.aor is not None else None for each in need.contacts]
+        self._run(self._context.on_contacts(need.branch, need.contacts, found))
 
 
 class _BranchTimer:
@@ -271,3 +349,11 @@ class _BranchTimer:
     def on_timer(self, timer: str) -> None:
         """The timer is due."""
         self._relay.on_branch_timer(self._branch, timer)
+
+
+def _target(binding: Binding) -> Target:
+    """A binding as the proxy sees it."""
+    return Target(
+        binding.contact, binding.q, binding.path, binding.user_agent, binding.transport, binding.host, binding.port,
+        binding.connection, binding.instance, binding.aor,
+    )  # fmt: skip

@@ -117,8 +117,12 @@ class ProxySection(Section, frozen=True):
     max_targets: Annotated[int, Meta(ge=1, le=100)] = 30
     datagram: Annotated[int, Meta(ge=512, le=65_000)] = 1300
     """Requests of more bytes go by TCP where the target allows."""
+    failover_after: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    """Seconds without any response until the next server of a domain, or the next flow of an endpoint, is tried."""
     dead_for: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
     """Seconds for which a server that did not answer is tried last."""
+    redirects: Annotated[int, Meta(ge=0, le=100)] = 5
+    """Contacts of redirections that are followed for one request; 0 leaves them to the caller."""
 
 
 class DnsSection(Section, frozen=True):

@@ -71,6 +71,8 @@ def proxy(config: Config, is_us: Callable[[str, int | None], bool]) -> ProxySett
         timer_c=config.timers.c,
         max_targets=given.max_targets,
         size_limit=given.datagram,
+        failover_after=given.failover_after,
+        redirects=given.redirects,
         linger=64 * config.timers.t1,
         # RFC 4028 §7.1: a caller may ask that every proxy knows timers.
         supported=("path",) if config.sessions.mode == OFF else ("path", TIMER),

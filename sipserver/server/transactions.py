@@ -171,6 +171,12 @@ class TransactionLayer:
             self._over_connection.setdefault(flow.connection, set()).add(transaction)
         self.run_client(transaction, transaction.machine.start())
 
+    def abandon(self, request: OutgoingRequest) -> None:
+        """Send this request no more; whatever comes in answer is still delivered."""
+        transaction = self._clients.get(keys.client_key(request.branch, request.method))
+        if transaction is not None:
+            transaction.machine.on_abandoned()
+
     def _bound_cancelled(self, branch: str) -> None:
         """RFC 3261 §9.1: an INVITE that was cancelled is waited for no longer than 64*T1."""
         invite = self._clients.get(keys.client_key(branch, "INVITE"))

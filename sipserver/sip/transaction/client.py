@@ -30,13 +30,14 @@ TERMINATED: Final = 3
 class Client:
     """One request other than INVITE and ACK that was sent."""
 
-    __slots__ = ("_interval", "_reliable", "_request", "_timers", "state")
+    __slots__ = ("_abandoned", "_interval", "_reliable", "_request", "_timers", "state")
 
     def __init__(self, request: OutgoingRequest, reliable: bool, timers: Timers) -> None:
         self.state = TRYING
         self._request: OutgoingRequest | None = request
         """The request, until a final response came."""
         self._reliable = reliable
+        self._abandoned = False
         self._timers = timers
         self._interval = timers.t1
         """Seconds that timer E was last set to."""
@@ -64,10 +65,14 @@ class Client:
         self.state = COMPLETED
         return SetTimer(TIMER_K, self._timers.t4), Deliver(response)
 
+    def on_abandoned(self) -> None:
+        """The TU has turned elsewhere (RFC 3263 §4.3): nothing is sent again, and who answers late is heard."""
+        self._abandoned = True
+
     def on_timer(self, timer: str) -> Sequence[Effect]:
         """A timer that was set is due."""
         if self._request is not None:
-            if timer == TIMER_E:
+            if timer == TIMER_E and not self._abandoned:
                 t2 = self._timers.t2
                 self._interval = min(2 * self._interval, t2) if self.state == TRYING else t2
                 return SetTimer(TIMER_E, self._interval), Send(self._request.data)

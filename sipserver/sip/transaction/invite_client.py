@@ -43,13 +43,14 @@ TIMER_CANCEL: Final = "CANCEL"
 class InviteClient:
     """One INVITE that was sent."""
 
-    __slots__ = ("_ack", "_interval", "_reliable", "_request", "_timers", "state")
+    __slots__ = ("_abandoned", "_ack", "_interval", "_reliable", "_request", "_timers", "state")
 
     def __init__(self, request: OutgoingRequest, reliable: bool, timers: Timers) -> None:
         self.state = CALLING
         self._request: OutgoingRequest | None = request
         """The INVITE, until a final response came."""
         self._reliable = reliable
+        self._abandoned = False
         self._timers = timers
         self._ack = b""
         """The ACK of a refusal, while COMPLETED."""
@@ -96,10 +97,14 @@ class InviteClient:
         """The TU has sent a CANCEL for this INVITE, which it may do once it is PROCEEDING (RFC 3261 §9.1)."""
         return (SetTimer(TIMER_CANCEL, 64 * self._timers.t1),) if self.state == PROCEEDING else ()
 
+    def on_abandoned(self) -> None:
+        """The TU has turned elsewhere (RFC 3263 §4.3): nothing is sent again, and who answers late is heard."""
+        self._abandoned = True
+
     def on_timer(self, timer: str) -> Sequence[Effect]:
         """A timer that was set is due."""
         if self.state == CALLING:
-            if timer == TIMER_A and self._request is not None:
+            if timer == TIMER_A and self._request is not None and not self._abandoned:
                 self._interval *= 2
                 return SetTimer(TIMER_A, self._interval), Send(self._request.data)
             if timer == TIMER_B:
