@@ -142,7 +142,7 @@ class CallEvent(Effect):
     request: Request | None = None
     """The request that was accepted, for CHANGED and ENDED."""
     target: Target | None = None
-    """The device, for TRIED and ANSWERED."""
+    """The device, for TRIED, RANG and ANSWERED."""
     flow: Flow | None = None
     """Over which the branch goes."""
     heard: bool = False

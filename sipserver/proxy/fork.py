@@ -454,7 +454,7 @@ class ResponseContext:
             if not self._final:
                 dialog = self._plan.dialog
                 if self._call and 180 <= status < 190 and each.rings_anew(response):
-                    out.append(CallEvent(RANG, each.index, response, status=status, flow=each.flow))
+                    out.append(CallEvent(RANG, each.index, response, status=status, target=each.target, flow=each.flow))
                 elif dialog is not None and response.body:
                     out.append(CallEvent(PROGRESSED, each.index, response, dialog[1], status, request=self._request))
                 learn_answerer(self._request, self._plan, self._flow, self._key, each, response, out)

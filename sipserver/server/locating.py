@@ -8,7 +8,8 @@
 
 The first that knows anything is believed, and no other. Of a message that came through another proxy the address is
 that proxy's: then what it vouches for comes before the sites, and the database is not asked. What an endpoint
-declares in a REGISTER holds for its calls while that registration lasts.
+declares in a REGISTER holds for its calls while that registration lasts; what a device that is called says in its
+18x or 2xx holds for that call, and is newer.
 
 What the address tells is remembered per host. Only a link is not known at once: until the kernel has answered, the
 next source counts, and ``when_known`` brings the rest.
@@ -29,7 +30,7 @@ from sipserver.registrar.binding import Binding
 from sipserver.sip import access_network, geolocation, names, pidf
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
-from sipserver.sip.message import Request
+from sipserver.sip.message import Message, Request, Response
 
 MAX_HOSTS: Final = 20_000
 """Hosts whose place is remembered."""
@@ -89,9 +90,9 @@ class Locator:
         wall_clock: Callable[[], float],
         database: Networks | None = None,
         links: Links | None = None,
-        note: Callable[[Request, str, SipError], None] | None = None,
+        note: Callable[[Message, str, SipError], None] | None = None,
     ) -> None:
-        """``note`` is told of locations that cannot be read: the request, the host it came from, and why."""
+        """``note`` is told of locations that cannot be read: the message, the host it came from, and why."""
         self._note = note
         self._settings = settings
         self._clock = wall_clock
@@ -121,7 +122,7 @@ class Locator:
             return NOWHERE
         host = self._hosts.get(flow.host) or self._look_up(flow.host)
         told = NOWHERE
-        if names.GEOLOCATION in request.names or names.P_ACCESS_NETWORK_INFO in request.names:
+        if _tells(request):
             told = self._told(request, flow.host, host, authenticated=identity is not None)
         if told is NOWHERE and identity is not None and len(self._declared):
             told = self._remembered((identity, _contact(request)))
@@ -140,6 +141,17 @@ class Locator:
     def of_binding(self, binding: Binding) -> Place:
         """The same for a binding."""
         return self.of_device(binding.aor, binding.contact, binding.host, is_relayed=bool(binding.path))
+
+    def of_response(self, response: Response, host: str, *, is_registered: bool, is_relayed: bool) -> Place:
+        """Where a device is that responds, where its response itself tells; NOWHERE where it does not.
+
+        ``host`` is where it registered from, or where the request was sent to. The former has proved who it is.
+        """
+        if self._off or not _tells(response):
+            return NOWHERE
+        found = self._hosts.get(host) or self._look_up(host)
+        told = self._told(response, host, found, authenticated=is_registered)
+        return told if told is NOWHERE else _choose(found, told, is_relayed=is_relayed)
 
     def of_next_hop(self, host: str) -> Place:
         """Where something is that is behind this host, which somebody else runs."""
@@ -168,7 +180,7 @@ class Locator:
         key = binding.aor, binding.contact
         if self._off:
             return
-        if names.GEOLOCATION in request.names or names.P_ACCESS_NETWORK_INFO in request.names:
+        if _tells(request):
             host = self._hosts.get(binding.host) or self._look_up(binding.host)
             told = self._told(request, binding.host, host, authenticated=True)
             if told is not NOWHERE:
@@ -193,33 +205,33 @@ class Locator:
 
     # ------------------------------------------------------------------ sources
 
-    def _told(self, request: Request, source: str, host: _Host, *, authenticated: bool) -> Place:
-        """What a request itself tells, as finely as may be stored."""
+    def _told(self, message: Message, source: str, host: _Host, *, authenticated: bool) -> Place:
+        """What a message itself tells, as finely as may be stored."""
         found = NOWHERE
-        if host.is_peer and names.P_ACCESS_NETWORK_INFO in request.names:
-            found = self._access_network(request, source)
-        if found is NOWHERE and authenticated and names.GEOLOCATION in request.names:
-            found = self._geolocation(request, source)
+        if host.is_peer and names.P_ACCESS_NETWORK_INFO in message.names:
+            found = self._access_network(message, source)
+        if found is NOWHERE and authenticated and names.GEOLOCATION in message.names:
+            found = self._geolocation(message, source)
         return found
 
-    def _unreadable(self, request: Request, source: str, error: SipError) -> None:
+    def _unreadable(self, message: Message, source: str, error: SipError) -> None:
         if self._note is not None:
-            self._note(request, source, error)
+            self._note(message, source, error)
 
-    def _access_network(self, request: Request, source: str) -> Place:
+    def _access_network(self, message: Message, source: str) -> Place:
         try:
-            networks = access_network.parse(request)
+            networks = access_network.parse(message)
         except SipError:
-            self._unreadable(request, source, SipError(400, "Bad P-Access-Network-Info"))
+            self._unreadable(message, source, SipError(400, "Bad P-Access-Network-Info"))
             return NOWHERE
         return limited(places.place_of_access(networks, self._settings.sites), self._settings.precision)
 
-    def _geolocation(self, request: Request, source: str) -> Place:
-        for document in geolocation.documents(request):
+    def _geolocation(self, message: Message, source: str) -> Place:
+        for document in geolocation.documents(message):
             try:
                 civic = pidf.civic(document, self._clock())
             except SipError as error:
-                self._unreadable(request, source, error)
+                self._unreadable(message, source, error)
                 continue
             if civic is not None:
                 found = Place(
@@ -278,6 +290,11 @@ def _choose(host: _Host, told: Place, *, is_relayed: bool) -> Place:
             return told
         return place if place.source in _OWN else NOWHERE
     return place if told is NOWHERE or place.source in _OWN else told
+
+
+def _tells(message: Message) -> bool:
+    """Whether a message says where its sender is; most do not."""
+    return names.GEOLOCATION in message.names or names.P_ACCESS_NETWORK_INFO in message.names
 
 
 def _contact(request: Request) -> str:

@@ -46,7 +46,7 @@ from sipserver.server.linking import Linker
 from sipserver.server.locating import Locator, Settings
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
-from sipserver.sip.message import Message, Request
+from sipserver.sip.message import Message, Request, Response
 from sipserver.sip.rtpstat import HEADERS as SUMMARY_HEADERS
 from sipserver.sip.rtpstat import summaries
 from sipserver.sip.sdp import UNREADABLE, Description
@@ -207,6 +207,8 @@ class CallWatch:
         if self._unreadable:
             self._unreadable = False
             self._note_media(made, event, call)
+        if isinstance(made, Rang | Answered):
+            self._hear_place(call, event)
         self._record(key, made)
         if isinstance(made, Tried):
             self._await_place(call, event, made.place)
@@ -311,6 +313,17 @@ class CallWatch:
             # Nobody registered it: what is known is somebody's server that the call goes to.
             return self._locator.of_next_hop(host)
         return self._locator.of_device(target.aor, target.uri_text, host, is_relayed=bool(target.path))
+
+    def _hear_place(self, call: Call, event: CallEvent) -> None:
+        """A device may say itself where it is when it rings or answers."""
+        message, target = event.message, event.target
+        if not isinstance(message, Response):
+            return
+        registered = target is not None and bool(target.host)
+        relayed = not registered or (target is not None and bool(target.path))
+        place = self._locator.of_response(message, _host_of(event), is_registered=registered, is_relayed=relayed)
+        if place is not NOWHERE:
+            self._recorder.locate(call, Located(place, event.branch))
 
     def _await_place(self, call: Call, event: CallEvent, before: Place) -> None:
         host = _host_of(event)

@@ -14,7 +14,7 @@ from sipserver.server.config import Config
 from sipserver.server.geodatabase import GeoDatabase
 from sipserver.server.locating import Locator, Settings
 from sipserver.sip.errors import SipError
-from sipserver.sip.message import Request
+from sipserver.sip.message import Message, Response
 from sipserver.telemetry.log import Log
 from sipserver.transport.links import LinkFinder
 
@@ -82,11 +82,14 @@ class Whereabouts:
         if database is not None:
             await database.close()
 
-    def _unreadable(self, request: Request, source: str, error: SipError) -> None:
+    def _unreadable(self, message: Message, source: str, error: SipError) -> None:
         """A location that cannot be read stops nothing, and is an error on record."""
+        status, answered_by = None, faults.SERVER
+        if isinstance(message, Response):
+            status, answered_by = message.status, faults.PEER
         self._recorder.error(
-            at=int(self._clock() * 1000), kind=faults.LOCATION, method=request.method, agent=observe.agent(request),
-            detail=error.reason, source=source,
+            at=int(self._clock() * 1000), kind=faults.LOCATION, method=message.cseq[1], status=status,
+            agent=observe.agent(message), detail=error.reason, source=source, answered_by=answered_by,
         )  # fmt: skip
 
     def _tell(self, event: str, sentence: str) -> None:

@@ -14,7 +14,7 @@ from sipserver.server import locating
 from sipserver.server.locating import Locator, Settings
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
-from sipserver.sip.message import Request
+from sipserver.sip.message import Message, Request
 from support.places import located, pidf
 from support.sip import request, written
 
@@ -73,8 +73,8 @@ class Bench:
         self.locator = Locator(Settings(), lambda: self.now, note=self._note)
         self.use(precision)
 
-    def _note(self, message: Request, host: str, error: SipError) -> None:
-        self.faults.append((message.method, host, error.reason))
+    def _note(self, message: Message, host: str, error: SipError) -> None:
+        self.faults.append((message.cseq[1], host, error.reason))
 
     def use(self, precision: str) -> None:
         database: Any = self.database

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from sipserver.server import settings
 from sipserver.server.config import load
 from sipserver.sip.message import Request
-from support.inprocess import Device, Server
+from support.inprocess import EPOCH, Device, Server
 from support.pen import DOMAIN
 from support.places import located, pidf
 
@@ -126,6 +127,99 @@ def test_what_a_device_declares_counts_for_its_calls_until_it_leaves(server: Ser
     bob.register("Contact: *", "Expires: 0", cseq=90)
     bob.register(call_id="again")
     assert sign_ins(server) == [("bound", said), ("unbound", said), ("bound", NOTHING)]
+
+
+SAID = "AT", "Wien", "Wien Mitte", None, "geolocation"
+
+
+@pytest.mark.parametrize("status", [180, 183, 200])
+def test_what_a_device_says_of_its_place_when_it_responds(server: Server, status: int) -> None:
+    alice, bob = Device(server, "alice", "203.0.113.7"), Device(server, "bob", "203.0.113.8")
+    bob.register()
+    lines, body = located(pidf())
+    invite = ring(server, alice, bob)
+    bob.send(bob.answer(invite, status, *lines, body=body))
+    if status != 200:
+        # The INVITE's answer says nothing of it, which takes nothing back.
+        bob.send(bob.answer(invite, 200))
+    assert the_call(server) == (NOTHING, SAID)
+    assert server.rows("SELECT * FROM errors") == []
+
+
+def test_what_a_device_says_when_it_answers_is_newer_than_what_it_declared(server: Server) -> None:
+    alice, bob = Device(server, "alice", "203.0.113.7"), Device(server, "bob", "203.0.113.8")
+    lines, body = located(pidf("<cl:country>IT</cl:country>"))
+    bob.register(f"Contact: <{bob.contact}>", *lines, body=body)
+    lines, body = located(pidf())
+    bob.send(bob.answer(ring(server, alice, bob), 200, *lines, body=body))
+    assert the_call(server) == (NOTHING, SAID)
+
+
+def test_word_of_the_device_that_answered_counts(server: Server) -> None:
+    alice = Device(server, "alice", "203.0.113.7")
+    desk, mobile = Device(server, "bob", "203.0.113.8"), Device(server, "bob", "203.0.113.9")
+    desk.register(call_id="desk")
+    mobile.register(call_id="mobile")
+    invite = ring(server, alice, desk)
+    lines, body = located(pidf("<cl:country>IT</cl:country>"))
+    desk.send(desk.answer(invite, 180, *lines, body=body, tag="desk"))
+    (invite,) = mobile.requests("INVITE")
+    lines, body = located(pidf())
+    mobile.send(mobile.answer(invite, 200, *lines, body=body))
+    assert the_call(server) == (NOTHING, SAID)
+
+
+@pytest.mark.parametrize("routing", [None, "no"])
+def test_place_that_is_not_for_servers_is_not_looked_at_in_a_response(server: Server, routing: str | None) -> None:
+    alice, bob = Device(server, "alice", "203.0.113.7"), Device(server, "bob", "203.0.113.8")
+    bob.register()
+    lines, body = located(pidf(), routing)
+    bob.send(bob.answer(ring(server, alice, bob), 200, *lines, body=body))
+    assert the_call(server) == (NOTHING, NOTHING)
+
+
+def test_place_in_a_response_is_kept_as_long_as_it_may_be(server: Server) -> None:
+    alice, bob = Device(server, "alice", "203.0.113.7"), Device(server, "bob", "203.0.113.8")
+    bob.register()
+    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(EPOCH + server.loop.now + 100))
+    rules = "<gbp:retransmission-allowed>true</gbp:retransmission-allowed>"
+    lines, body = located(pidf(rules=f"{rules}<gbp:retention-expiry>{expires}</gbp:retention-expiry>"))
+    bob.send(bob.answer(ring(server, alice, bob), 200, *lines, body=body))
+    assert the_call(server) == (NOTHING, SAID)
+    server.advance(120)
+    server.tick(6)
+    assert the_call(server) == (NOTHING, NOTHING)
+
+
+def test_place_in_a_response_that_cannot_be_read(server: Server) -> None:
+    alice, bob = Device(server, "alice", "203.0.113.7"), Device(server, "bob", "203.0.113.8")
+    bob.register()
+    lines, body = located(b"<presence")
+    bob.send(bob.answer(ring(server, alice, bob), 200, *lines, body=body))
+    assert the_call(server) == (NOTHING, NOTHING)
+    (error,) = server.rows("SELECT kind, method, status, answered_by FROM errors")
+    assert error == {"kind": "location", "method": "INVITE", "status": 200, "answered_by": "peer"}
+
+
+@pytest.mark.parametrize(
+    ("host", "place"), [("203.0.113.5", ("SK", None, None, None, "access_network")), ("203.0.113.8", NOTHING)]
+)
+def test_access_network_in_a_response_is_believed_of_a_peer(server: Server, host: str, place: tuple[Any, ...]) -> None:
+    alice, bob = Device(server, "alice", "203.0.113.7"), Device(server, "bob", host)
+    bob.register()
+    cell = "P-Access-Network-Info: 3GPP-GERAN;cgi-3gpp=23101f00"
+    bob.send(bob.answer(ring(server, alice, bob), 200, cell))
+    assert the_call(server) == (NOTHING, place)
+
+
+def test_strangers_are_not_believed_about_their_place_when_they_answer(tmp_path: Path) -> None:
+    with Server(tmp_path, "alice", config=CONFIG.replace("[proxy]", "[proxy]\noutbound = true")) as server:
+        alice, eve = Device(server, "alice", "203.0.113.7"), Device(server, "eve", "203.0.113.9", 5060)
+        alice.send(alice.signed("INVITE", "sip:eve@203.0.113.9", f"Contact: <{alice.contact}>"))
+        (invite,) = eve.requests("INVITE")
+        lines, body = located(pidf())
+        eve.send(eve.answer(invite, 200, *lines, body=body))
+        assert the_call(server) == (NOTHING, NOTHING)
 
 
 def test_callers_word_is_taken_with_its_credentials_only(server: Server) -> None:
