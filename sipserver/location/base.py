@@ -6,7 +6,7 @@ line and go on in the order they came (RFC 3261 §10.3). Reading holds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from sipserver.registrar.binding import Binding, Change
@@ -53,6 +53,10 @@ class Location(Protocol):
 
         An address that is held is left for next time.
         """
+        ...
+
+    def __iter__(self) -> Iterator[Binding]:
+        """Every binding; nothing may change meanwhile."""
         ...
 
     def flush(self) -> None:

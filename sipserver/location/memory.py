@@ -7,7 +7,7 @@ on how often each was refreshed, and nothing of the old one is left behind.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 
 from sipserver.location.base import EXPIRED_AT_ONCE, MAX_LINE
@@ -88,6 +88,11 @@ class MemoryLocation:
         if finished:
             self._swept = second
         return gone
+
+    def __iter__(self) -> Iterator[Binding]:
+        """Every binding; nothing may change meanwhile."""
+        for found in self._bindings.values():
+            yield from found
 
     def flush(self) -> None:
         """See ``Location.flush``: there is nothing to hand over."""

@@ -3,6 +3,9 @@
     replace ──► writer ──commit──► memory ──► done(True)
                        ──failed──────────────► done(False), nothing changed
 
+A binding that lived by a connection did not outlive the process that held it: at a start it is of no use any more, and
+leaves the file in batches (``forget_orphans``).
+
 Expired bindings leave memory at once and the file later, in batches; a start skips them. Operators ask for removals
 through a table of the file (``location.query``), since only this process knows what is in its memory.
 """
@@ -28,6 +31,7 @@ _DELETE: Final = 0
 _EXPIRE: Final = 1
 _UPSERT: Final = 2
 _DONE: Final = 3
+_FORGET: Final = 4
 STATEMENTS: Final = (
     # Before the insertion: what takes a binding's place may have its key.
     "DELETE FROM bindings WHERE aor = ? AND key = ?",
@@ -35,6 +39,8 @@ STATEMENTS: Final = (
     "DELETE FROM bindings WHERE aor = ? AND key = ? AND expires_at <= ?",
     UPSERT,
     "DELETE FROM removals WHERE id = ?",
+    # Not the binding that an endpoint made when it came back.
+    "DELETE FROM bindings WHERE aor = ? AND key = ? AND registered_at = ?",
 )
 """What the writer of ``location.db`` is made with."""
 
@@ -72,6 +78,8 @@ class SqliteLocation(MemoryLocation):
     ) -> None:
         super().__init__()
         self.path = Path(path)
+        self._orphans: deque[Binding] = deque()
+        """Of the last process, and only in the file."""
         self._load(now)
         self._max_rows = max_rows
         self._waiting = 0
@@ -111,6 +119,16 @@ class SqliteLocation(MemoryLocation):
         if rows and not self._put(rows, partial(self._deleted, batch)):
             self._expired.extendleft(reversed(batch))
         return gone
+
+    def forget_orphans(self, told: Callable[[list[Binding]], None]) -> None:
+        """Take bindings out of the file whose connection the last process held; once a second, some at a time.
+
+        ``told`` is called with them when that is durable; what has expired meanwhile needs no word.
+        """
+        batch = [self._orphans.popleft() for _ in range(min(len(self._orphans), EXPIRED_AT_ONCE))]
+        rows: list[tuple[int, Row]] = [(_FORGET, (each.aor, each.key, each.registered_at)) for each in batch]
+        if rows and not self._put(rows, partial(self._forgotten, batch, told)):
+            self._orphans.extendleft(reversed(batch))
 
     def poll_removals(self) -> None:
         """Carry out what operators asked for; called once a second. Costs a few microseconds where there is nothing."""
@@ -173,6 +191,15 @@ class SqliteLocation(MemoryLocation):
         if not committed:
             self._expired.extendleft(reversed(batch))
 
+    def _forgotten(
+        self, batch: list[Binding], told: Callable[[list[Binding]], None], count: int, committed: bool
+    ) -> None:
+        self._waiting -= count
+        if committed:
+            told(batch)
+        else:
+            self._orphans.extendleft(reversed(batch))
+
     def _begin_removal(self, number: int, aor: str, key: str, requested_at: float) -> None:
         go_on = partial(self._remove, number, aor, key, requested_at)
         self._removing.add(number)
@@ -218,7 +245,10 @@ class SqliteLocation(MemoryLocation):
             for row in connection.execute(f"{SELECT} ORDER BY aor, registered_at DESC"):
                 binding = from_row(row)
                 binding.user_agent = agents.setdefault(binding.user_agent, binding.user_agent)
-                self._add(binding)
+                if binding.is_connected:
+                    self._orphans.append(binding)
+                else:
+                    self._add(binding)
         except sqlite.Error as error:
             raise StoreError(explain(self.path, error)) from error
         finally:

@@ -85,6 +85,12 @@ class Target:
     """The address of record that it was registered for."""
     alternates: tuple[Target, ...] = ()
     """Other ways to the same device, to be taken one after the other where this one fails (RFC 5626 §5.1)."""
+    reg_id: int | None = None
+    """Which of its device's flows it is (RFC 5626 §4.2)."""
+    local: str = ""
+    """This server's side of the flow that its REGISTER came over."""
+    flow_only: bool = False
+    """Whether that flow is the only way to it (RFC 5626 §7)."""
 
 
 @dataclass(slots=True, eq=False)

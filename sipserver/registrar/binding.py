@@ -48,6 +48,14 @@ class Binding:
     """Number of the connection that its REGISTER came over; 0 for none and after a restart."""
     registered_at: float
     """UNIX time in seconds of that REGISTER."""
+    local: str = ""
+    """This server's side of that flow: ``Flow.sent_by``."""
+    flow_only: bool = False
+    """Whether it is reached over that flow and no other way (RFC 5626 §7)."""
+    natted: bool = False
+    """Whether its contact says of itself what only its own side of a NAT can reach."""
+    gruu_since: float = 0.0
+    """UNIX time in seconds from which on the temporary GRUUs of its instance are good."""
 
     @property
     def key(self) -> str:
@@ -58,6 +66,11 @@ class Binding:
         if self.instance is None:
             return self.contact
         return f"+{'' if self.reg_id is None else self.reg_id} {self.instance}"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is of use only as long as a connection lives."""
+        return self.flow_only and self.transport != "UDP"
 
     def remaining(self, now: float) -> int:
         """Whole seconds that are left, at least one: zero would tell an endpoint that it is gone."""

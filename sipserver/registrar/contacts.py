@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from sipserver.registrar import outbound
 from sipserver.registrar.binding import Binding
-from sipserver.sip import names
+from sipserver.sip import gruu, names
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.message import Request, text
+from sipserver.sip.nat import is_behind_nat
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address, parse_delta, split_params
 
@@ -28,6 +30,8 @@ REJECTABLE: Final = 3600
 
 # A tab is white space to SIP; the other control characters are nothing that a contact needs.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 5627 §5.1: what an endpoint says of its GRUUs is ignored.
+_OURS: Final = frozenset(("expires", "pub-gruu", "temp-gruu"))
 _INSTANCE: Final = "+sip.instance"
 _DISPLAY: Final = re.compile(r'[ \t]*(?:"(?:[^"\\]|\\.)*+"|[^"<;]*)[ \t]*', re.DOTALL)
 
@@ -46,6 +50,10 @@ class Settings:
     """Where the request asks for nothing."""
     max_contacts: int = 10
     """How many bindings one address may have."""
+    flow_timer: int = 0
+    """Seconds after which endpoints that register flows over connections are to ping; 0 leaves it to them."""
+    flow_timer_udp: int = 0
+    """The same over UDP."""
 
 
 def is_wildcard(request: Request, values: Sequence[str]) -> bool:
@@ -87,6 +95,9 @@ def read_contacts(
     default = settings.default_expires if header_expires is None else parse_delta(header_expires)
     _check_text(call_id)
     shared = len(call_id) + sum(map(len, path))
+    # Who is behind a proxy that left no Path is reached as its Contact says.
+    direct = not path and len(request.vias) == 1
+    has_flows = direct or outbound.first_hop_has_flows(path)
     found = []
     for value in values:
         address = _read_contact(value, current)
@@ -95,12 +106,22 @@ def read_contacts(
             raise SipError(403, "SIPS Contact Needs TLS")
         params = contact_params(address)
         instance, reg_id = _device(address)
+        if reg_id is not None and not has_flows:
+            outbound.check_first_hop(request)
+            reg_id = None
+        if instance is not None:
+            _check_loop(address, aor, settings)
         if len(address.uri_text) + len(params) + shared > MAX_STORED:
             raise SipError(400, "Contact too long")
         expires_at = now + _interval(address, default, settings)
+        natted = (
+            direct and address.uri.host != flow.host and is_behind_nat(address.uri, request.top_via.host, flow.host)
+        )
         binding = Binding(
             aor, address.uri_text, _thousandths(address), expires_at, call_id, cseq, instance, reg_id, path, agent,
-            params, flow.transport, flow.host, flow.port, flow.connection, now,
+            params, flow.transport, flow.host, flow.port, flow.connection, now, flow.sent_by,
+            direct and (flow.reliable or natted or reg_id is not None), natted,
+            0.0 if instance is None else outbound.gruu_since(instance, reg_id, call_id, current, now),
         )  # fmt: skip
         found.append(binding)
     # RFC 5626 §6: who registers a flow registers nothing else with it.
@@ -135,7 +156,7 @@ def _uri(contact: str, parsed: dict[str, Uri]) -> Uri:
 
 
 def contact_params(address: Address) -> str:
-    """The header parameters as written, each with its semicolon in front, without ``expires``."""
+    """The header parameters as written, each with its semicolon in front, without those that only we may say."""
     params = address.params
     if not params or (len(params) == 1 and "expires" in params):
         return ""
@@ -149,7 +170,7 @@ def contact_params(address: Address) -> str:
         match = _DISPLAY.match(raw)
         tail = raw[(match.end() if match else 0) + len(address.uri_text) + 2 :]
     parts = [part.strip(" \t") for part in split_params(tail.lstrip(" \t;"))]
-    kept = "".join([f";{part}" for part in parts if part.partition("=")[0].rstrip(" \t").lower() != "expires"])
+    kept = "".join([f";{part}" for part in parts if part.partition("=")[0].rstrip(" \t").lower() not in _OURS])
     _check_text(kept)
     return kept
 
@@ -167,6 +188,15 @@ def _read_contact(value: str, current: Sequence[Binding]) -> Address:
     if not is_sip:
         raise SipError(400, "Contact is no SIP URI")
     return address
+
+
+def _check_loop(address: Address, aor: str, settings: Settings) -> None:
+    """RFC 5627 §5.1: a device is not to be found at the address, or GRUU, that leads to it. Raises SipError(403)."""
+    uri = address.uri
+    if uri.host.removesuffix(".") in settings.domains and uri.port is None:
+        user = uri.user or ""
+        if uri.aor() == aor or (gruu.PARAM in uri.params and user.startswith(gruu.TEMPORARY)):
+            raise SipError(403, "Contact leads here")
 
 
 def _check_text(value: str) -> None:

@@ -7,6 +7,7 @@
                         step 5          what is bound already?        NeedBindings
     plan_changes        steps 6 and 7   which bindings change?
                                         are they on disk?             UpdateBindings
+                        RFC 5627 §5.2   what are its devices called?  NeedGruus
     answer_headers      step 8          what the 200 says
 
 It yields what it needs, is sent the answer, raises SipError for a refusal and returns what was decided. Nothing
@@ -16,15 +17,16 @@ no other REGISTER for that address may be let in: this is what makes look-up and
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
+from sipserver.registrar import outbound
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change, apply_changes
 from sipserver.registrar.contacts import Settings, is_wildcard, read_contacts, same_contact
-from sipserver.sip import names
+from sipserver.sip import gruu, names
 from sipserver.sip.digest import AuthenticationRequired, Authenticator
 from sipserver.sip.effects import Effect
 from sipserver.sip.errors import SipError
@@ -32,10 +34,11 @@ from sipserver.sip.flow import Flow
 from sipserver.sip.grammar import bracketed
 from sipserver.sip.message import Request
 from sipserver.sip.uri import Uri
+from sipserver.sip.values import quote
 
-__all__ = ["NeedBindings", "Registered", "Settings", "UpdateBindings", "challenge", "register"]
+__all__ = ["NeedBindings", "NeedGruus", "Registered", "Settings", "UpdateBindings", "challenge", "register"]
 
-SUPPORTED: Final = frozenset({"path"})
+SUPPORTED: Final = frozenset({"path", "outbound", "gruu"})
 """Option tags that a Require may name."""
 RETRY_AFTER: Final = 5
 """Seconds after which to try again what could not be stored."""
@@ -64,12 +67,21 @@ class UpdateBindings(Effect):
 
 
 @dataclass(slots=True)
+class NeedGruus(Effect):
+    """What are these devices called? Answered with a new temporary GRUU for each; None where none can be had."""
+
+    aor: str
+    devices: dict[str, float]
+    """By instance, since when its temporary GRUUs are good (UNIX time in seconds)."""
+
+
+@dataclass(slots=True)
 class Registered:
     """What the 200 says, and what led to it."""
 
     aor: str
     headers: list[str]
-    """Header lines for the 200: Contact, Path, Date."""
+    """Header lines for the 200: Contact, Path, Require, Flow-Timer, Date."""
     changes: Sequence[Change]
     """What changed; nothing for a mere question."""
     bindings: tuple[Binding, ...]
@@ -91,7 +103,8 @@ def register(
     update = request.has(names.CONTACT)
     current: tuple[Binding, ...] = yield NeedBindings(aor, update)
     if not update:
-        return Registered(aor, answer_headers(request, current, now), (), current)
+        names_of = yield from device_names(request, aor, current)
+        return Registered(aor, answer_headers(request, current, now, names_of), (), current)
     values = request.values(names.CONTACT)
     if is_wildcard(request, values):
         changes = plan_removal_of_all(request, current)
@@ -105,7 +118,11 @@ def register(
         stored = yield UpdateBindings(aor, changes)
         if not stored:
             raise SipError(503, "Registration cannot be stored", (f"Retry-After: {RETRY_AFTER}",))
-    return Registered(aor, answer_headers(request, after, now), changes, after)
+    names_of = yield from device_names(request, aor, after)
+    headers = answer_headers(request, after, now, names_of)
+    if changes:
+        headers += outbound.headers(request, flow, changes, settings.flow_timer, settings.flow_timer_udp)
+    return Registered(aor, headers, changes, after)
 
 
 def challenge(
@@ -215,14 +232,35 @@ def check_bounds(after: Sequence[Binding], changes: Sequence[Change], settings: 
         raise SipError(403, "Contacts too long")
 
 
-def answer_headers(request: Request, bindings: Sequence[Binding], now: float) -> list[str]:
+def device_names(request: Request, aor: str, bindings: Sequence[Binding]) -> Generator[Effect, Any, dict[str, str]]:
+    """The GRUUs of each device, as parameters of its contacts (RFC 5627 §5.2); none where nobody asked for them."""
+    devices: dict[str, float] = {}
+    for binding in bindings:
+        if binding.instance is not None:
+            devices[binding.instance] = max(binding.gruu_since, devices.get(binding.instance, 0.0))
+    if not devices or not request.has(names.SUPPORTED) or "gruu" not in request.option_tags(names.SUPPORTED):
+        return {}
+    temporary: dict[str, str] | None = yield NeedGruus(aor, devices)
+    found = {}
+    for instance in devices:
+        found[instance] = f";pub-gruu={quote(gruu.public(aor, instance))}"
+        if temporary is not None:
+            found[instance] += f";temp-gruu={quote(temporary[instance])}"
+    return found
+
+
+def answer_headers(request: Request, bindings: Sequence[Binding], now: float, names_of: Mapping[str, str]) -> list[str]:
     """RFC 3261 §10.3 step 8: every binding with the time it has left, the Path of this request (RFC 3327 §5.3), Date.
 
-    All contacts stand in one line, since some old endpoints read only one.
+    All contacts stand in one line, since some old endpoints read only one. ``names_of`` has the parameters of devices.
     """
     lines = []
     if bindings:
         contacts = [f"<{each.contact}>{each.params};expires={each.remaining(now)}" for each in bindings]
+        if names_of:
+            for position, each in enumerate(bindings):
+                if each.instance is not None:
+                    contacts[position] += names_of[each.instance]
         lines.append(f"Contact: {', '.join(contacts)}")
     if request.has(names.PATH):
         lines.append(f"Path: {', '.join(request.values(names.PATH))}")

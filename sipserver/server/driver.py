@@ -105,6 +105,7 @@ class Driver:
         try:
             self._transactions.flow_lost(flow)
             self._proxying.liveness.connection_lost(flow)
+            self._registrations.keeper.connection_lost(flow)
         except Exception as fault:
             self.note_fault(fault)
 
@@ -172,7 +173,9 @@ class Driver:
             self.malformed += 1
             self._context.rejected(None, flow, error, kind=faults.MALFORMED_RESPONSE)
             return
-        if not self._transactions.receive_response(response):
+        if self._transactions.receive_response(response):
+            return
+        if not self._registrations.keeper.on_response(response, flow):
             self.stray += 1
             self._note_stray(response, response.cseq[1], response.status, flow)
 

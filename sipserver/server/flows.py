@@ -86,7 +86,7 @@ class FlowFinder:
     ) -> Flow | None:
         """The flow to this next hop where nothing has to be waited for, which is nearly always; else ask ``find``."""
         flow = self._known_connection(uri, target, dialog)
-        if flow is not None or reliable:
+        if flow is not None or reliable or (target is not None and target.flow_only):
             return flow
         place = self._resolver.numeric(uri)
         if place is None or place[0] != UDP:
@@ -110,20 +110,25 @@ class FlowFinder:
         several places it is the first that can be sent to.
         """
         flow = self._known_connection(uri, target, dialog)
-        if flow is not None:
+        if flow is not None or (target is not None and target.flow_only):
             found(flow)
             return
         self.search(uri, partial(self._first, reliable, found))
 
     def _known_connection(self, uri: Uri, target: Target | None, dialog: tuple[str, str] | None) -> Flow | None:
-        """The connection over which this contact registered, or this side of the dialog talks, while it lives."""
+        """The flow over which this contact registered, or this side of the dialog talks, while it is there.
+
+        A contact that is reached over its flow alone has no other way (RFC 5626 §7).
+        """
         flow: Flow | None = None
-        if target is not None and target.connection and not target.path:
+        if target is not None and target.flow_only:
+            flow = self._transports.flow_of(target.transport, target.host, target.port, target.connection, target.local)
+        elif target is not None and target.connection and not target.path:
             flow = self._alive(target.transport, target.host, target.port, target.connection)
         elif dialog is not None:
-            learned = self._dialogs.flow_for(*dialog, uri.raw)
-            if learned is not None and learned.connection:
-                flow = self._alive(learned.transport, learned.host, learned.port, learned.connection)
+            flow = self._dialogs.flow_for(*dialog, uri.raw)
+            if flow is not None and flow.connection:
+                flow = self._alive(flow.transport, flow.host, flow.port, flow.connection)
         # RFC 3261 §26.2.2: whatever was learned, SIPS leads to TLS.
         return flow if flow is None or uri.scheme != "sips" or flow.transport in SECURED else None
 

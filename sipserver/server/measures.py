@@ -93,6 +93,12 @@ def _calls_and_registrations(it: Measured) -> None:
     add("quality_accepted", "Requests with quality reports answered 200", lambda: it.proxying.collector.accepted)
     add("quality_refused", "Requests with quality reports not taken", lambda: it.proxying.collector.refused)
     add("bindings", "Contacts of all addresses", lambda: it.location.count, "gauge")
+    keeper = registrations.keeper
+    add("bindings_lost", "Contacts out of use since their flow failed", lambda: dict(keeper.lost), label="cause")
+    add("bindings_kept", "Contacts behind NATs that are pinged", lambda: keeper.kept, "gauge")
+    add("pings", "Pings sent to contacts behind NATs", lambda: keeper.pings)
+    add("pings_answered", "Pings that were answered", lambda: keeper.answered)
+    add("pings_unanswered", "Pings that were not", lambda: keeper.unanswered)
     add("answers_failed", "Answers not sent or never acknowledged", lambda: it.proxying.unanswered)
     add("proxied", "Requests that went on to a target", lambda: it.proxying.forwarded)
 
@@ -124,6 +130,7 @@ def _sockets(it: Measured) -> None:
         return lambda: int(getattr(transports.tcp, attribute, 0))
 
     add("udp_received", "Datagrams received", of_udp("received"))
+    add("stun_answered", "STUN requests answered", of_udp("stun"))
     add("udp_sent", "Datagrams sent", of_udp("sent"))
     add("udp_dropped", "Datagrams dropped for want of room in the send queue", of_udp("dropped"))
     add("udp_send_errors", "Datagrams that could not be sent", of_udp("send_errors"))

@@ -5,7 +5,7 @@ An address is held from its look-up to its commit (``location.base``), so that n
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,8 +16,17 @@ from sipserver.calls.activity import ActivityRecords
 from sipserver.calls.places import Place
 from sipserver.location.base import Location
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change
-from sipserver.registrar.process import NeedBindings, Registered, Settings, UpdateBindings, challenge, register
+from sipserver.registrar.process import (
+    NeedBindings,
+    NeedGruus,
+    Registered,
+    Settings,
+    UpdateBindings,
+    challenge,
+    register,
+)
 from sipserver.server.context import RETRY_LATER, Context
+from sipserver.server.keeping import NO_ANSWER, RESTART, FlowKeeper
 from sipserver.server.locating import Locator
 from sipserver.server.locating import Settings as LocationSettings
 from sipserver.server.transactions import ServerTransaction
@@ -26,6 +35,7 @@ from sipserver.sip.digest import MISSING, STALE, AuthenticationRequired, Authent
 from sipserver.sip.effects import Effect, NeedCredentials
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
+from sipserver.sip.gruu import GruuMinter
 from sipserver.sip.message import Request
 from sipserver.sip.transaction.keys import Key
 from sipserver.storage.database import StoreError
@@ -54,6 +64,8 @@ class Registrations:
         location: Location,
         parties: Parties,
         activity: ActivityRecords,
+        gruus: GruuMinter,
+        keeper: FlowKeeper,
         locator: Locator | None = None,
     ) -> None:
         self.context = context
@@ -66,6 +78,10 @@ class Registrations:
         """REGISTERs refused, challenges not counted."""
         self.on_lost: Lost = _ignore
         """Called for every binding that is none any more."""
+        self.keeper = keeper
+        """Who looks after the flows of bindings."""
+        keeper.told = self.note_lost
+        self.gruus = gruus
         self._authenticators = authenticators
         self._parties = parties
         self._locator = locator or Locator(LocationSettings(), context.wall_clock)
@@ -91,29 +107,51 @@ class Registrations:
         """Once a second: bindings that have expired."""
         now = self.context.wall_clock()
         for binding in self.location.expire(now):
-            self._note("expired", binding, now)
-            self._locator.gone(binding)
+            self._gone("expired", binding, now)
+        self.keeper.tick()
 
     def note_removed(self, bindings: Sequence[Binding]) -> None:
         """An operator removed these."""
         now = self.context.wall_clock()
         for binding in bindings:
-            self._note("removed", binding, now)
-            self._locator.gone(binding)
+            self._gone("removed", binding, now)
+
+    def note_orphans(self, bindings: Sequence[Binding]) -> None:
+        """These lived by connections of the process before this one."""
+        for binding in bindings:
+            self.note_lost(binding, RESTART)
+
+    def note_lost(self, binding: Binding, cause: str) -> None:
+        """The flow of a binding failed, so that it is none any more."""
+        now = self.context.wall_clock()
+        # Whoever looks after calls has heard of connections, and knows who talks over which.
+        if cause == NO_ANSWER:
+            self.on_lost(binding, expired=False)
+        self._note("lost", binding, now, cause)
+        self._locator.gone(binding)
+        if self.context.may_log(now):
+            self.context.log.info(
+                "binding.lost", address=binding.aor, contact=binding.contact, transport=binding.transport,
+                agent=binding.user_agent, reason=cause, suppressed=self.context.log_suppressed or None,
+            )  # fmt: skip
 
     def note_changes(self, registered: Registered, request: Request, now: float) -> None:
         """What this REGISTER changed, for the record and the log; a refresh from the same place is only counted."""
         for change in registered.changes:
             binding = change.after or change.before
             assert binding is not None, "a change of nothing"
+            self.keeper.changed(change)
             is_new = change.kind == ADDED or _moved(change)
             if change.after is not None:
                 self._locator.declare(change.after, request)
                 self._note_device(binding, now, request, refreshed=not is_new)
             if is_new:
                 self._note("bound", binding, now)
+                self._log("bound", binding)
             elif change.kind == REMOVED:
+                self.on_lost(binding, expired=False)
                 self._note("unbound", binding, now)
+                self._log("unbound", binding)
                 self._locator.gone(binding)
             else:
                 self.context.log.debug("registration.refreshed", address=binding.aor, contact=binding.contact)
@@ -172,26 +210,45 @@ class Registrations:
         if refreshed:
             self.activity.refreshed(party, at)
 
-    def _note(self, outcome: str, binding: Binding, now: float) -> None:
-        if outcome != "bound":
-            self.on_lost(binding, expired=outcome == "expired")
-        place = self._locator.of_binding(binding)
-        if self._locator.is_waiting(binding.host):
-            self._locator.when_known(binding.host, partial(self._note_located, outcome, binding, now))
-        else:
-            self._sign_in(outcome, binding, now, place)
+    def temporary_gruus(self, aor: str, devices: Mapping[str, float]) -> dict[str, str] | None:
+        """A new temporary GRUU for each of these instances; None where nothing may stand for the address yet."""
+        owner = self.party(aor)
+        if owner is None:
+            return None
+        domain, tokens = aor.rpartition("@")[2], self.context.tokens
+        return {
+            instance: self.gruus.mint(owner, instance, since, domain, tokens.bytes10())
+            for instance, since in devices.items()
+        }
+
+    def _gone(self, outcome: str, binding: Binding, now: float) -> None:
+        """A binding has ended, and no REGISTER did it."""
+        self.keeper.changed(Change(binding, None))
+        self.on_lost(binding, expired=outcome == "expired")
+        self._note(outcome, binding, now)
+        self._log(outcome, binding)
+        self._locator.gone(binding)
+
+    def _log(self, outcome: str, binding: Binding) -> None:
         self.context.log.info(
             f"registration.{outcome}", address=binding.aor, contact=binding.contact, transport=binding.transport,
             agent=binding.user_agent,
         )  # fmt: skip
 
-    def _note_located(self, outcome: str, binding: Binding, now: float) -> None:
-        self._sign_in(outcome, binding, now, self._locator.of_binding(binding))
+    def _note(self, outcome: str, binding: Binding, now: float, detail: str | None = None) -> None:
+        place = self._locator.of_binding(binding)
+        if self._locator.is_waiting(binding.host):
+            self._locator.when_known(binding.host, partial(self._note_located, outcome, binding, now, detail))
+        else:
+            self._sign_in(outcome, binding, now, place, detail)
 
-    def _sign_in(self, outcome: str, binding: Binding, now: float, place: Place) -> None:
+    def _note_located(self, outcome: str, binding: Binding, now: float, detail: str | None) -> None:
+        self._sign_in(outcome, binding, now, self._locator.of_binding(binding), detail)
+
+    def _sign_in(self, outcome: str, binding: Binding, now: float, place: Place, detail: str | None) -> None:
         self.context.recorder.sign_in(
             at=int(now * 1000), party=self.party(binding.aor), outcome=outcome, agent=binding.user_agent,
-            transport=binding.transport, source=binding.host, place=place,
+            transport=binding.transport, source=binding.host, detail=detail, place=place,
         )  # fmt: skip
 
 
@@ -245,6 +302,8 @@ class _Run:
                         if not held:
                             return
                     answer = registrations.location.get(effect.aor, self._now)
+                elif isinstance(effect, NeedGruus):
+                    answer = registrations.temporary_gruus(effect.aor, effect.devices)
                 elif isinstance(effect, UpdateBindings):
                     registrations.location.replace(effect.aor, effect.changes, self.advance)
                     return

@@ -355,5 +355,6 @@ def _target(binding: Binding) -> Target:
     """A binding as the proxy sees it."""
     return Target(
         binding.contact, binding.q, binding.path, binding.user_agent, binding.transport, binding.host, binding.port,
-        binding.connection, binding.instance, binding.aor,
+        binding.connection, binding.instance, binding.aor, reg_id=binding.reg_id, local=binding.local,
+        flow_only=binding.flow_only,
     )  # fmt: skip

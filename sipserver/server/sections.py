@@ -91,6 +91,21 @@ class RegistrarSection(Section, frozen=True):
     max_contacts: Annotated[int, Meta(ge=1, le=100)] = 10
 
 
+class NatSection(Section, frozen=True):
+    """``[nat]``, seconds unless said otherwise."""
+
+    ping: Literal["off", "crlf", "options"] = "options"
+    """What is sent to endpoints behind NATs so that they stay reachable."""
+    interval: Annotated[float, Meta(ge=1, le=3600)] = 25.0
+    """The longest time between two of these."""
+    misses: Annotated[int, Meta(ge=0, le=100)] = 3
+    """OPTIONS in a row without an answer after which a binding is taken out of use; 0 for never."""
+    flow_timer: Annotated[int, Meta(ge=0, le=86_400)] = 120
+    """How often endpoints are to ping their connections (RFC 5626 Flow-Timer); 0 leaves it to them."""
+    flow_timer_udp: Annotated[int, Meta(ge=0, le=86_400)] = 25
+    """The same over UDP."""
+
+
 class AuthenticationSection(Section, frozen=True):
     """``[authentication]``"""
 
@@ -294,6 +309,7 @@ class Config(Section, frozen=True):
     limits: LimitsSection = LimitsSection()
     timers: TimersSection = TimersSection()
     registrar: RegistrarSection = RegistrarSection()
+    nat: NatSection = NatSection()
     authentication: AuthenticationSection = AuthenticationSection()
     proxy: ProxySection = ProxySection()
     dns: DnsSection = DnsSection()

@@ -36,6 +36,7 @@ from sipserver.server.dead_targets import DEAD, DeadTargets
 from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
+from sipserver.server.keeping import FlowKeeper
 from sipserver.server.ledger import Ledger
 from sipserver.server.liveness import Liveness
 from sipserver.server.measures import Measured, publish
@@ -47,6 +48,7 @@ from sipserver.server.tokens import Tokens
 from sipserver.server.transactions import TransactionLayer
 from sipserver.server.watch import CallWatch
 from sipserver.server.whereabouts import Whereabouts
+from sipserver.sip.gruu import GruuMinter
 from sipserver.sip.locate import Place
 from sipserver.storage.database import StoreError
 from sipserver.storage.migrations import open_store
@@ -147,9 +149,11 @@ class Service:
         self.authenticators = authenticators = settings.authenticators(config, keyring.derive("nonce"), clock())
         self.whereabouts = Whereabouts(config, clock, self.log, self.recorder)
         locator = self.whereabouts.locator
+        domain = config.server.domains[0]
+        keeper = FlowKeeper(self.context, settings.keeping(config), self.location, self.timers, domain)
         self.registrations = Registrations(
             self.context, settings.registrar(config), authenticators, self.credentials, self.location, self.parties,
-            self.activity, locator,
+            self.activity, GruuMinter(keyring.derive("gruu")), keeper, locator,
         )  # fmt: skip
         self.watch = CallWatch(
             self.recorder,
@@ -211,6 +215,7 @@ class Service:
 
     def ready(self) -> None:
         """Tell the operator that requests are answered."""
+        self.registrations.keeper.start()
         self.recorder.started(self._now_ms(), self._calls_before)
         if self.recovered:
             self.log.warning("calls.recovered", calls=self.recovered, end_cause=recovery.SERVER_RESTART)
@@ -247,6 +252,7 @@ class Service:
         self.context.challenges_inside.expire(self._clock())
         self.liveness.tick()
         self.location.poll_removals()
+        self.location.forget_orphans(self.registrations.note_orphans)
         self.whereabouts.tick()
         self.certificates.tick()
         self._ticks += 1
@@ -274,6 +280,7 @@ class Service:
         """SIGHUP: what can change while the server runs (registrar, proxy, limits on messages, domains)."""
         self.config = config
         self.registrations.settings = settings.registrar(config)
+        self.registrations.keeper.use(settings.keeping(config))
         self.proxying.settings = settings.proxy(config, self.transports.is_us)
         self.liveness.settings = settings.liveness(config)
         self.nameservers = settings.nameservers(config)

@@ -11,6 +11,7 @@ from sipserver.proxy.plan import Settings as ProxySettings
 from sipserver.proxy.session import OFF, TIMER, SessionTimers
 from sipserver.registrar.process import Settings as RegistrarSettings
 from sipserver.server.config import Config
+from sipserver.server.keeping import Settings as KeepingSettings
 from sipserver.server.liveness import Settings as LivenessSettings
 from sipserver.server.locating import Settings as LocationSettings
 from sipserver.sip.digest import Authenticator
@@ -106,7 +107,15 @@ def registrar(config: Config) -> RegistrarSettings:
         max_expires=given.max_expires,
         default_expires=given.default_expires,
         max_contacts=given.max_contacts,
+        flow_timer=config.nat.flow_timer,
+        flow_timer_udp=config.nat.flow_timer_udp,
     )
+
+
+def keeping(config: Config) -> KeepingSettings:
+    """How bindings behind NATs are kept reachable."""
+    given = config.nat
+    return KeepingSettings(given.ping, given.interval, given.misses)
 
 
 def authenticators(config: Config, secret: bytes, not_before: float) -> list[Authenticator]:

@@ -145,6 +145,21 @@ class Transports:
         found = (self.tcp.find(connection) if connection else None) or self.tcp.find_remote(transport, host, port)
         return found.flow if found is not None else None
 
+    def flow_of(self, transport: str, host: str, port: int, connection: int, local: str) -> Flow | None:
+        """Exactly this flow and no other, while it is there (RFC 5626 §7).
+
+        ``local`` is its ``sent_by``: over UDP it leads on through a restart, as long as we listen where we did. A
+        connection is this very one.
+        """
+        if transport != "UDP":
+            flow = self.flow_for(transport, host, port, connection) if connection else None
+            return flow if flow is not None and flow.connection == connection else None
+        for udp in self.udp:
+            local_host = udp.local_host_of(local)
+            if local_host is not None:
+                return udp.flow_to(host, port, local_host)
+        return None
+
     def connect(
         self, transport: str, host: str, port: int, callback: Callable[[Flow | None], None], *,
         listener: int | None = None, name: str = "",

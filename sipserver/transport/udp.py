@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sipserver.sip.flow import Flow
+from sipserver.transport import stun
 from sipserver.transport.contract import ListenError, Receiver, Settings, hostport, is_unicast, is_wildcard
 
 BATCH: Final = 64
@@ -83,6 +84,8 @@ class UdpListener:
         """Datagrams given to the kernel."""
         self.ignored = 0
         """Keep-alives and datagrams too short to be a message."""
+        self.stun = 0
+        """STUN requests answered."""
         self.dropped = 0
         """Datagrams not sent because too many were waiting for the kernel."""
         self.send_errors = 0
@@ -144,6 +147,15 @@ class UdpListener:
             self._loop.remove_writer(self._socket)
         self._socket.close()
         self.forget_flows()
+
+    def local_host_of(self, sent_by: str) -> str | None:
+        """The local address of flows with this ``sent_by``, empty where the socket is bound to one; None where they
+        are another listener's."""
+        if not self.wildcard:
+            return "" if sent_by == hostport(self.host, self.port) else None
+        host, _, port = sent_by.rpartition(":")
+        bare = host.strip("[]")
+        return bare if port == str(self.port) and (":" in bare) == (self.family == socket.AF_INET6) else None
 
     def flow_to(self, host: str, port: int, local_host: str = "") -> UdpFlow | None:
         """The flow to a remote IP address, from the given local address where the listener has several.
@@ -272,6 +284,9 @@ class UdpListener:
                     data = self._without_keepalive(data)
                     if not data:
                         continue
+                    if data[0] == 0:
+                        self._answer_stun(data, address, None)
+                        continue
                 flow = self._young.get(address) or self._find(address) or self._new_flow(address, address, "", 0)
                 flow.seen_at = now
                 self.received += 1
@@ -298,6 +313,9 @@ class UdpListener:
                     data = self._without_keepalive(data)
                     if not data:
                         continue
+                    if data[0] == 0:
+                        self._answer_stun(data, address, self._ancillary_for(address, *self._local_address(ancillary)))
+                        continue
                 key = (address, ancillary[0][2]) if ancillary else address
                 flow = self._young.get(key) or self._find(key)
                 if flow is None:
@@ -311,15 +329,28 @@ class UdpListener:
         return found
 
     def _without_keepalive(self, data: bytes) -> bytes:
-        """The message after leading CRLFs; nothing where the datagram only keeps a NAT binding alive.
-
-        RFC 5626 defines no answer to CRLFs over UDP, and STUN (a first byte below 4) is not spoken here.
-        """
+        """The message after leading CRLFs, or one of STUN, which begins with a zero; nothing where the datagram only
+        keeps a NAT's mapping alive: RFC 5626 defines no answer to CRLFs over UDP."""
+        if data and data[0] == 0 and len(data) >= stun.SHORTEST:
+            return data
         data = data.lstrip(b"\r\n")
         if len(data) < SHORTEST or data[0] < 32:
             self.ignored += 1
             return b""
         return data
+
+    def _answer_stun(self, data: bytes, address: Address, ancillary: Ancillary | None) -> None:
+        """RFC 5626 §8. An answer that the kernel has no room for is lost, as any datagram may be."""
+        reply = stun.answer(data, address[0].partition("%")[0], address[1])
+        if reply is None:
+            self.ignored += 1
+            return
+        self.stun += 1
+        with contextlib.suppress(OSError):
+            if ancillary is None:
+                self._socket.sendto(reply, address)
+            else:
+                self._socket.sendmsg((reply,), ancillary, 0, address)
 
     def _local_address(self, ancillary: Ancillary) -> tuple[str, int]:
         """The local address, and for IPv6 the interface, that the kernel reported with a datagram."""

@@ -89,9 +89,9 @@ def test_device_that_does_not_answer_is_a_timeout(start_server: StartServer) -> 
     assert (row["answered_by"], row["party"], row["call"]) == ("network", server.party("alice"), call["id"])
 
 
-def test_device_whose_connection_is_gone_is_unreachable(start_server: StartServer) -> None:
+def test_device_that_cannot_be_connected_to_is_unreachable(start_server: StartServer) -> None:
     server = start_server("alice", "bob")
-    with Phone(server.port, "bob", "TCP") as bob:
+    with Phone(server.port, "bob") as bob:
         bob.register("Contact: <sip:bob@127.0.0.1:9;transport=tcp>", "User-Agent: Acme/1.5")
     with Phone(server.port, "alice") as alice:
         alice.exchange("MESSAGE", f"sip:bob@{DOMAIN}")

@@ -68,8 +68,8 @@ def test_the_address_of_record_is_canonical(registrar: Registrar) -> None:
 
 
 def test_a_required_extension_that_is_unknown_is_refused_by_name(registrar: Registrar) -> None:
-    error = refusal(registrar, PHONE, "Require: path, Gruu", "Require: x-y")
-    assert (error.status, error.headers) == (420, ("Unsupported: gruu, x-y",))
+    error = refusal(registrar, PHONE, "Require: path, Sec-Agree", "Require: x-y")
+    assert (error.status, error.headers) == (420, ("Unsupported: sec-agree, x-y",))
 
 
 def test_path_may_be_required(registrar: Registrar) -> None:

@@ -125,6 +125,12 @@ class FakeTransports(Transports):
         found = self.alive.get(connection)
         return found or next((each for each in self.alive.values() if (each.host, each.port) == (host, port)), None)
 
+    def flow_of(self, transport: str, host: str, port: int, connection: int, local: str) -> Flow | None:
+        """As the real one."""
+        if transport == "UDP":
+            return self.udp_flow(host, port) if local == f"{SERVER}:5060" else None
+        return self.alive.get(connection)
+
     def connect(
         self, transport: str, host: str, port: int, callback: Callable[[Flow | None], None], *,
         listener: int | None = None, name: str = "",

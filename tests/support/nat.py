@@ -4,8 +4,8 @@
 
 Each box is a network namespace. A socket belongs for life to the namespace that its thread was in when it was opened,
 and a process to that of the thread which started it: so ``with host.entered():`` around both is all that a test needs.
-Needs root, iproute2, nftables and a kernel with all of it; elsewhere a test is skipped. Everything is removed at the
-end.
+It takes root, iproute2, nftables and a kernel with all of that; elsewhere a test is skipped. Everything is removed at
+the end.
 """
 
 from __future__ import annotations

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from itertools import count
 from typing import Any
 
 from sipserver.location.memory import MemoryLocation
 from sipserver.registrar.binding import Binding
-from sipserver.registrar.process import NeedBindings, Registered, Settings, UpdateBindings, register
+from sipserver.registrar.process import NeedBindings, NeedGruus, Registered, Settings, UpdateBindings, register
 from sipserver.sip.digest import Authenticator, Credentials, ha1, response
 from sipserver.sip.effects import Effect, NeedCredentials
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
+from sipserver.sip.gruu import NONCE, GruuMinter
 from sipserver.sip.message import Request
 from sipserver.sip.validate import check_request
 from support.sip import request
@@ -51,6 +53,8 @@ class Registrar:
         self.location = MemoryLocation()
         self.store_works = store_works
         self.now = NOW
+        self.gruus = GruuMinter(b"secret")
+        self._numbers = count()
         self.effects: list[Effect] = []
         """What the last registration asked for."""
         self._authenticator = Authenticator(b"secret", not_before=NONCE_START)
@@ -105,6 +109,11 @@ class Registrar:
             return Credentials(AOR, self._ha1) if effect.username == "alice" else None
         if isinstance(effect, NeedBindings):
             return self.location.get(effect.aor, self.now)
+        if isinstance(effect, NeedGruus):
+            return {
+                instance: self.gruus.mint("p_x", instance, since, DOMAIN, next(self._numbers).to_bytes(NONCE, "big"))
+                for instance, since in effect.devices.items()
+            }
         assert isinstance(effect, UpdateBindings)
         if self.store_works:
             self.location.replace(effect.aor, effect.changes, lambda _: None)

@@ -110,7 +110,7 @@ async def test_remembered_flows_are_bounded_and_those_in_use_stay() -> None:
 
 async def test_keepalives_and_scraps_are_ignored() -> None:
     async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
-        stun = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + b"x" * 12
+        stun = b"\x00\x02\x00\x00\x21\x12\xa4\x42" + b"x" * 12
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"", ("127.0.0.1", port_of(transports)))
         for scrap in (b"\r\n", b"\r\n\r\n", b"\0\0\0\0", b"hello", stun, b"\r\n" * 40):
@@ -119,6 +119,31 @@ async def test_keepalives_and_scraps_are_ignored() -> None:
         await receiver.until(lambda: bool(receiver.messages))
         assert receiver.data == [message()]
         assert (transports.udp[0].ignored, transports.udp[0].received) == (7, 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_stun_request_is_answered_on_the_sip_port_and_nobody_else_hears_of_it(host: str) -> None:
+    async with serving(f"udp:{host}:0") as (transports, receiver), datagram_peer() as peer:
+        port = port_of(transports)
+        peer.send(b"\x00\x01\x00\x00\x21\x12\xa4\x42" + b"x" * 12, "127.0.0.2" if host == "0.0.0.0" else host, port)
+        data, source, _ = await peer.next()
+        assert (data[:2], source) == (b"\x01\x01", "127.0.0.2" if host == "0.0.0.0" else host)
+        assert int.from_bytes(data[26:28], "big") ^ 0x2112 == peer.port
+        assert receiver.messages == []
+        assert (transports.udp[0].stun, transports.udp[0].ignored) == (1, 0)
+
+
+async def test_flow_is_found_again_by_both_of_its_ends() -> None:
+    async with serving("udp:127.0.0.1:0", "udp:0.0.0.0:0", "tcp:127.0.0.1:0") as (transports, _):
+        bound, wild = transports.udp
+        for sent_by, listener in ((f"127.0.0.1:{bound.port}", 0), (f"127.0.0.2:{wild.port}", 1)):
+            flow = transports.flow_of("UDP", "127.0.0.9", 5070, 0, sent_by)
+            assert flow is not None
+            assert (flow.sent_by, flow.listener, flow.host, flow.port) == (sent_by, listener, "127.0.0.9", 5070)
+        for sent_by in ("", "127.0.0.1:1", f"127.0.0.2:{bound.port}", f"[::1]:{wild.port}"):
+            assert transports.flow_of("UDP", "127.0.0.9", 5070, 0, sent_by) is None
+        assert transports.flow_of("TCP", "127.0.0.9", 5070, 0, f"127.0.0.1:{bound.port}") is None
+        assert transports.flow_of("TCP", "127.0.0.9", 5070, 77, f"127.0.0.1:{bound.port}") is None
 
 
 async def test_many_datagrams_are_read_in_batches() -> None:
