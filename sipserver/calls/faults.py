@@ -46,6 +46,7 @@ TIMEOUT: Final = "timeout"
 UNREACHABLE: Final = "unreachable"
 UNACKNOWLEDGED: Final = "unacknowledged"
 UNDELIVERED: Final = "undelivered"
+MEDIA_RELAY: Final = "media_relay"
 CONNECTION_TIMEOUT: Final = "connection_timeout"
 CONNECTION_CUT_OFF: Final = "connection_cut_off"
 CONNECTION_REFUSED: Final = "connection_refused"
@@ -74,6 +75,7 @@ KINDS: Final = {
     UNREACHABLE: "A request could not be sent on: no address, no connection, or the connection broke.",
     UNACKNOWLEDGED: "A final answer to an INVITE was never acknowledged.",
     UNDELIVERED: "An answer could not be sent, because the connection was gone.",
+    MEDIA_RELAY: "A media relay did not answer, or a call that needs one was left without, or refused.",
     CONNECTION_TIMEOUT: "A connection was closed since no whole message came in time.",
     CONNECTION_CUT_OFF: "A connection was closed since its peer did not read what it was sent.",
     CONNECTION_REFUSED: "A connection was closed at once, since there were too many.",

@@ -10,7 +10,7 @@ from typing import Final
 
 from sipserver.sip import multipart, names, sdp
 from sipserver.sip.errors import SipError
-from sipserver.sip.message import Message, text
+from sipserver.sip.message import Message, Rewritten, text
 from sipserver.sip.sdp import Description
 from sipserver.sip.values import parse_params
 
@@ -80,10 +80,11 @@ def _described(message: Message) -> Description | None:
     content_type = message.header(names.CONTENT_TYPE)
     if content_type is None:
         return None
-    body: bytes | None = message.body
+    whole = message.original if isinstance(message, Rewritten) else message.body
+    body: bytes | None = whole
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
-        body = _sdp_part(message.body, content_type)
+        body = _sdp_part(whole, content_type)
     elif kind != "application/sdp":
         return None
     if body is None:

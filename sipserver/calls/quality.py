@@ -4,7 +4,8 @@ Whoever writes the row finds the call, in the statement itself, since a report m
 and the rows of the call may be in the same commit. A PUBLISH or NOTIFY belongs to the newest call of its sender's party
 with the Call-ID that it names (by the keyed hash, as in ``calls``), looked for among the latest calls of that party:
 so nobody can put a report to a call they take no part in, nor learn whether there is such a call. What fits no call is
-kept without one. A summary in a BYE belongs to the call whose BYE it is.
+kept without one. A summary in a BYE belongs to the call whose BYE it is, what a media relay measured to the call that
+it relayed.
 
 The stream is the one of the same kind and codec, or the only one of its kind; where several fit, none is named. SSRCs
 are kept, but the session descriptions rarely say which stream has which.
@@ -31,6 +32,7 @@ PUBLISH: Final = "publish"
 NOTIFY: Final = "notify"
 BYE: Final = "bye"
 BYE_RESPONSE: Final = "bye_response"
+RELAY: Final = "relay"
 SUMMARY: Final = "summary"
 
 LATEST_CALLS: Final = 10_000
@@ -119,12 +121,12 @@ class Sender:
     """Whose endpoint reports, and how it came."""
 
     source: str
-    """PUBLISH, NOTIFY, BYE or BYE_RESPONSE."""
+    """PUBLISH, NOTIFY, BYE, BYE_RESPONSE or RELAY."""
     agent: str | None
     party: str | None = None
-    """Authenticated; None for a BYE, whose call says who it is."""
+    """Authenticated; None for a BYE or a relay, whose call says who it is."""
     call: str | None = None
-    """``calls.id``, for a BYE."""
+    """``calls.id``, for a BYE and a relay."""
     side: str | None = None
     """``caller`` or ``callee``, for a BYE."""
     is_kept: bool = True
@@ -188,6 +190,21 @@ class QualityRecords:
                 put = self._row(direction, metrics, common, sender, (None, None), at) and put
         return put
 
+    def relayed(
+        self, call: str, side: str, direction: str, kind: str, ssrc: str | None, metrics: Metrics, at: int
+    ) -> bool:  # fmt: skip
+        """Put what a media relay measured of one stream; False where the queue is full.
+
+        ``side`` is whose stream it is: REMOTE is what this side sent, counted at the relay, and LOCAL what it received,
+        by its own receiver reports. ``ssrc`` is that of the stream which it sent.
+        """
+        common: dict[str, Any] = {
+            "format": "rtpengine", "kind": SUMMARY, "final": 1, "media_kind": kind,
+            "source_ssrc" if direction == REMOTE else "receiver_ssrc": ssrc,
+        }  # fmt: skip
+        sender = Sender(RELAY, None, call=call, side=side)
+        return self._row(direction, metrics, common, sender, (None, None), at)
+
     def _row(
         self,
         direction: str,
@@ -199,7 +216,8 @@ class QualityRecords:
     ) -> bool:
         values: dict[str, Any] = {**metrics, **common}
         values["format_options"] = metrics.get("format")
-        values["direction"], values["media_kind"] = direction, _media_kind(metrics)
+        values["direction"] = direction
+        values.setdefault("media_kind", _media_kind(metrics))
         for name in ("from_at", "to_at"):
             moment = metrics.get(name)
             values[name] = self._stamp(moment) if isinstance(moment, int) else None

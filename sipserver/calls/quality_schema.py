@@ -112,6 +112,11 @@ _QUALITY_VIEW: Final = """
     FROM quality_reports LEFT JOIN calls ON calls.id = quality_reports.call
 """
 
+_VIEW_WITH_SOURCE: Final = _QUALITY_VIEW.replace(
+    "side, direction, kind, format,", "side, direction, source, kind, format,"
+)
+
+
 ACTIVITY_COLUMNS: Final = """party,
         ifnull(sum(sign_ins), 0) AS sign_ins,
         ifnull(sum(refused), 0) AS sign_ins_refused,
@@ -137,6 +142,12 @@ def create(database: Database) -> None:
     for statement in (*_TABLES, _QUALITY_VIEW):
         database.execute(statement)
     view_activity(database, _PARTS)
+
+
+def view_quality(database: Database) -> None:
+    """``v_quality`` with who measured: since step m007 that may be a media relay."""
+    database.execute("DROP VIEW v_quality")
+    database.execute(_VIEW_WITH_SOURCE)
 
 
 def view_activity(database: Database, parts: Sequence[str]) -> None:

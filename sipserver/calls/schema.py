@@ -275,3 +275,9 @@ def m006_errors(database: Database) -> None:
     ):
         database.execute(statement)
     quality_schema.view_activity(database, ("call_branches", "call_media", "call_events", "call_links"))
+
+
+@MIGRATIONS()
+def m007_relayed_quality(database: Database) -> None:
+    """Quality says who measured: an endpoint, or since this step a media relay (``source = 'relay'``)."""
+    quality_schema.view_quality(database)

@@ -24,7 +24,11 @@ from sipserver.server.geodatabase import DatabaseError, described, open_copy
 from sipserver.server.sections import split_host_port
 from sipserver.storage.database import StoreError, connect, sqlite
 from sipserver.storage.migrations import Migrations, open_store, version_of
+from sipserver.transport.contract import hostport
+from sipserver.transport.ng import ask_once
 
+RELAY_PATIENCE = 1.0
+"""Seconds that a media relay has to answer."""
 COLUMNS = ("what", "state", "detail")
 
 
@@ -52,7 +56,7 @@ def check(
     records: bool,
     form: Form | None,
 ) -> None:
-    """Check the configuration, the folder of the stores, the key, the stores and the ports. Changes nothing.
+    """Check the configuration, the data folder, the key, the stores, the ports and the media relays. Changes nothing.
 
     Of the stores it looks at the files, their schema versions, and whether the record of calls is whole: every call
     is there that was counted, is open or closed, and has its timeline, and nothing contradicts itself. That reads
@@ -96,6 +100,8 @@ def _findings(config: Config, ports: bool, records: bool) -> Iterator[Finding]:
             # A tunnel may come later, so this is no fault.
             detail = "is there" if site.interface in links else "is not there now, so nobody is at its site"
             yield Finding(f"interface {site.interface}", detail)
+    if ports:
+        yield from (_relay(host, port) for host, port in config.media_relays)
     if ports and running:
         yield Finding("ports", "not tried, since the server runs")
     elif ports:
@@ -167,6 +173,15 @@ def _accounts(folder: Path, records: bool) -> Iterator[Finding]:
         yield Finding("key", str(error), ok=False)
     else:
         yield Finding("key", f"from {keyring.source}" if keyring is not None else "will be made")
+
+
+def _relay(host: str, port: int) -> Finding:
+    """Whether a media relay answers."""
+    what = f"media relay {hostport(host, port)}"
+    answer = ask_once(host, port, {"command": "ping"}, RELAY_PATIENCE)
+    if answer is None or answer.get("result") != b"pong":
+        return Finding(what, "does not answer", ok=False)
+    return Finding(what, "answers")
 
 
 def _port(listener: str) -> Finding:

@@ -166,8 +166,8 @@ def as_told_upstream(best: FinalAnswer, located: bool) -> FinalAnswer:
     if best.status == 430 and located:
         # RFC 5626 §11.5: no endpoint should be told about flows. All that it has to know: nobody is there.
         return FinalAnswer(480, reason="Temporarily Unavailable", cause=best.cause)
-    if best.status == 503:
-        # §16.7 step 6: a 503 would tell the caller that this server can serve nobody.
+    if best.status == 503 and best.reason is None:
+        # §16.7 step 6: a device's 503 would tell the caller that this server can serve nobody.
         return FinalAnswer(500, cause=best.cause)
     return best
 

@@ -268,6 +268,16 @@ class ResponseContext:
         self._go_on(out)
         return out
 
+    def on_refused(self, branch: int, status: int, reason: str) -> Sequence[Effect]:
+        """This server did not send what ``Forward`` asked for; the branch counts as answered with this status."""
+        each = self.branch(branch)
+        if each is None or not each.pending:
+            return _NOTHING
+        out: list[Effect] = []
+        self._fail(each, status, None, out, reason)
+        self._go_on(out)
+        return out
+
     def on_cancel(self, cancel: Request | None) -> Sequence[Effect]:
         """The sender's CANCEL, which the driver has answered 200; None where the server itself gives up (§16.10)."""
         if self.done or not self._invite or self._final or self._cancelled:

@@ -50,6 +50,7 @@ def publish(it: Measured) -> None:
     _sockets(it)
     _names(it)
     _tls(it)
+    _media(it)
 
 
 def _messages(it: Measured) -> None:
@@ -101,6 +102,21 @@ def _calls_and_registrations(it: Measured) -> None:
     add("pings_unanswered", "Pings that were not", lambda: keeper.unanswered)
     add("answers_failed", "Answers not sent or never acknowledged", lambda: it.proxying.unanswered)
     add("proxied", "Requests that went on to a target", lambda: it.proxying.forwarded)
+
+
+def _media(it: Measured) -> None:
+    media = it.proxying.media
+    if media is None:
+        return
+    add = it.metrics.register
+    machine, relays = media.machine, media.relays
+    add("media_sessions", "Sessions at media relays", lambda: machine.legs, "gauge")
+    add("media_sessions_refused", "Sessions not opened since there were too many", lambda: machine.refused)
+    add("media_commands", "Commands to media relays", lambda: relays.asked)
+    add("media_timeouts", "Commands that a media relay did not answer in time", lambda: relays.timed_out)
+    add("media_failures", "Descriptions that needed a media relay and found none", lambda: media.failures)
+    add("media_dropped", "Messages dropped since too many of their call waited", lambda: media.dropped)
+    add("media_relay_up", "1 while the media relay answers", lambda: relays.states, "gauge", "relay")
 
 
 def _stores(it: Measured) -> None:

@@ -26,6 +26,7 @@ from sipserver.server.relay import Desk, Relay
 from sipserver.server.timers import TimerQueue
 from sipserver.server.watch import CallWatch
 from sipserver.sip import build
+from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.digest import MISSING, STALE, AuthenticationRequired, Authenticator
 from sipserver.sip.effects import NeedCredentials
 from sipserver.sip.errors import SipError
@@ -279,7 +280,14 @@ class Proxying(Desk):
     def _send_statelessly(self, ack: Request, plan: Plan, hop: Uri, flow_in: Flow, flow: Flow | None) -> None:
         if flow is not None and may_leave(plan.secure, hop, flow):
             request = stateless(ack, plan, flow_in, flow, self.context.tokens.hex16())
-            self.context.transports.send(flow, request.data)
+            media = self.media
+            if media is None or plan.dialog is None:
+                self.context.transports.send(flow, request.data)
+            else:
+                media.ack(plan.dialog[0], ack, plan, flow_in, request, flow, partial(self._send_made, flow))
+
+    def _send_made(self, flow: Flow, request: OutgoingRequest) -> None:
+        self.context.transports.send(flow, request.data)
 
 
 class _Refused(Exception):

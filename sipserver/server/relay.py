@@ -13,6 +13,7 @@ from sipserver.location.base import Location
 from sipserver.proxy import effects, fork
 from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
+from sipserver.proxy.media_relay import Exchange
 from sipserver.proxy.plan import Plan, Settings, Target
 from sipserver.proxy.probe import ABSENT
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
@@ -22,10 +23,12 @@ from sipserver.server.context import Context
 from sipserver.server.flows import Search
 from sipserver.server.gate import CommitGate
 from sipserver.server.liveness import Liveness
+from sipserver.server.media import Media
 from sipserver.server.timers import TimerQueue
 from sipserver.server.transactions import ServerTransaction
 from sipserver.server.watch import CallWatch, callee_tag
 from sipserver.sip import names
+from sipserver.sip.build import OutgoingRequest
 from sipserver.sip.effects import TIMED_OUT, Effect
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response
@@ -63,6 +66,8 @@ class Desk:
         """Where requests inside calls may go."""
         self.sources = Sources()
         """From where the sides of calls speak."""
+        self.media: Media | None = None
+        """What puts media relays into calls; None where there are none."""
         self.unanswered = 0
         """Answers that could not be sent, or were never acknowledged."""
         self._location = location
@@ -94,7 +99,10 @@ class Desk:
 class Relay:
     """One request under way: the response context, and what its effects do."""
 
-    __slots__ = ("_begun", "_call", "_context", "_desk", "_hung_up_at", "_key", "_searches", "_transaction")
+    __slots__ = (
+        "_begun", "_call", "_context", "_desk", "_exchanges", "_flow", "_hung_up_at", "_key", "_searches",
+        "_transaction",
+    )  # fmt: skip
 
     def __init__(
         self, desk: Desk, transaction: ServerTransaction, request: Request, plan: Plan, flow: Flow, key: str
@@ -106,6 +114,10 @@ class Relay:
         """Kept until the context is done, for what it says of the caller's target."""
         self._call: Call | None = None
         """The call, once it has failed."""
+        self._flow = flow
+        """That the request came over."""
+        self._exchanges: dict[int, Exchange] | None = None
+        """Of branches whose media may be relayed."""
         self._hung_up_at = desk.watch.steady() if request.method == "BYE" else 0
         """When a BYE came (``CallWatch.steady``), for the case that nobody answers it."""
         self._searches: dict[int, Search] | None = None
@@ -120,6 +132,15 @@ class Relay:
 
     def on_response(self, branch: int, response: Response) -> None:
         """From a client transaction."""
+        exchange = self._exchanges.get(branch) if self._exchanges is not None else None
+        media = self._desk.media
+        if exchange is None or media is None:
+            self.receive(branch, response)
+        else:
+            media.response(self._key, exchange, branch, response, self)
+
+    def receive(self, branch: int, response: Response) -> None:
+        """Go on with a response, whose media are as they are to be."""
         if response.status >= 300 or len(response.vias) < 2:
             self._note_response(self._pending(branch), response)
         if self._searches is not None:
@@ -128,6 +149,27 @@ class Relay:
         if dialog is not None and response.status > 100 and response.status not in ABSENT:
             self._desk.liveness.responded(self._key, other_side(dialog[1]), response)
         self._run(self._context.on_response(branch, response))
+
+    def _forward(self, media: Media, effect: effects.Forward) -> None:
+        """Send the request, once its media are as they are to be."""
+        each = self._context.branch(effect.branch)
+        if self._begun is None or each is None:
+            self.send(effect, effect.request)
+            return
+        request, plan = self._begun
+        exchange = media.forward(self._key, request, plan, self._flow, each.target, effect, self)
+        if exchange is not None:
+            if self._exchanges is None:
+                self._exchanges = {}
+            self._exchanges[effect.branch] = exchange
+
+    def send(self, forward: effects.Forward, request: OutgoingRequest) -> None:
+        """Send a request with a client transaction of its own."""
+        self._desk.context.transactions.request(request, forward.flow, self, forward.branch)
+
+    def refuse(self, branch: int, status: int, reason: str) -> None:
+        """This server does not send the request; its branch counts as answered so."""
+        self._run(self._context.on_refused(branch, status, reason))
 
     def on_failed(self, branch: int, cause: str) -> None:
         """From a client transaction."""
@@ -207,12 +249,20 @@ class Relay:
                 self._learn(effect)
                 if effect.kind == effects.ENDED:
                     self._forget(effect)
+                elif desk.media is not None:
+                    if effect.kind == effects.BRANCH_FAILED:
+                        desk.media.branch_over(self._key, effect.branch)
+                    elif effect.kind == effects.FAILED:
+                        desk.media.call_over(self._key)
             elif isinstance(effect, effects.SetBranchTimer):
                 desk.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
             elif isinstance(effect, effects.NeedFlow):
                 self._find_flow(effect)
             elif isinstance(effect, effects.Forward):
-                desk.context.transactions.request(effect.request, effect.flow, self, effect.branch)
+                if desk.media is None:
+                    desk.context.transactions.request(effect.request, effect.flow, self, effect.branch)
+                else:
+                    self._forward(desk.media, effect)
             elif isinstance(effect, effects.CancelBranch):
                 desk.context.transactions.request(effect.request, effect.flow, None)
             elif isinstance(effect, effects.Abandon):
@@ -236,8 +286,13 @@ class Relay:
             desk.dialogs.forget(key)
             desk.liveness.forget(key)
             desk.sources.forget(key)
+            if desk.media is not None:
+                desk.media.call_over(key)
         elif ended.request is not None:
-            desk.liveness.dialog_ended(key, callee_tag(ended.request, ended.side or CALLER))
+            tag = callee_tag(ended.request, ended.side or CALLER)
+            desk.liveness.dialog_ended(key, tag)
+            if desk.media is not None:
+                desk.media.dialog_over(key, tag)
 
     def _learn(self, event: effects.CallEvent) -> None:
         """Remember where each side of the call wants its requests (RFC 3261 §12.1, §12.2), and how long its session

@@ -255,6 +255,25 @@ class WebSocketSection(Section, frozen=True):
     """How long its answer may take."""
 
 
+class MediaSection(Section, frozen=True):
+    """``[media]``"""
+
+    relay: tuple[str, ...] = ()
+    """``HOST:PORT`` of the ng ports of rtpengine; the first that answers is used."""
+    policy: Literal["never", "nat", "always"] = "nat"
+    """Which calls are relayed: none, those in which a side is behind NAT without ICE, or all."""
+    bridge: bool = False
+    """Whether calls between browsers and other endpoints are relayed, in a form that both understand."""
+    failing: Literal["pass", "refuse"] = "pass"
+    """What becomes of a call that needs a relay when there is none."""
+    timeout_ms: Annotated[float, Meta(ge=50, le=5000)] = 500.0
+    """How long a message waits for a relay at most."""
+    sessions: Count = 10_000
+    """Sessions at relays at once."""
+    interfaces: tuple[str, ...] = ()
+    """Names of rtpengine's interfaces: towards private addresses, and towards all others."""
+
+
 class CertificateEntry(Section, frozen=True):
     """One entry of ``tls.certificates``: what is shown to clients that ask for one of these domains (SNI)."""
 
@@ -321,6 +340,7 @@ class Config(Section, frozen=True):
     tcp: TcpSection = TcpSection()
     websocket: WebSocketSection = WebSocketSection()
     tls: TlsSection = TlsSection()
+    media: MediaSection = MediaSection()
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
 
@@ -361,6 +381,12 @@ class Config(Section, frozen=True):
     def location_database(self) -> Path | None:
         """The operator's database of networks, or None where there is none."""
         return Path(self.location.database) if self.location.database else None
+
+    @property
+    def media_relays(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each media relay."""
+        found = [split_host_port(text) for text in self.media.relay]
+        return tuple(each for each in found if each is not None)
 
     @property
     def metrics_address(self) -> tuple[str, int] | None:

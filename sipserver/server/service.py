@@ -25,6 +25,7 @@ from sipserver.calls.recorder import CALL_ROW, Recorder
 from sipserver.calls.recorder import STATEMENTS as CALL_STATEMENTS
 from sipserver.location.sqlite import SqliteLocation
 from sipserver.proxy.dialog import DialogTable
+from sipserver.proxy.media_relay import NEVER
 from sipserver.proxy.record_route import Minter
 from sipserver.registrar.binding import Binding
 from sipserver.server import settings
@@ -40,6 +41,7 @@ from sipserver.server.keeping import FlowKeeper
 from sipserver.server.ledger import Ledger
 from sipserver.server.liveness import Liveness
 from sipserver.server.measures import Measured, publish
+from sipserver.server.media import Media, media_of
 from sipserver.server.proxying import Proxying
 from sipserver.server.quality import Collector
 from sipserver.server.registrations import Registrations
@@ -193,9 +195,20 @@ class Service:
             Collector(self.context, self.calls_writer, self.timers, self.quality, self.watch.party),
             self.liveness,
         )
+        self.media = self.proxying.media = self._media()
         self.driver.use_proxy(self.proxying)
         self.transactions.on_ack = self.driver.on_ack
         self.transactions.on_server_failed = self.proxying.on_undelivered
+
+    def _media(self) -> Media | None:
+        """What relays media; None where no call needs a relay, or none is there."""
+        config = self.config
+        if not config.media_relays or config.media.policy == NEVER:
+            return None
+        return media_of(
+            self.context, self.watch, self.quality, self.timers, settings.media(config), config.media_relays,
+            config.media.timeout_ms / 1000,
+        )  # fmt: skip
 
     async def start(self) -> None:
         """Open the sockets. Raises ListenError with a sentence for the operator."""
@@ -206,6 +219,8 @@ class Service:
         if self.transports.tcp is not None:
             self.transports.tcp.on_dropped = self.context.note_dropped
         self.transports.websockets.on_refused = self.context.note_handshake
+        if self.media is not None:
+            self.media.start(self._loop, self.driver.on_batch_end)
         address = self.config.metrics_address
         if address is not None:
             try:
@@ -251,6 +266,8 @@ class Service:
         self.context.challenges.expire(self._clock())
         self.context.challenges_inside.expire(self._clock())
         self.liveness.tick()
+        if self.media is not None:
+            self.media.tick()
         self.location.poll_removals()
         self.location.forget_orphans(self.registrations.note_orphans)
         self.whereabouts.tick()
@@ -287,6 +304,8 @@ class Service:
         self.resolver.settings, self.resolver.ask = settings.resolver(config), self.nameservers.ask
         self.resolver.forget()
         self.dead_targets.lifetime = config.proxy.dead_for
+        if self.media is not None:
+            self.media.machine.settings = settings.media(config)
         self.driver.limits = settings.limits(config)
         self.transports.reload(settings.transports(config))
         self.whereabouts.reload(config)
@@ -310,6 +329,8 @@ class Service:
         self.activity.flush()
         self.recorder.stopped(self._now_ms())
         self._batch_end()
+        if self.media is not None:
+            self.media.close()
         await self.resolver.close()
         await self.transports.close()
         self.timers.close()

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 from sipserver.calls.network import NetworkPrefix
 from sipserver.calls.places import Place, Site, SiteTable, country_code
+from sipserver.proxy.media_relay import Settings as MediaSettings
 from sipserver.proxy.plan import Settings as ProxySettings
 from sipserver.proxy.session import OFF, TIMER, SessionTimers
 from sipserver.registrar.process import Settings as RegistrarSettings
@@ -96,6 +97,12 @@ def resolver(config: Config) -> ResolverSettings:
     """How long records are remembered."""
     given = config.dns
     return ResolverSettings(ttl_min=given.ttl_min, ttl_max=given.ttl_max, negative_max=given.negative_max)
+
+
+def media(config: Config) -> MediaSettings:
+    """Which calls are relayed, and how."""
+    given = config.media
+    return MediaSettings(given.policy, given.bridge, given.failing == "refuse", given.sessions, given.interfaces)
 
 
 def registrar(config: Config) -> RegistrarSettings:

@@ -16,6 +16,7 @@ from sipserver.server.sections import (
     Config,
     DnsSection,
     Listener,
+    MediaSection,
     ServerSection,
     SiteEntry,
     TlsSection,
@@ -33,6 +34,7 @@ _ORIGIN: Final = re.compile(
 )
 _PATH: Final = re.compile(r"/[!->@-~]{0,199}\Z")
 """No query: what stands behind a question mark is not looked at."""
+_RELAY_INTERFACE: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
 _PRINTABLE: Final = re.compile(r"[ -~]{0,100}\Z")
 
 
@@ -63,6 +65,7 @@ def faults_of(config: Config) -> Iterator[str]:
         for fault in _site_faults(site, config.location.sites[: position - 1]):
             yield f"location.sites[{position}]: {fault}"
     yield from _websocket_faults(config.websocket)
+    yield from _media_faults(config.media)
     if config.metrics.listen and split_host_port(config.metrics.listen) is None:
         yield f"metrics.listen: {tables.shown(config.metrics.listen)} is not allowed; wanted is HOST:PORT"
 
@@ -76,6 +79,20 @@ def _websocket_faults(websocket: WebSocketSection) -> Iterator[str]:
             )
     if websocket.path and not _PATH.match(websocket.path):
         yield f'websocket.path: {tables.shown(websocket.path)} is not allowed; wanted is a path such as "/sip"'
+
+
+def _media_faults(media: MediaSection) -> Iterator[str]:
+    for position, relay in enumerate(media.relay, 1):
+        place = split_host_port(relay)
+        if place is None or place[1] == 0:
+            yield f"media.relay[{position}]: {tables.shown(relay)} is not allowed; wanted is HOST:PORT, by IP address"
+        elif relay in media.relay[: position - 1]:
+            yield f"media.relay[{position}]: {tables.shown(relay)} is there twice"
+    if len(media.interfaces) not in (0, 2):
+        yield "media.interfaces: wanted are two names, or none"
+    for position, name in enumerate(media.interfaces, 1):
+        if not _RELAY_INTERFACE.match(name):
+            yield f"media.interfaces[{position}]: {tables.shown(name)} is not allowed; wanted is a name of rtpengine's"
 
 
 def _dns_faults(dns: DnsSection) -> Iterator[str]:

@@ -259,6 +259,19 @@ class Response(Message):
         self.reason = reason
 
 
+class Rewritten(Response):
+    """A response whose session description was changed on the way: ``body`` is what goes on."""
+
+    __slots__ = ("original",)
+
+    def __init__(
+        self, status: int, reason: str, lines: list[str], header_names: list[str], body: bytes, original: bytes
+    ) -> None:
+        super().__init__(status, reason, lines, header_names, body)
+        self.original = original
+        """The body as it came."""
+
+
 def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Request | Response:
     """The message in a datagram, or in one frame of a stream; only its lines are looked at.
 

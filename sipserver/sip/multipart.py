@@ -30,17 +30,10 @@ class Part:
 
 def parts(body: bytes, content_type: str) -> list[Part]:
     """The parts of a body with this Content-Type; none where it is no multipart body, or has no proper boundary."""
-    kind, _, rest = content_type.partition(";")
-    if not kind.strip().lower().startswith("multipart/"):
-        return []
-    try:
-        boundary = parse_params(rest.strip(" \t")).get("boundary")
-    except SipError:
-        return []
-    if not boundary or len(boundary) > MAX_BOUNDARY:
-        return []
-    delimiter = b"\r\n--" + boundary.encode("latin-1")
     found: list[Part] = []
+    delimiter = _delimiter(content_type)
+    if not delimiter:
+        return found
     for piece in (b"\r\n" + body).split(delimiter, MAX_PARTS + 1)[1 : MAX_PARTS + 1]:
         # RFC 2046 §5.1.1: the boundary with two more hyphens is the end.
         if piece.startswith(b"--"):
@@ -49,6 +42,39 @@ def parts(body: bytes, content_type: str) -> list[Part]:
         if blank:
             found.append(Part(_headers(head), inner))
     return found
+
+
+def span(body: bytes, content_type: str, kind: str) -> tuple[int, int] | None:
+    """Where in the body the content of the first part of this media type begins and ends; None where there is none."""
+    delimiter = _delimiter(content_type)
+    if not delimiter:
+        return None
+    # What ``parts`` splits begins with a line end that the body does not have.
+    at = -2
+    for piece in (b"\r\n" + body).split(delimiter, MAX_PARTS + 1)[: MAX_PARTS + 1]:
+        end = at + len(piece)
+        head, blank, inner = piece.partition(b"\r\n\r\n")
+        if at >= 0:
+            if piece.startswith(b"--"):
+                break
+            if blank and Part(_headers(head), inner).kind == kind:
+                return end - len(inner), end
+        at = end + len(delimiter)
+    return None
+
+
+def _delimiter(content_type: str) -> bytes:
+    """What stands between the parts; empty where this is no multipart body, or has no proper boundary."""
+    kind, _, rest = content_type.partition(";")
+    if not kind.strip().lower().startswith("multipart/"):
+        return b""
+    try:
+        boundary = parse_params(rest.strip(" \t")).get("boundary")
+    except SipError:
+        return b""
+    if not boundary or len(boundary) > MAX_BOUNDARY:
+        return b""
+    return b"\r\n--" + boundary.encode("latin-1")
 
 
 def _headers(head: bytes) -> dict[str, str]:

@@ -19,8 +19,8 @@ APPLICATIONS = ("account.so", "menu.so", "ctrl_tcp.so")
 
 CONFIG = """\
 poll_method             epoll
-sip_listen              127.0.0.1:{sip_port}
-net_interface           127.0.0.1
+sip_listen              {host}:{sip_port}
+net_interface           {host}
 call_local_timeout      120
 call_max_calls          4
 audio_player            aubridge,nowhere
@@ -40,7 +40,7 @@ module_path             {modules}
 
 ACCOUNT = (
     "<sip:{user}@{domain};transport={transport}>;auth_user={user};auth_pass={password};"
-    'outbound="sip:127.0.0.1:{port};transport={transport}";regint=60;answermode={answermode};audio_codecs=PCMU'
+    'outbound="sip:{server}:{port};transport={transport}";regint=60;answermode={answermode};audio_codecs=PCMU'
 )
 
 
@@ -85,6 +85,8 @@ class Baresip:
         answermode: str = "auto",
         video: bool = True,
         statistics: bool = False,
+        host: str = "127.0.0.1",
+        server: str = "127.0.0.1",
     ) -> None:
         self.user = user
         self.address = f"sip:{user}@{domain}"
@@ -101,7 +103,7 @@ class Baresip:
         config = CONFIG.format(
             # It listens for TLS one port above.
             sip_port=free_port(2), rtp_port=rtp_port, rtp_last=rtp_port + 19, control_port=self._control_port,
-            modules=modules,
+            modules=modules, host=host,
         )  # fmt: skip
         names = [name for name in MODULES if video or name not in ("fakevideo.so", "vp8.so")]
         if statistics:
@@ -110,7 +112,7 @@ class Baresip:
         config += "".join(f"module_app {name}\n" for name in APPLICATIONS)
         account = ACCOUNT.format(
             user=user, domain=domain, password=password or f"pw{user}", port=server_port, transport=transport,
-            answermode=answermode,
+            answermode=answermode, server=server,
         )  # fmt: skip
         (self._folder / "config").write_text(config)
         (self._folder / "accounts").write_text(account + "\n")

@@ -48,11 +48,14 @@ def sipserver(*arguments: str | Path, text: str | None = None) -> str:
 class ServerProcess:
     """``sipserver serve``; started when the ``with`` block begins, stopped when it ends."""
 
-    def __init__(self, folder: Path, users: Iterable[str] = (), *, config: str = "", port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, users: Iterable[str] = (), *, config: str = "", port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.port = port or free_port()
-        """UDP and TCP on 127.0.0.1."""
+        """UDP and TCP on ``host``."""
+        self.host = host
         self.events: list[Row] = []
         """The log, an entry for each line."""
         self._arrived = threading.Condition()
@@ -84,7 +87,7 @@ class ServerProcess:
         """Start, and wait until it serves."""
         command = [
             sys.executable, "-m", "sipserver", "serve", "--config", str(self.configuration), "--domain", DOMAIN,
-            "--listen", f"udp:127.0.0.1:{self.port}", "--listen", f"tcp:127.0.0.1:{self.port}",
+            "--listen", f"udp:{self.host}:{self.port}", "--listen", f"tcp:{self.host}:{self.port}",
             "--data-dir", str(self.data_dir),
         ]  # fmt: skip
         self.events.clear()
