@@ -19,6 +19,8 @@ class Fold:
     id: str
     first_at: int
     last_at: int
+    offset: int
+    """How far the clock that the row is written by is ahead of the one that these times are told by."""
     count: int = 1
 
 
@@ -52,11 +54,11 @@ class Floods:
             self._close_old(at)
         return len(self._open) >= self._max_open
 
-    def open(self, key: Hashable, row_id: str, at: int) -> None:
-        """A row that later occurrences may join."""
+    def open(self, key: Hashable, row_id: str, at: int, offset: int = 0) -> None:
+        """A row that later occurrences may join; ``offset`` as ``Fold`` has it."""
         # Taken out first, so that the rows stay in the order in which they were opened.
         self._open.pop(key, None)
-        self._open[key] = Fold(row_id, at, at)
+        self._open[key] = Fold(row_id, at, at, offset)
 
     def take_changed(self, at: int) -> list[Fold]:
         """The rows whose count has changed since this was last asked."""

@@ -342,23 +342,25 @@ class Recorder:
         answered_by: str = faults.SERVER,
         call: str | None = None,
         target: str | None = None,
+        offset: int = 0,
     ) -> None:
         """Something was refused, failed or malformed: ``kind`` and ``answered_by`` as ``calls.faults`` has them.
 
         ``source`` is a host. ``party`` asked and ``target`` was asked, party ids both. ``call`` is the id of a call
-        whose row was put. A row that stands for several occurrences has the call of the first.
+        whose row was put, and ``offset`` how far its clock is ahead of ``at``: the row is written by that. A row that
+        stands for several occurrences has the call of the first.
         """
         self.errors += 1
         network = self.network(source)
         method = printable(method[:32] if method else None)
         row_id, is_coarse = self._fold(
-            self._errors, (kind, method, status, network, party, target, agent), (kind, status), at
+            self._errors, (kind, method, status, network, party, target, agent), (kind, status), at, offset
         )
         if row_id is None:
             return
         if is_coarse:
             method = agent = party = network = call = target = None
-        when = self._stamp(at)
+        when = self._stamp(at + offset)
         self._put(
             _ERROR,
             (
@@ -367,7 +369,9 @@ class Recorder:
             ),
         )  # fmt: skip
 
-    def _fold(self, floods: Floods, key: Hashable, coarse: Hashable, at: int) -> tuple[str | None, bool]:
+    def _fold(
+        self, floods: Floods, key: Hashable, coarse: Hashable, at: int, offset: int = 0
+    ) -> tuple[str | None, bool]:
         """The id for a new row, None where an open row took the occurrence; and whether it stands for many sources."""
         if floods.join(key, at):
             return None, False
@@ -377,7 +381,7 @@ class Recorder:
                 return None, True
             key = coarse
         row_id = uuid7(at, self._random())
-        floods.open(key, row_id, at)
+        floods.open(key, row_id, at, offset)
         return row_id, is_coarse
 
     # ------------------------------------------------------------------ the server itself
@@ -395,7 +399,7 @@ class Recorder:
         self._put(_ALIVE, (self._stamp(at), self.placed, self.closed, self.lost, self.set_aside, self._run))
         for statement, floods in ((_SIGN_IN_COUNT, self._sign_ins), (_ERROR_COUNT, self._errors)):
             for fold in floods.take_changed(at):
-                self._put(statement, (fold.count, self._stamp(fold.last_at), fold.id))
+                self._put(statement, (fold.count, self._stamp(fold.last_at + fold.offset), fold.id))
 
     def forget_places(self, at: int) -> None:
         """To be called now and then: places that may not be kept any longer (``Place.until``) are put as unknown."""

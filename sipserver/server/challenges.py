@@ -39,7 +39,7 @@ class Challenges:
         self.patience = patience
         """Seconds."""
         self._max_watched = max_watched
-        self._waiting: dict[str, tuple[float, str, int, str, str | None, str | None, bytes, str | None]] = {}
+        self._waiting: dict[str, tuple[float, str, int, str, str | None, str | None, bytes, str | None, int]] = {}
         self.unanswered = 0
         """Challenges that were never answered."""
         self.unwatched = 0
@@ -55,11 +55,12 @@ class Challenges:
 
     def sent(
         self, request: Request, flow: Flow, status: int, now: float, answer: bytes, key: str = "",
-        call: str | None = None,
+        call: str | None = None, offset: int = 0,
     ) -> None:  # fmt: skip
         """This request was challenged, by this answer. Its retransmissions are too, and change nothing.
 
-        ``key`` is for ``answered``, where that is not the Call-ID; ``call`` the row of the call that it is for.
+        ``key`` is for ``answered``, where that is not the Call-ID. ``call`` is the row of the call that it is for, and
+        ``offset`` how many milliseconds its clock is ahead.
         """
         waiting = self._waiting
         key = key or request.call_id
@@ -72,7 +73,7 @@ class Challenges:
         found = request.names
         agent = request.lines[found.index(names.USER_AGENT)] if names.USER_AGENT in found else None
         waiting[key] = (
-            now, request.method, status, flow.host, agent, request.top_via.branch, answer, call
+            now, request.method, status, flow.host, agent, request.top_via.branch, answer, call, offset
         )  # fmt: skip
 
     def answered(self, key: str) -> None:
@@ -91,11 +92,11 @@ class Challenges:
                 return
             del waiting[call_id]
             if now < since:
-                waiting[call_id] = now, method, status, host, agent, entry[5], entry[6], entry[7]
+                waiting[call_id] = now, method, status, host, agent, entry[5], entry[6], entry[7], entry[8]
                 return
             self.unanswered += 1
             self._recorder.error(
                 at=int(since * 1000), kind=self._kind, method=method, status=status,
                 agent=printable(agent.partition(":")[2].strip()) if agent is not None else None, source=host,
-                call=entry[7],
+                call=entry[7], offset=entry[8],
             )  # fmt: skip

@@ -57,6 +57,8 @@ class Context:
         """The same inside calls; who has no answer has no part in the call."""
         self.server_header = (f"Server: {agent}",) if agent else ()
         """The header line by which this server's own answers say what it is."""
+        self.shift = 0
+        """Milliseconds that the clock was set forward by since the server started."""
         self._stateless_prefix = "sl" + tokens.hex16()[:8] + "."
         self._log_second = 0
         self._log_lines = 0
@@ -114,6 +116,7 @@ class Context:
         self.recorder.error(
             at=int(now * 1000), kind=kind, method=method, status=error.status, agent=agent, party=party,
             detail=error.reason, source=flow.host, call=call.id if call is not None else None, target=target,
+            offset=self.offset(call),
         )  # fmt: skip
         if not self.may_log(now):
             return
@@ -124,19 +127,20 @@ class Context:
 
     def note_failure(
         self, kind: str, method: str, source: str | None, response: Response | None, *, answered_by: str,
-        agent: str | None, party: str | None, target: str | None, call: str | None,
+        agent: str | None, party: str | None, target: str | None, call: Call | None,
     ) -> None:  # fmt: skip
         """Note that a request which was sent on failed there: a row in ``errors`` and a line in the log."""
         now = self.wall_clock()
         status = response.status if response is not None else None
+        call_id = call.id if call is not None else None
         self.recorder.error(
             at=int(now * 1000), kind=kind, method=method, status=status, agent=agent, party=party,
             detail=response.reason if response is not None else None, source=source, answered_by=answered_by,
-            call=call, target=target,
+            call=call_id, target=target, offset=self.offset(call),
         )  # fmt: skip
         if self.may_log(now):
             self.log.warning(
-                "request.failed", kind=kind, method=method, status=status, by=answered_by, call=call, agent=agent,
+                "request.failed", kind=kind, method=method, status=status, by=answered_by, call=call_id, agent=agent,
                 suppressed=self.log_suppressed or None,
             )  # fmt: skip
 
@@ -148,7 +152,7 @@ class Context:
             method="INVITE" if isinstance(transaction.machine, InviteServer) else None,
             agent=call.caller_agent if call is not None else None, party=call.caller if call is not None else None,
             source=transaction.flow.host, answered_by=faults.NETWORK, call=call.id if call is not None else None,
-            target=call.callee if call is not None else None,
+            target=call.callee if call is not None else None, offset=self.offset(call),
         )  # fmt: skip
 
     def note_dropped(self, why: str, host: str, detail: str) -> None:
@@ -179,6 +183,10 @@ class Context:
                 "handshake.refused", status=refused.status, reason=refused.reason, source=refused.host,
                 origin=refused.origin, agent=refused.agent, suppressed=self.log_suppressed or None,
             )  # fmt: skip
+
+    def offset(self, call: Call | None) -> int:
+        """How far the clock of a call is ahead of the machine's, in milliseconds; what belongs to it is told by it."""
+        return call.shift - self.shift if call is not None else 0
 
     def may_log(self, now: float) -> bool:
         """Whether one more line about a refusal may be written in this second."""

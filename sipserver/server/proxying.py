@@ -272,7 +272,7 @@ class Proxying(Desk):
         if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
             context.challenges_inside.sent(
                 request, flow, error.status, context.wall_clock(), data, _inside(request, flow),
-                call.id if call is not None else None,
+                call.id if call is not None else None, context.offset(call),
             )  # fmt: skip
         else:
             context.rejected(request, flow, error, kind=refused.kind, party=party, target=target, call=call)

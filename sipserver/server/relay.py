@@ -230,7 +230,7 @@ class Relay:
         desk.context.note_failure(
             kind, request.method, flow.host if flow is not None else asked.host or None, response,
             answered_by=answered_by, agent=agent or asked.user_agent, party=party, target=target,
-            call=call.id if call is not None else None,
+            call=call,
         )  # fmt: skip
 
     def _run(self, asked: Sequence[Effect]) -> None:

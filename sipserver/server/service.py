@@ -286,6 +286,7 @@ class Service:
         """The machine's clock was set: what began before goes on with the time as it was."""
         self.log.warning("clock.stepped", seconds=round(seconds, 3))
         self.watch.clock_stepped(seconds)
+        self.context.shift += round(seconds * 1000)
         # Listeners may share theirs.
         for authenticator in set(self.authenticators):
             authenticator.shift += seconds

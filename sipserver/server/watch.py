@@ -151,7 +151,7 @@ class CallWatch:
         )
         call.shift = self._shift
         if offer is UNREADABLE:
-            self._note_unreadable(request, "INVITE", 0, party, flow.host, at)
+            self._note_unreadable(request, "INVITE", 0, party, flow.host, call)
         if self._recorder.find(key) is None:
             raise SipError(503, "Calls Cannot Be Recorded", RETRY_LATER)
         if self._locator.is_waiting(flow.host):
@@ -225,7 +225,7 @@ class CallWatch:
             return
         at, answer = self.steady() + call.shift, observe.media(ack)
         if answer is UNREADABLE:
-            self._note_unreadable(ack, "ACK", 0, call.caller if side == CALLER else call.callee, None, at)
+            self._note_unreadable(ack, "ACK", 0, call.caller if side == CALLER else call.callee, None, call)
         self._recorder.handle(key, Confirmed(at, answer, callee_tag(ack, side), side, ack.cseq[0]))
 
     def referred(self, key: str, side: str, request: Request) -> None:
@@ -419,22 +419,24 @@ class CallWatch:
         source = event.flow.host if event.flow is not None else None
         if isinstance(made, Rang | Answered):
             if made.answer is UNREADABLE and event.message is not None:
-                self._note_unreadable(event.message, "INVITE", event.status, call.callee, source, made.at)
+                self._note_unreadable(event.message, "INVITE", event.status, call.callee, source, call)
         elif isinstance(made, Changed | Progressed):
             caller, callee = call.caller, call.callee
             asking, answering = (caller, callee) if made.side == CALLER else (callee, caller)
             method = event.request.method if event.request is not None else None
             if made.offer is UNREADABLE and event.request is not None:
-                self._note_unreadable(event.request, method, 0, asking, None, made.at)
+                self._note_unreadable(event.request, method, 0, asking, None, call)
             if made.answer is UNREADABLE and event.message is not None:
-                self._note_unreadable(event.message, method, event.status, answering, source, made.at)
+                self._note_unreadable(event.message, method, event.status, answering, source, call)
 
     def _note_unreadable(
-        self, message: Message, method: str | None, status: int, party: str | None, source: str | None, at: int
+        self, message: Message, method: str | None, status: int, party: str | None, source: str | None, call: Call
     ) -> None:
         self._recorder.error(
-            at=at, kind=faults.UNREADABLE_SDP, method=method, status=status or None, agent=observe.agent(message),
-            party=party, detail=observe.why_unreadable(message), source=source, answered_by="peer",
+            at=int(self._clock() * 1000), kind=faults.UNREADABLE_SDP, method=method, status=status or None,
+            agent=observe.agent(message), party=party, detail=observe.why_unreadable(message), source=source,
+            answered_by="peer", call=call.id if self._recorder.find(call.key) is call else None,
+            offset=call.shift - self._shift,
         )  # fmt: skip
 
     def party(self, address: str | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from sipserver.calls.times import parse_stamp
 from sipserver.sip.message import Response
 from sipserver.transport import tcp
 from support.inprocess import Device, Server, statuses
@@ -212,3 +213,33 @@ def test_row_that_a_store_refuses_is_an_error(server: Server) -> None:
     (row,) = errors(server)
     assert (row["kind"], row["detail"]) == ("store", "calls.db: a row was refused")
     assert server.service.recorder.set_aside == 1
+
+
+def test_errors_of_a_call_are_told_by_its_clock_and_others_by_the_machines(server: Server) -> None:
+    alice, bob = pair(server)
+    answer = talk(server, alice, bob)
+    server.clock_set += 3600
+    server.tick(1)
+    for number in (50, 51):
+        alice.send(alice.in_dialog("INFO", answer, cseq=number))
+        (info,) = bob.requests("INFO")
+        bob.send(bob.answer(info, 500))
+        server.tick(1)
+    alice.send(alice.in_dialog("INVITE", answer, "Content-Type: application/sdp", cseq=52, body=b"v=nonsense"))
+    (change,) = bob.requests("INVITE")
+    bob.send(bob.answer(change, 200))
+    forger = Device(server, "alice", "203.0.113.9")
+    forger.send(forger.in_dialog("BYE", answer, cseq=60))
+    forger.send(forger.write("BYE", bob.contact, to="<sip:bob@example.test>;tag=x", call_id="none", cseq=1))
+    server.tick(10)
+    (call,) = server.rows("SELECT * FROM calls")
+    found = errors(server)
+    ours = {row["kind"]: row for row in found if row["call"] == call["id"]}
+    assert {kind: row["count"] for kind, row in ours.items()} == {"peer_error": 2, "unreadable_sdp": 1, "forged": 1}
+    for row in ours.values():
+        assert 0 <= parse_stamp(row["at"]) - parse_stamp(call["started_at"]) < 20_000, row
+    first = ours["peer_error"]
+    assert 900 <= parse_stamp(first["last_at"]) - parse_stamp(first["at"]) <= 1_100
+    (other,) = [row for row in found if row["call"] is None]
+    assert other["kind"] == "forged"
+    assert 3_600_000 <= parse_stamp(other["at"]) - parse_stamp(call["started_at"]) < 3_620_000
