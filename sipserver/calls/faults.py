@@ -39,6 +39,7 @@ UNREADABLE_SDP: Final = "unreadable_sdp"
 QUALITY: Final = "quality"
 LOCATION: Final = "location"
 OVERLOAD: Final = "overload"
+RATE: Final = "rate"
 FAULT: Final = "fault"
 STORE: Final = "store"
 PEER_ERROR: Final = "peer_error"
@@ -68,6 +69,7 @@ KINDS: Final = {
     QUALITY: "A quality report could not be read, or there were too many.",
     LOCATION: "A location that an endpoint sent could not be read; the call or sign-in went on without it.",
     OVERLOAD: "A bound of this server was reached, or it was stopping.",
+    RATE: "A subscriber or a named peer sent more requests, or has more calls, than it may.",
     FAULT: "A mistake of this program; the log has where.",
     STORE: "A store refused what was to be written, or could not be read.",
     PEER_ERROR: "An endpoint or another server answered with an error.",

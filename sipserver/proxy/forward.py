@@ -19,7 +19,7 @@ from sipserver.sip.message import Request
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import MAGIC_COOKIE, Address
 
-# Nobody who sends to this server is trusted to assert an identity (RFC 3325 §5, §6), so neither header passes.
+# What is asserted of who asks, this server says itself, so neither header passes (RFC 3325 §5, §6).
 # The access network of an endpoint is nobody's business outside of the trust domain (RFC 7315 §4.4.2.2, §6.4).
 _TOUCHED: Final = frozenset(
     (
@@ -29,6 +29,7 @@ _TOUCHED: Final = frozenset(
     )
 )  # fmt: skip
 
+_NOTHING: Final[dict[int, str | None]] = {}
 _RARELY_TOUCHED: Final = _TOUCHED - {names.MAX_FORWARDS, names.PROXY_AUTHORIZATION, names.ROUTE}
 
 
@@ -42,6 +43,9 @@ def next_hop(plan: Plan, target: Target) -> Uri:
         return _uri_of(target.path[0])
     if plan.routes:
         return _uri_of(plan.routes[0])
+    if target.hop is not None:
+        # The operator's word on where this is, as if it were a name server's: it leaves no trace in the request.
+        return target.hop
     return Uri.parse(request_uri(target.uri_text))
 
 
@@ -99,6 +103,11 @@ def _assemble(
     shared = plan.lines
     if shared is None:
         shared = _shared_lines(request, plan)
+    disclosure = plan.disclosure
+    if disclosure is not None and disclosure.lines:
+        peer = target.peer
+        if disclosure.to_all or (peer is not None and peer.trusted):
+            lines += disclosure.lines
     offset = len(lines)
     lines += shared
     if breadth != plan.breadth:
@@ -114,7 +123,8 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
     hops = f"Max-Forwards: {plan.max_forwards}"
     breadth = f"Max-Breadth: {plan.breadth}"
     found = request.names
-    if names.MAX_FORWARDS in found and _RARELY_TOUCHED.isdisjoint(found):
+    changed = plan.disclosure.changed if plan.disclosure is not None else _NOTHING
+    if not changed and names.MAX_FORWARDS in found and _RARELY_TOUCHED.isdisjoint(found):
         # Nearly every request: one line is written anew, routes and credentials for us go, Max-Breadth comes last.
         shared = request.lines.copy()
         shared[found.index(names.MAX_FORWARDS)] = hops
@@ -131,7 +141,11 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
     shared = []
     hops_at = breadth_at = -1
     for i, (line, name) in enumerate(zip(request.lines, request.names, strict=True)):
-        if name not in _TOUCHED:
+        if i in changed:
+            instead = changed[i]
+            if instead is not None:
+                shared.append(instead)
+        elif name not in _TOUCHED:
             shared.append(line)
         elif name == names.MAX_FORWARDS:
             hops_at = len(shared)

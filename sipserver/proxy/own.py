@@ -25,7 +25,7 @@ def plan_answer(plan: Plan, settings: Settings) -> Plan:
     plan.kind = ANSWER
     plan.headers = (
         ALLOW, f"Allow-Events: {QUALITY_EVENT}", f"Accept: application/sdp, {QUALITY_TYPE}",
-        f"Supported: {', '.join(settings.supported)}",
+        "Accept-Encoding: identity", "Accept-Language: en", f"Supported: {', '.join(settings.supported)}",
     )  # fmt: skip
     return plan
 

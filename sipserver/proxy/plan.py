@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from sipserver.proxy.dialling import DialPlan
+from sipserver.proxy.peers import Peer, PeerTable
+from sipserver.proxy.privacy import NOBODY, Disclosure
+from sipserver.proxy.rate import Meter
 from sipserver.proxy.session import NOTHING, SessionTimers, Timing
+from sipserver.proxy.static_routes import Permissions, StaticRoutes
 from sipserver.sip.effects import Effect
 from sipserver.sip.errors import SipError
 from sipserver.sip.uri import Uri
@@ -22,6 +27,10 @@ COLLECT: Final = "collect"
 
 class Unproven(SipError):
     """A request that claims to be inside a dialog, or to have come by here, and cannot prove it."""
+
+
+class TooMany(SipError):
+    """A request that may be sent again later: its sender, or the peer that it is for, has had as many as it may."""
 
 
 @dataclass(slots=True)
@@ -60,6 +69,20 @@ class Settings:
     """Seconds without an answer after which a request other than INVITE is answered 100 (RFC 4320 §4.1)."""
     sessions: SessionTimers = field(default_factory=SessionTimers)
     """What is asked for in requests that begin or refresh a session."""
+    named: PeerTable = field(default_factory=PeerTable)
+    """Peers that have a name, and rights of their own."""
+    static: StaticRoutes = field(default_factory=StaticRoutes)
+    """Where requests for foreign domains and numbers go, before DNS is asked."""
+    permissions: Permissions = field(default_factory=Permissions)
+    """Where single subscribers may send to, where ``outbound`` does not let all of them send anywhere."""
+    dial_plan: DialPlan = field(default_factory=DialPlan)
+    """Which addresses stand for others."""
+    calls: Meter = field(default_factory=lambda: Meter(0.0))
+    """How many calls a subscriber may place."""
+    requests: Meter = field(default_factory=lambda: Meter(0.0))
+    """How many requests outside of dialogs a subscriber may send."""
+    asserted: str = NOBODY
+    """Who is told the address that a caller has proved to have (RFC 3325): NOBODY, PEERS or ENDPOINTS."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +114,10 @@ class Target:
     """This server's side of the flow that its REGISTER came over."""
     flow_only: bool = False
     """Whether that flow is the only way to it (RFC 5626 §7)."""
+    hop: Uri | None = None
+    """Where requests to it are sent, where the operator has said so; None where its URI says it."""
+    peer: Peer | None = None
+    """The named peer that it is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -132,6 +159,10 @@ class Plan:
     """Where Max-Breadth stands in ``lines``."""
     secure: bool = False
     """Whether it was asked for by SIPS (``proxy.secure``)."""
+    trusted: bool = False
+    """Whether the sender belongs to the trust domain (RFC 3325)."""
+    disclosure: Disclosure | None = None
+    """What is told of who asks; None for what is told of everybody: nothing."""
     timing: Timing = NOTHING
     """What is asked for of the session that this request begins or refreshes."""
 
@@ -147,6 +178,10 @@ class Examined:
     """The call and side that a minted route proved."""
     last_hop: bool
     """Whether Max-Forwards lets the request go no further."""
+    peer: Peer | None = None
+    """The named peer that sent it."""
+    domain: str | None = None
+    """The domain of ours whose credentials its sender has to have; None for a stranger."""
 
 
 @dataclass(slots=True)
@@ -161,8 +196,17 @@ class NeedTargets(Effect):
 class CallPlaced(Effect):
     """A call begins; whatever becomes of it is part of its record. Answered with None.
 
-    ``caller`` is who proved to be calling; both are None for a stranger who is turned away.
+    ``caller`` is who proved to be calling, or is vouched for; both are None for a stranger who is turned away.
     """
 
     caller: str | None
     callee: str | None
+    leads_on: bool = False
+    """Whether ``callee`` is an address of somebody though no subscriber has it."""
+
+
+@dataclass(slots=True)
+class NeedRoom(Effect):
+    """May this peer have one more call? Answered with a bool; where it may, the call that was placed is its call."""
+
+    peer: Peer

@@ -13,12 +13,22 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final
 
-from sipserver.proxy.identity import authenticate, check_identity, credentials_for, may_come_in
+from sipserver.proxy.identity import (
+    authenticate,
+    check_identity,
+    credentials_for,
+    find_sender,
+    is_question,
+    may_come_in,
+)
 from sipserver.proxy.own import REPORTING, is_report, not_for_us, plan_answer, plan_collect
-from sipserver.proxy.plan import CallPlaced, Examined, NeedTargets, Plan, Settings, Target, Unproven
+from sipserver.proxy.peers import Peer
+from sipserver.proxy.plan import CallPlaced, Examined, NeedRoom, Plan, Settings, Target, TooMany, Unproven
+from sipserver.proxy.privacy import NOBODY, OPTION, believed_identity, disclose
+from sipserver.proxy.rate import retry_after
 from sipserver.proxy.record_route import ROUTE_PARAM, Minter
 from sipserver.proxy.secure import SIPS, check_contact
-from sipserver.proxy.targets import address_of, group_targets, names_us
+from sipserver.proxy.targets import address_of, allowed, find_targets, leads_on, names_us
 from sipserver.sip import names
 from sipserver.sip.digest import Authenticator
 from sipserver.sip.effects import Effect
@@ -43,6 +53,7 @@ def admit(
     examined = examine(request, settings, minter)
     if is_inside(request):
         return plan_inside(request, examined, settings)
+    find_sender(request, examined, flow, settings)
     plan: Plan = yield from admit_new(request, examined, flow, settings, authenticator, now)
     return plan
 
@@ -79,48 +90,105 @@ def plan_inside(request: Request, examined: Examined, settings: Settings) -> Pla
 def admit_new(
     request: Request, examined: Examined, flow: Flow, settings: Settings, authenticator: Authenticator, now: float
 ) -> Generator[Effect, Any, Plan]:
-    """The plan for a request outside of any dialog: who asks, and for whom."""
-    plan, uri, method = examined.plan, examined.uri, request.method
-    identity = yield from authenticate(request, settings, authenticator, now)
+    """The plan for a request outside of any dialog, of which ``find_sender`` has told: who asks, and for whom."""
+    plan, uri, method, peer = examined.plan, examined.uri, request.method, examined.peer
+    if is_question(request, examined, settings):
+        plan.dropped = credentials_for(request, settings.domains, None)
+        return plan_answer(plan, settings)
+    identity = yield from authenticate(request, examined, authenticator, now)
     plan.dropped = credentials_for(request, settings.domains, identity)
     for_us = uri.user is None and names_us(uri, settings)
-    if method == "OPTIONS" and (for_us or examined.last_hop):
-        return plan_answer(plan, settings)
-    if identity is None and not may_come_in(request, flow, settings):
+    if identity is None and not may_come_in(request, peer, flow, settings):
         # The same answer after the same work, whoever was asked for: nothing was looked up.
         if method == "INVITE":
             yield CallPlaced(None, None)
         raise SipError(403, "Forbidden")
     plan.caller, plan.callee = identity, None if for_us else address_of(uri, settings, identity)
+    check_rate(method, identity, peer, settings, now)
+    trusted = identity is None and peer is not None and peer.trusted
+    vouched = believed_identity(request) if trusted else None
     if method == "INVITE":
-        yield CallPlaced(identity, plan.callee if plan.callee is not None or for_us else uri.aor())
+        called = plan.callee if plan.callee is not None or for_us else uri.aor()
+        yield CallPlaced(identity or vouched, called, leads_on(plan.callee, uri, identity, settings))
     check_identity(request, identity)
     if method in REPORTING and (for_us or plan.callee is not None) and is_report(request, for_us):
         return plan_collect(plan)
     if for_us:
         raise not_for_us(method)
+    plan.caller = identity or vouched
+    if identity is None and peer is not None:
+        yield from check_peer(peer, plan.callee, method)
     if method == "INVITE":
         plan.timing = settings.sessions.on_request(request)
-    relayed = identity is not None and settings.outbound
     # A preloaded Route is a wish to be sent somewhere, like a foreign Request-URI.
-    if plan.routes and not relayed:
+    if plan.routes and not may_be_sent(plan.routes[0], identity, settings):
         raise SipError(403, "Route Not Allowed")
     plan.record_route = method not in _NO_DIALOG
-    if plan.callee is None:
-        # RFC 3261 §16.5: the target of a domain that is not ours is the Request-URI itself.
-        if not relayed:
-            raise SipError(403, "Relaying Not Allowed")
-        plan.groups = [[Target(plan.uri_text)]]
-        return plan
-    targets = yield NeedTargets(plan.callee)
-    plan.groups = group_targets(targets or (), uri, settings)
-    plan.located = True
-    if not plan.groups:
-        # RFC 3261 §16.5: 404 for what does not exist, 480 for what is nowhere; to strangers both look the same.
-        if targets is None and identity is not None:
-            raise SipError(404, "Not Found")
-        raise SipError(480, "Temporarily Unavailable")
+    yield from find_targets(plan, uri, identity, settings)
+    if settings.named:
+        yield from check_ways(plan, method, now)
+    if settings.asserted != NOBODY or names.PRIVACY in request.names:
+        plan.trusted = trusted
+        plan.disclosure = disclose(request, identity, trusted, settings.asserted, settings.dial_plan)
     return plan
+
+
+def may_be_sent(route: str, identity: str | None, settings: Settings) -> bool:
+    """Whether a subscriber may send requests by this route."""
+    return allowed(identity, settings).has_domain(_route(route).host.removesuffix("."))
+
+
+# How much, and by whom.
+
+
+def check_rate(method: str, identity: str | None, peer: Peer | None, settings: Settings, now: float) -> None:
+    """Nobody sends more than he may; a stranger without a name is bounded elsewhere. Raises TooMany."""
+    if identity is not None:
+        wait = settings.requests.take(identity, now)
+        if not wait and method == "INVITE":
+            wait = settings.calls.take(identity, now)
+    elif peer is not None:
+        wait = peer.rate.take(peer.name, now)
+    else:
+        return
+    if wait:
+        raise TooMany(503, "Too Many Requests", retry_after(wait))
+
+
+def check_peer(peer: Peer, callee: str | None, method: str) -> Generator[Effect, Any, None]:
+    """A named peer calls whom it may, and has no more calls than it may. Raises SipError."""
+    if callee is not None and not peer.may_call(callee):
+        raise SipError(403, "Forbidden")
+    if method == "INVITE" and peer.max_calls and not (yield NeedRoom(peer)):
+        raise TooMany(503, "Too Many Calls", retry_after(0.0))
+
+
+def check_ways(plan: Plan, method: str, now: float) -> Generator[Effect, Any, None]:
+    """Of the ways to named peers those are left that have room. Raises TooMany where none is.
+
+    Those that are only taken where others fail count for nothing.
+    """
+    for group in plan.groups:
+        for target in group.copy():
+            way: Target | None = target
+            while way is not None and way.peer is not None and not (yield from _has_room(way.peer, method, now)):
+                others = way.alternates
+                way = others[0] if others else None
+                if way is not None:
+                    way.alternates = others[1:]
+            if way is None:
+                group.remove(target)
+            elif way is not target:
+                group[group.index(target)] = way
+    plan.groups = [group for group in plan.groups if group]
+    if not plan.groups:
+        raise TooMany(503, "Too Many Calls", retry_after(0.0))
+
+
+def _has_room(peer: Peer, method: str, now: float) -> Generator[Effect, Any, bool]:
+    if peer.rate.take(peer.name, now):
+        return False
+    return method != "INVITE" or not peer.max_calls or bool((yield NeedRoom(peer)))
 
 
 # RFC 3261 §16.3, request validation.
@@ -169,7 +237,8 @@ def check_proxy_require(request: Request, settings: Settings) -> None:
     """§16.3 step 5."""
     if names.PROXY_REQUIRE not in request.names:
         return
-    unknown = [tag for tag in request.option_tags(names.PROXY_REQUIRE) if tag not in settings.supported]
+    understood = (*settings.supported, OPTION)
+    unknown = [tag for tag in request.option_tags(names.PROXY_REQUIRE) if tag not in understood]
     if unknown:
         raise SipError(420, "Bad Extension", (f"Unsupported: {', '.join(unknown)}",))
 

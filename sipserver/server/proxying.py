@@ -12,8 +12,19 @@ from sipserver.location.base import Location
 from sipserver.proxy import effects
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.forward import next_hop, stateless
-from sipserver.proxy.identity import challenge
-from sipserver.proxy.plan import ANSWER, COLLECT, CallPlaced, Examined, NeedTargets, Plan, Settings, Unproven
+from sipserver.proxy.identity import challenge, find_sender
+from sipserver.proxy.plan import (
+    ANSWER,
+    COLLECT,
+    CallPlaced,
+    Examined,
+    NeedRoom,
+    NeedTargets,
+    Plan,
+    Settings,
+    TooMany,
+    Unproven,
+)
 from sipserver.proxy.record_route import CALLER, Minter, other_side
 from sipserver.proxy.route import admit_new, examine, is_inside, plan_inside
 from sipserver.proxy.secure import may_leave
@@ -78,7 +89,8 @@ class Proxying(Desk):
             else:
                 authenticator = self._authenticators[flow.listener]
                 now = self.context.wall_clock()
-                refusal = challenge(request, self.settings, authenticator, now)
+                find_sender(request, examined, flow, self.settings)
+                refusal = challenge(request, examined, authenticator, now)
                 if refusal is not None:
                     # Every call begins like this: to be asked who one is is no refusal.
                     self.context.challenge(request, flow, refusal, now)
@@ -169,6 +181,10 @@ class Proxying(Desk):
                     answer = self.locate(effect.aor)
                 elif isinstance(effect, CallPlaced):
                     call_key = self._placed(request, flow, effect)
+                elif isinstance(effect, NeedRoom):
+                    answer = effect.peer.has_room(self.context.wall_clock(), self.watch.is_open)
+                    if answer and call_key:
+                        effect.peer.began(call_key)
         except StopIteration as stop:
             return stop.value, call_key
         except SipError as error:
@@ -234,7 +250,7 @@ class Proxying(Desk):
         if self.watch.full:
             raise SipError(503, "Too Many Calls", RETRY_LATER)
         key = self.context.tokens.hex16()
-        return key if self.watch.placed(key, request, flow, effect.caller, effect.callee) else ""
+        return key if self.watch.placed(key, request, flow, effect.caller, effect.callee, effect.leads_on) else ""
 
     def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
         error = refused.error
@@ -313,4 +329,6 @@ def _kind(error: SipError) -> str:
         return faults.CREDENTIALS
     if isinstance(error, Unproven):
         return faults.FORGED
+    if isinstance(error, TooMany):
+        return faults.RATE
     return faults.OVERLOAD if error.status == 503 else faults.REFUSED

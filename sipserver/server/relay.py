@@ -15,6 +15,7 @@ from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
 from sipserver.proxy.media_relay import Exchange
 from sipserver.proxy.plan import Plan, Settings, Target
+from sipserver.proxy.privacy import withhold_identity
 from sipserver.proxy.probe import ABSENT
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter, other_side
 from sipserver.proxy.source import Sources
@@ -141,6 +142,8 @@ class Relay:
 
     def receive(self, branch: int, response: Response) -> None:
         """Go on with a response, whose media are as they are to be."""
+        if names.P_ASSERTED_IDENTITY in response.names:
+            self._withhold_identity(branch, response)
         if response.status >= 300 or len(response.vias) < 2:
             self._note_response(self._pending(branch), response)
         if self._searches is not None:
@@ -170,6 +173,14 @@ class Relay:
     def refuse(self, branch: int, status: int, reason: str) -> None:
         """This server does not send the request; its branch counts as answered so."""
         self._run(self._context.on_refused(branch, status, reason))
+
+    def _withhold_identity(self, branch: int, response: Response) -> None:
+        each = self._context.branch(branch)
+        peer = each.target.peer if each is not None else None
+        withhold_identity(
+            response, from_trusted=peer is not None and peer.trusted,
+            to_trusted=self._begun is not None and self._begun[1].trusted, asserted=self._desk.settings.asserted,
+        )  # fmt: skip
 
     def on_failed(self, branch: int, cause: str) -> None:
         """From a client transaction."""

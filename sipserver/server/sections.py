@@ -7,6 +7,7 @@ say is in ``server.wrong``.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -20,11 +21,14 @@ TRANSPORTS: Final = ("udp", "tcp", "tls", "ws", "wss")
 SECURE: Final = ("tls", "wss")
 """Those that need a certificate."""
 
+_DOMAIN: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
+
 Algorithm = Literal["MD5", "SHA-256", "SHA-512-256"]
 Clients = Literal["none", "optional", "required"]
 Count = Annotated[int, Meta(ge=1, le=10_000_000)]
 Bytes = Annotated[int, Meta(ge=256, le=16_777_216)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Rate = Annotated[float, Meta(ge=0, le=100_000)]
 Lifetime = Annotated[int, Meta(ge=1, le=31_536_000)]
 
 
@@ -70,6 +74,10 @@ class LimitsSection(Section, frozen=True):
     """Server transactions at once; beyond them requests are answered 503."""
     calls: Count = 50_000
     """Calls that are remembered at once."""
+    subscriber_calls: Rate = 20.0
+    """Calls a second that one subscriber may place, ten times as many at once; 0 for no bound."""
+    subscriber_requests: Rate = 100.0
+    """The same for all requests outside of dialogs but REGISTER."""
 
 
 class TimersSection(Section, frozen=True):
@@ -118,6 +126,63 @@ class AuthenticationSection(Section, frozen=True):
     """Nonces whose use is remembered."""
 
 
+class PeerEntry(Section, frozen=True):
+    """One entry of ``proxy.named_peers``."""
+
+    name: str
+    networks: tuple[str, ...] = ()
+    """Where it sends from."""
+    certificates: tuple[str, ...] = ()
+    """Names of which its certificate has to hold one. With ``networks`` as well, both have to fit."""
+    direction: Literal["both", "in", "out"] = "both"
+    may_call: tuple[str, ...] = ()
+    """Domains and addresses of ours; empty for all."""
+    trusted: bool = False
+    """Whether it is believed about identities and access networks (RFC 3325, RFC 7315), and told identities."""
+    target: str = ""
+    """Where requests to it are sent; empty for the only address in ``networks``."""
+    rate: Rate = 0.0
+    """Requests outside of dialogs a second, in both directions, ten times as many at once; 0 for no bound."""
+    calls: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """Calls at once, in both directions; 0 for no bound."""
+
+
+class RouteEntry(Section, frozen=True):
+    """One entry of ``proxy.routes``: ``domain`` or ``prefix``, and ``peer`` or ``to``."""
+
+    domain: str = ""
+    """A domain that is not ours; ``*.example.org`` for those below it, ``*`` for every other."""
+    prefix: str = ""
+    """What numbers begin with; ``*`` for every other."""
+    peer: str = ""
+    """Name of the peer that requests go to."""
+    to: str = ""
+    """A URI that requests go to."""
+    priority: int = 0
+    """The lowest first, the others where it fails."""
+
+
+class NumberEntry(Section, frozen=True):
+    """One entry of ``addresses.numbers``: ``prefix`` or ``pattern``."""
+
+    to: str
+    """What stands in the place of it: digits, or an address; ``\\1`` is the first group of ``pattern``."""
+    prefix: str = ""
+    pattern: str = ""
+    """A regular expression for the whole number (``proxy.dialling.compile_pattern``)."""
+    context: str = ""
+    """Only numbers that are local to this one: ``+43`` (``phone-context``)."""
+
+
+class AddressesSection(Section, frozen=True):
+    """``[addresses]``"""
+
+    aliases: dict[str, str | tuple[str, ...]] = {}
+    """Addresses, and the one or more that each stands for."""
+    numbers: tuple[NumberEntry, ...] = ()
+    """Gone through once, in order."""
+
+
 class ProxySection(Section, frozen=True):
     """``[proxy]``"""
 
@@ -126,7 +191,17 @@ class ProxySection(Section, frozen=True):
     peers: tuple[str, ...] = ()
     """Addresses and networks that count as peers."""
     outbound: bool = False
-    """Whether subscribers may call other domains."""
+    """Whether subscribers may call any other domain or number."""
+    outbound_to: tuple[str, ...] = ()
+    """Domains, and what numbers begin with, that they may call where ``outbound`` is false."""
+    outbound_of: dict[str, tuple[str, ...]] = {}
+    """The same of single addresses, or domains of ours, in the place of what all others may."""
+    named_peers: tuple[PeerEntry, ...] = ()
+    """Other servers, with what each may."""
+    routes: tuple[RouteEntry, ...] = ()
+    """Where requests for other domains and for numbers go, before DNS is asked."""
+    asserted_identity: Literal["nobody", "peers", "endpoints"] = "peers"
+    """Who is told the proved address of a caller (RFC 3325)."""
     max_forwards: Annotated[int, Meta(ge=1, le=255)] = 70
     max_breadth: Annotated[int, Meta(ge=1, le=1000)] = 60
     max_targets: Annotated[int, Meta(ge=1, le=100)] = 30
@@ -332,6 +407,7 @@ class Config(Section, frozen=True):
     authentication: AuthenticationSection = AuthenticationSection()
     proxy: ProxySection = ProxySection()
     dns: DnsSection = DnsSection()
+    addresses: AddressesSection = AddressesSection()
     sessions: SessionsSection = SessionsSection()
     calls: CallsSection = CallsSection()
     location: LocationSection = LocationSection()
@@ -392,6 +468,20 @@ class Config(Section, frozen=True):
     def metrics_address(self) -> tuple[str, int] | None:
         """Host and port of the metrics page, or None where there is none."""
         return split_host_port(self.metrics.listen) if self.metrics.listen else None
+
+
+def is_domain(text: str) -> bool:
+    """Whether this is a domain name, or an IPv4 address."""
+    return len(text) <= 253 and _DOMAIN.match(text) is not None
+
+
+def is_network(text: str) -> bool:
+    """Whether this is an IP address or a network."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def split_host_port(text: str) -> tuple[str, int] | None:

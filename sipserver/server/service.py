@@ -299,7 +299,9 @@ class Service:
         self.config = config
         self.registrations.settings = settings.registrar(config)
         self.registrations.keeper.use(settings.keeping(config))
+        named = self.proxying.settings.named
         self.proxying.settings = settings.proxy(config, self.transports.is_us)
+        self.proxying.settings.named.go_on_from(named)
         self.liveness.settings = settings.liveness(config)
         self.nameservers = settings.nameservers(config)
         self.resolver.settings, self.resolver.ask = settings.resolver(config), self.nameservers.ask

@@ -11,6 +11,7 @@ from sipserver.proxy.media_relay import Settings as MediaSettings
 from sipserver.proxy.plan import Settings as ProxySettings
 from sipserver.proxy.session import OFF, TIMER, SessionTimers
 from sipserver.registrar.process import Settings as RegistrarSettings
+from sipserver.server import policy
 from sipserver.server.config import Config
 from sipserver.server.keeping import Settings as KeepingSettings
 from sipserver.server.liveness import Settings as LivenessSettings
@@ -62,6 +63,7 @@ def transports(config: Config) -> TransportSettings:
 def proxy(config: Config, is_us: Callable[[str, int | None], bool]) -> ProxySettings:
     """What the operator decided about the proxy."""
     given = config.proxy
+    named = policy.peers(config)
     return ProxySettings(
         domains=frozenset(config.server.domains),
         is_us=is_us,
@@ -69,7 +71,8 @@ def proxy(config: Config, is_us: Callable[[str, int | None], bool]) -> ProxySett
         max_breadth=given.max_breadth,
         inbound=given.inbound,
         peers=config.peers,
-        outbound=given.outbound,
+        # Where single subscribers have permissions of their own, each is asked for his.
+        outbound=given.outbound and not given.outbound_of,
         timer_c=config.timers.c,
         max_targets=given.max_targets,
         size_limit=given.datagram,
@@ -79,6 +82,13 @@ def proxy(config: Config, is_us: Callable[[str, int | None], bool]) -> ProxySett
         # RFC 4028 §7.1: a caller may ask that every proxy knows timers.
         supported=("path",) if config.sessions.mode == OFF else ("path", TIMER),
         sessions=SessionTimers(config.sessions.mode, config.sessions.expires, config.sessions.min),
+        named=named,
+        static=policy.static_routes(config, named),
+        permissions=policy.permissions(config),
+        dial_plan=policy.dial_plan(config),
+        calls=policy.meter(config.limits.subscriber_calls),
+        requests=policy.meter(config.limits.subscriber_requests),
+        asserted=policy.asserted(config, named),
     )
 
 
@@ -148,7 +158,7 @@ def location(config: Config) -> LocationSettings:
         network = ip_network(each.network, strict=False) if each.network else None
         place = Place(country_code(each.country), each.region or None, each.city or None, each.site or None)
         sites.append(Site(network, each.interface, each.access, place))
-    return LocationSettings(config.location.precision, SiteTable(sites), config.peers)
+    return LocationSettings(config.location.precision, SiteTable(sites), policy.trusted_networks(config))
 
 
 def network_prefix(config: Config) -> NetworkPrefix:

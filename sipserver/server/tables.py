@@ -63,6 +63,8 @@ def allowed(kind: inspect.Type) -> str:
             return "one of " + ", ".join(json.dumps(value) for value in values)
         case inspect.VarTupleType(item_type=item):
             return f"a list, each of it {allowed(item)}"
+        case inspect.DictType(value_type=value):
+            return f"a table, each value in it {allowed(value)}"
         case inspect.UnionType(types=types):
             return " or ".join(allowed(each) for each in types if not isinstance(each, inspect.NoneType))
         case inspect.StructType(fields=fields):
@@ -114,9 +116,12 @@ def _value_faults(value: Any, kind: inspect.Type, at: str) -> Iterator[str]:
     inner = _struct_within(kind)
     if inner is not None and isinstance(value, dict):
         yield from _faults(value, inner, at + ".")
-    elif isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
+    elif isinstance(value, dict) and isinstance(kind, inspect.DictType):
+        for key, item in value.items():
+            yield from _value_faults(item, kind.value_type, f"{at}.{shown(key)}")
+    elif isinstance(value, list) and (items := _list_within(kind)) is not None:
         for position, item in enumerate(value, 1):
-            yield from _value_faults(item, kind.item_type, f"{at}[{position}]")
+            yield from _value_faults(item, items.item_type, f"{at}[{position}]")
     elif not _fits(value, kind):
         yield f"{at}: {shown(value)} is not allowed; wanted is {allowed(kind)}"
 
@@ -133,6 +138,12 @@ def _struct_within(kind: inspect.Type) -> inspect.StructType | None:
     if isinstance(kind, inspect.UnionType):
         return next((each for each in kind.types if isinstance(each, inspect.StructType)), None)
     return kind if isinstance(kind, inspect.StructType) else None
+
+
+def _list_within(kind: inspect.Type) -> inspect.VarTupleType | None:
+    if isinstance(kind, inspect.UnionType):
+        return next((each for each in kind.types if isinstance(each, inspect.VarTupleType)), None)
+    return kind if isinstance(kind, inspect.VarTupleType) else None
 
 
 def _fits(value: Any, kind: inspect.Type) -> bool:

@@ -121,8 +121,11 @@ class CallWatch:
             if call is not None:
                 self._recorder.handle(key, ClockStepped(now + call.shift, by_ms))
 
-    def placed(self, key: str, request: Request, flow: Flow, caller: str | None, callee: str | None) -> bool:
-        """A call begins; False where it is none of those that are written down.
+    def placed(
+        self, key: str, request: Request, flow: Flow, caller: str | None, callee: str | None, leads_on: bool = False
+    ) -> bool:
+        """A call begins; False where it is none of those that are written down. ``leads_on``: the callee is somebody
+        though no subscriber.
 
         Raises SipError(503) where there is no room for its row: no call goes on unrecorded.
         """
@@ -130,7 +133,7 @@ class CallWatch:
         if caller is None and callee is None and self._too_many_strangers(at):
             return False
         place = self._locator.of_request(request, flow, caller)
-        party = self.party(caller)
+        party = self.party(caller, is_somebody=True)
         offer = observe.media(request)
         # From now on its times are told by the clock as it is set at this moment, so that no duration is distorted.
         call = self._recorder.place(
@@ -139,7 +142,7 @@ class CallWatch:
                 key=key,
                 call_id=request.call_id,
                 caller=party,
-                callee=self.party(callee),
+                callee=self.party(callee, is_somebody=leads_on),
                 agent=observe.agent(request),
                 transport=flow.transport,
                 network=self._recorder.network(flow.host),
@@ -439,13 +442,13 @@ class CallWatch:
             offset=call.shift - self._shift,
         )  # fmt: skip
 
-    def party(self, address: str | None) -> str | None:
-        """The party of an address: made at first need, but never for an address of ours that nobody has."""
+    def party(self, address: str | None, *, is_somebody: bool = False) -> str | None:
+        """The party of an address: made at first need, but never for an address that nobody is known to have."""
         if address is None:
             return None
         try:
             party = self._parties.party(address)
-            if party is None and self._is_subscriber(address):
+            if party is None and (is_somebody or self._is_subscriber(address)):
                 party = self._parties.ensure(address)
         except StoreError:
             return None

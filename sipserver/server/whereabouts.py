@@ -53,10 +53,11 @@ class Whereabouts:
 
     def reload(self, config: Config) -> None:
         """Another configuration holds: its precision and sites from now on, other sources some moments later."""
-        if (config.location, config.proxy.peers) == (self._config.location, self._config.proxy.peers):
+        found = settings.location(config)
+        if (config.location, found.peers) == (self._config.location, self._settings.peers):
             return
         before = _wanted(self._config, self._settings)
-        self._config, self._settings = config, settings.location(config)
+        self._config, self._settings = config, found
         self.locator.use(self._settings, self._database, self._links)
         if _wanted(config, self._settings) != before:
             self._change = asyncio.ensure_future(self._change_sources(self._change))

@@ -21,12 +21,14 @@ from sipserver.server.sections import (
     SiteEntry,
     TlsSection,
     WebSocketSection,
+    is_domain,
+    is_network,
     name_server,
     split_host_port,
 )
+from sipserver.server.wrong_policy import policy_faults
 from sipserver.transport.nameservers import MAX_SERVERS
 
-_DOMAIN: Final = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\Z")
 _INTERFACE: Final = re.compile(r"[!-.0-~]{1,15}\Z")
 """Linux: at most 15 characters, no white space and no slash."""
 _ORIGIN: Final = re.compile(
@@ -53,7 +55,7 @@ def faults_of(config: Config) -> Iterator[str]:
         yield "limits.body: a body cannot be longer than limits.message"
     yield from _algorithm_faults(config.authentication.algorithms, "authentication.algorithms")
     for position, peer in enumerate(config.proxy.peers, 1):
-        if not _is_network(peer):
+        if not is_network(peer):
             yield (
                 f"proxy.peers[{position}]: {tables.shown(peer)} is not allowed; "
                 'wanted is an IP address or a network such as "192.0.2.0/24"'
@@ -61,6 +63,7 @@ def faults_of(config: Config) -> Iterator[str]:
     if config.proxy.inbound == "peers" and not config.proxy.peers:
         yield 'proxy.peers: is empty, but proxy.inbound is "peers"'
     yield from _dns_faults(config.dns)
+    yield from policy_faults(config)
     for position, site in enumerate(config.location.sites, 1):
         for fault in _site_faults(site, config.location.sites[: position - 1]):
             yield f"location.sites[{position}]: {fault}"
@@ -112,7 +115,7 @@ def _site_faults(site: SiteEntry, before: Sequence[SiteEntry]) -> Iterator[str]:
     keys = (site.network, site.interface, site.access)
     if sum(map(bool, keys)) != 1:
         yield "wanted is one of network, interface and access"
-    elif site.network and not _is_network(site.network):
+    elif site.network and not is_network(site.network):
         yield f'network: {tables.shown(site.network)} is not allowed; wanted is a network such as "192.0.2.0/24"'
     elif any(_same_place(site, other) for other in before):
         yield f"{tables.shown(''.join(keys))} is there twice"
@@ -129,7 +132,7 @@ def _site_faults(site: SiteEntry, before: Sequence[SiteEntry]) -> Iterator[str]:
 
 def _same_place(one: SiteEntry, other: SiteEntry) -> bool:
     if one.network and other.network:
-        return _is_network(other.network) and ipaddress.ip_network(one.network, strict=False) == ipaddress.ip_network(
+        return is_network(other.network) and ipaddress.ip_network(one.network, strict=False) == ipaddress.ip_network(
             other.network, strict=False
         )
     return (one.network, one.interface, one.access) == (other.network, other.interface, other.access)
@@ -139,7 +142,7 @@ def _server_faults(server: ServerSection) -> Iterator[str]:
     if not server.domains:
         yield "server.domains: is empty; wanted is at least one domain"
     for position, domain in enumerate(server.domains, 1):
-        if len(domain) > 253 or not _DOMAIN.match(domain):
+        if not is_domain(domain):
             yield (
                 f"server.domains[{position}]: {tables.shown(domain)} is not allowed; "
                 'wanted is a domain name such as "example.com", or an IPv4 address'
@@ -183,7 +186,7 @@ def _tls_faults(config: Config) -> Iterator[str]:
         if not (entry.domains and entry.certificate and entry.key):
             yield f"{at}: wanted are domains, certificate and key"
         for domain in entry.domains:
-            if len(domain) > 253 or not _DOMAIN.match(domain):
+            if not is_domain(domain):
                 yield f"{at}: {tables.shown(domain)} is not allowed; wanted is a domain name"
             if domain.lower() in domains:
                 yield f"{at}: {tables.shown(domain)} is there twice"
@@ -206,11 +209,3 @@ def _algorithm_faults(algorithms: Sequence[str], at: str) -> Iterator[str]:
         yield f"{at}: is empty; wanted is at least one of {', '.join(ALGORITHMS)}"
     if len(set(algorithms)) < len(algorithms):
         yield f"{at}: an algorithm is there twice"
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True

@@ -93,6 +93,56 @@ def test_listener_table_overrides_authentication(tmp_path: Path) -> None:
     )
 
 
+PEER = '[[proxy.named_peers]]\nname = "carrier"\nnetworks = ["198.51.100.20"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[[proxy.named_peers]]\nname = "a b"\nnetworks = ["::1"]', 'name: "a b" is not allowed'),
+        (PEER + PEER.replace(".20", ".21"), 'proxy.named_peers[2]: name: "carrier" is there twice'),
+        (PEER + PEER.replace("carrier", "other"), 'networks: "198.51.100.20" is another peer\'s as well'),
+        ('[[proxy.named_peers]]\nname = "a"', "wanted are networks or certificates"),
+        ('[[proxy.named_peers]]\nname = "a"\nnetworks = ["x"]', 'networks: "x" is not allowed'),
+        ('[[proxy.named_peers]]\nname = "a"\ncertificates = ["-x"]', 'certificates: "-x" is not allowed'),
+        (PEER + 'may_call = ["example.org"]', 'may_call: "example.org" is not allowed'),
+        (PEER + 'target = "sip:bob@192.0.2.1"', 'target: "sip:bob@192.0.2.1" is not allowed'),
+        (PEER + 'trusted = "yes"', 'proxy.named_peers[1].trusted: "yes" is not allowed; wanted is true or false'),
+        ('[[proxy.routes]]\nto = "sip:h"', "proxy.routes[1]: wanted is one of domain and prefix"),
+        ('[[proxy.routes]]\ndomain = "example.org"', "proxy.routes[1]: wanted is one of peer and to"),
+        ('[[proxy.routes]]\ndomain = "*.-"\nto = "sip:h"', 'domain: "*.-" is not allowed'),
+        ('[[proxy.routes]]\ndomain = "example.test"\nto = "sip:h"', 'domain: "example.test" is ours'),
+        ('[[proxy.routes]]\nprefix = "x"\nto = "sip:h"', 'prefix: "x" is not allowed'),
+        ('[[proxy.routes]]\nprefix = "+1"\nto = "tel:+1"', 'to: "tel:+1" is not allowed'),
+        (PEER + '[[proxy.routes]]\nprefix = "+1"\npeer = "carier"', "(did you mean carrier?)"),
+        (PEER + 'direction = "in"\n[[proxy.routes]]\nprefix = "+1"\npeer = "carrier"', 'has the direction "in"'),
+        (
+            PEER.replace(".20", ".0/24") + '[[proxy.routes]]\nprefix = "+1"\npeer = "carrier"',
+            "has neither a target nor a single address",
+        ),
+        ('[proxy]\noutbound_to = ["+4x"]', 'proxy.outbound_to[1]: "+4x" is not allowed'),
+        ('[proxy.outbound_of]\n"a@b.test" = []', 'proxy.outbound_of: "a@b.test" is not allowed'),
+        ('[proxy.outbound_of]\n"a@example.test" = [7]', 'proxy.outbound_of."a@example.test"[1]: 7 is not allowed'),
+        ('[proxy.outbound_of]\n"a@example.test" = ["-"]', 'proxy.outbound_of."a@example.test": "-" is not allowed'),
+        ('[addresses.aliases]\n"a@b.test" = "x@b.test"', 'addresses.aliases: "a@b.test" is not allowed'),
+        ('[addresses.aliases]\n"a@example.test" = ["x"]', '"x" is not allowed; wanted is an address such as'),
+        ('[addresses.aliases]\n"a@example.test" = 7', "7 is not allowed; wanted is text in quotes or a list"),
+        ('[addresses.aliases]\n"a@example.test" = "a@example.test"', "stands for nobody, or in the end for itself"),
+        ('[[addresses.numbers]]\nto = "+"', "wanted is one of prefix and pattern"),
+        ('[[addresses.numbers]]\nprefix = "0"\npattern = "1"\nto = "+"', "wanted is one of prefix and pattern"),
+        ('[[addresses.numbers]]\nprefix = "a"\nto = "+"', 'prefix: "a" is not allowed'),
+        ('[[addresses.numbers]]\ncontext = "43"\nto = "+"', 'context: "43" is not allowed'),
+        ('[[addresses.numbers]]\npattern = "(1+)+"\nto = "+"', 'pattern: "(1+)+" is not allowed'),
+        ("[[addresses.numbers]]\npattern = '1'\nto = '\\1'", "names a group that the pattern has not"),
+        ("[[addresses.numbers]]\nprefix = '1'\nto = '\\1'", "names a group, but there is no pattern"),
+        ('[[addresses.numbers]]\nprefix = "1"\nto = "x"', 'to: "x" is not allowed; wanted are digits, or an address'),
+    ],
+)
+def test_faults_of_a_policy_are_told(tmp_path: Path, text: str, fault: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert fault in problem
+
+
 def test_peers_are_networks(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text('[proxy]\ninbound = "peers"\npeers = ["192.0.2.7", "192.0.2.77/24", "2001:db8::/48"]\n')
