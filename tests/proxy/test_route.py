@@ -374,7 +374,14 @@ def test_options_to_the_server_itself_is_answered() -> None:
     for uri in ("sip:example.test", "sip:192.0.2.10"):
         plan = World().admit(request("OPTIONS", uri, from_=STRANGER))
         assert plan.kind == ANSWER
-        assert [line.partition(":")[0] for line in plan.headers] == ["Allow", "Allow-Events", "Accept", "Supported"]
+        assert [line.partition(":")[0] for line in plan.headers] == [
+            "Allow", "Allow-Events", "Accept", "Accept-Encoding", "Accept-Language", "Supported",
+        ]  # fmt: skip
+
+
+def test_a_question_to_the_server_itself_needs_no_credentials() -> None:
+    assert World().admit(request("OPTIONS", "sip:example.test")).kind == ANSWER
+    assert World().admit(request("OPTIONS", "sip:example.test", max_forwards="0")).kind == ANSWER
 
 
 @pytest.mark.parametrize(("method", "status"), [("INVITE", 405), ("MESSAGE", 405), ("FOO", 501)])
