@@ -106,12 +106,13 @@ class Proxying(Desk):
             assert plan.caller is not None, "a report without a sender"
             self.collector.collect(request, flow, key, plan.caller)
             return
-        transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         if plan.kind == ANSWER:
-            tag = self.context.tokens.hex16()
+            # Anybody may ask, so nothing is kept of it: a retransmission is answered the same (RFC 3261 §8.2.7).
             headers = (*plan.headers, *self.context.server_header)
-            transaction.respond(200, build.reply(request, 200, to_tag=tag, headers=headers))
+            data = build.reply(request, 200, to_tag=self.context.stateless_tag(request), headers=headers)
+            self.context.transports.send(self.context.reply_flow(request, flow), data)
             return
+        transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         self.forwarded += 1
         if plan.dialog is not None:
             self.liveness.asked_for(*plan.dialog, request, flow)

@@ -70,7 +70,7 @@ class World:
             (alice.signed("REGISTER", "", f"Contact: <{alice.contact}>;q=0.5", to=address, **options), alice),
             (alice.invite("bob", **options), alice),
             (alice.write("CANCEL", uri, **options), alice),
-            (alice.signed("OPTIONS", "", **options), alice),
+            (alice.write("OPTIONS", "", **options), alice),
             (alice.signed("MESSAGE", uri, body=b"hello", **options), alice),
             (invite, alice),
             (alice.in_dialog("ACK", answer, cseq=1), alice),
