@@ -91,6 +91,16 @@ class Parties:
             self._writer.flush()
         return party
 
+    def address(self, party: str) -> str | None:
+        """The address that this party stands for, None when nobody knows. Raises StoreError when it cannot tell."""
+        for aor, made in self._unwritten.items():
+            if made == party:
+                return aor
+        try:
+            return address_of(self._connection, party)
+        except sqlite.Error as error:
+            raise StoreError(explain(self.path, error)) from error
+
     def refresh(self) -> bool:
         """Forget what may have changed on disk since the last call; whether anything did. Cheap, never raises."""
         if self._refused:

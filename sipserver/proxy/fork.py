@@ -146,7 +146,7 @@ class ResponseContext:
         else:
             out.append(SetBranchTimer(0, TRYING, self._settings.trying_after))
         if self._plan.record_route and self._plan.dialog is None:
-            learn_sender(self._request, self._flow, self._key, CALLER, out)
+            learn_sender(self._request, self._plan, self._flow, self._key, CALLER, out)
         self._go_on(out)
         return out
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sipserver.proxy import ways
 from sipserver.proxy.plan import Plan, Target
 from sipserver.proxy.record_route import CALLER, Minter, record_route_lines
 from sipserver.proxy.secure import uri_for
@@ -66,7 +67,10 @@ def forward(
     if plan.record_route:
         if not plan.token:
             plan.token = _mint(request, plan, minter, key)
-        top = record_route_lines(flow_out, flow_in, plan.token, is_secure=plan.secure)
+        token = plan.token
+        if plan.pinned or target.flow_only or plan.flow_token:
+            token += _ways(plan, target, flow_in, flow_out, minter, key)
+        top = record_route_lines(flow_out, flow_in, token, is_secure=plan.secure)
     return _assemble(request, plan, target, flow_out, branch, top, plan.breadth if breadth is None else breadth)
 
 
@@ -189,6 +193,16 @@ def _mint(request: Request, plan: Plan, minter: Minter, key: str) -> str:
         return minter.token(key, request.call_id, request.from_tag)
     dialog_key, side = plan.dialog
     return minter.token(dialog_key, request.call_id, request.from_tag if side == CALLER else request.to_tag)
+
+
+def _ways(plan: Plan, target: Target, flow_in: Flow, flow_out: Flow, minter: Minter, key: str) -> str:
+    """What our Record-Route says of flows over UDP that are the only way to a side."""
+    if plan.dialog is not None:
+        # Route sets do not change (RFC 3261 §12.2).
+        return f";{ways.FLOW_PARAM}={plan.flow_token}" if plan.flow_token else ""
+    caller = flow_in if plan.pinned else None
+    callee = flow_out if target.flow_only and not flow_out.reliable else None
+    return ways.seal(minter.sealer, key, caller, callee) if caller is not None or callee is not None else ""
 
 
 def _uri_of(route: str) -> Uri:

@@ -53,7 +53,7 @@ class Settings:
     """Whether subscribers may reach foreign domains through this server."""
     timer_c: float = 185.0
     """Seconds that a branch may ring (RFC 3261 §16.6 step 11)."""
-    supported: tuple[str, ...] = ("path",)
+    supported: tuple[str, ...] = ("path", "outbound", "gruu")
     """Option tags that this server understands, lower case."""
     max_targets: int = 30
     """Devices of one address that are tried."""
@@ -165,6 +165,12 @@ class Plan:
     """What is told of who asks; None for what is told of everybody: nothing."""
     timing: Timing = NOTHING
     """What is asked for of the session that this request begins or refreshes."""
+    pinned: bool = False
+    """Whether its sender is reached over UDP by the flow that it came over alone."""
+    flow_token: str = ""
+    """What our Record-Route says of such flows, for a request inside a dialog (``proxy.ways``)."""
+    gruu: Uri | None = None
+    """The GRUU of ours that a request inside a dialog names."""
 
 
 @dataclass(slots=True, eq=False)

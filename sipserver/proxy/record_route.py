@@ -15,6 +15,7 @@ from typing import Final
 
 from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.message import Request
+from sipserver.sip.sealing import Sealer
 
 CALLER: Final = "caller"
 """The side that sent the request which formed the dialog."""
@@ -39,11 +40,13 @@ def other_side(side: str) -> str:
 class Minter:
     """Makes and checks the tokens; ``secret`` (up to 64 bytes) has to outlive a restart, since calls do."""
 
-    __slots__ = ("_mac", "_seed")
+    __slots__ = ("_mac", "_seed", "sealer")
 
     def __init__(self, secret: bytes) -> None:
         assert secret, "a minter without a secret: derive one from the keyring"
         self._mac = hashlib.blake2b(key=secret[:64], digest_size=_MAC_BYTES, person=b"record-route")
+        self.sealer = Sealer(secret, b"flows")
+        """For what else stands in our Record-Route and is nobody's business."""
         self._seed = zlib.crc32(hashlib.blake2b(b"loop", key=secret[:64], digest_size=16).digest())
 
     def token(self, call_key: str, call_id: str, from_tag: str | None) -> str:

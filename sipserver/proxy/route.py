@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final
 
+from sipserver.proxy import ways
+from sipserver.proxy.device import NeedOwner, find_device, is_gruu, is_temporary
+from sipserver.proxy.device import check_contact as check_gruu
 from sipserver.proxy.identity import (
     authenticate,
     check_identity,
@@ -29,7 +32,7 @@ from sipserver.proxy.rate import retry_after
 from sipserver.proxy.record_route import ROUTE_PARAM, Minter
 from sipserver.proxy.secure import SIPS, check_contact
 from sipserver.proxy.targets import address_of, allowed, find_targets, leads_on, names_us
-from sipserver.sip import names
+from sipserver.sip import gruu, names
 from sipserver.sip.digest import Authenticator
 from sipserver.sip.effects import Effect
 from sipserver.sip.errors import SipError
@@ -40,6 +43,7 @@ from sipserver.sip.values import Address
 
 # RFC 3261 §16.6 step 4: a method that is not known may form a dialog, so only these go without Record-Route.
 _NO_DIALOG: Final = frozenset(("ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "PRACK"))
+_GR: Final = f";{gruu.PARAM}"
 _LOOP_HEADERS: Final = frozenset((names.ROUTE, names.PROXY_REQUIRE, names.PROXY_AUTHORIZATION))
 
 
@@ -81,7 +85,11 @@ def plan_inside(request: Request, examined: Examined, settings: Settings) -> Pla
     """The plan for a request inside a dialog. Raises SipError."""
     plan = examined.plan
     plan.dropped = credentials_for(request, settings.domains, None)
-    plan_in_dialog(request, plan, examined.proof, for_us=not plan.routes and names_us(examined.uri, settings))
+    uri = examined.uri
+    if gruu.PARAM in uri.params and is_gruu(uri, settings):
+        plan.gruu = uri
+    for_us = plan.gruu is None and not plan.routes and names_us(uri, settings)
+    plan_in_dialog(request, plan, examined.proof, for_us=for_us)
     if request.method in ("INVITE", "UPDATE"):
         plan.timing = settings.sessions.on_request(request)
     return plan
@@ -104,6 +112,11 @@ def admit_new(
             yield CallPlaced(None, None)
         raise SipError(403, "Forbidden")
     plan.caller, plan.callee = identity, None if for_us else address_of(uri, settings, identity)
+    instance: str | None = None
+    if plan.callee is not None and gruu.PARAM in uri.params and is_temporary(uri):
+        found = yield NeedOwner(uri)
+        if found is not None:
+            plan.callee, instance = found
     check_rate(method, identity, peer, settings, now)
     trusted = identity is None and peer is not None and peer.trusted
     vouched = believed_identity(request) if trusted else None
@@ -111,6 +124,8 @@ def admit_new(
         called = plan.callee if plan.callee is not None or for_us else uri.aor()
         yield CallPlaced(identity or vouched, called, leads_on(plan.callee, uri, identity, settings))
     check_identity(request, identity)
+    if identity is not None and _GR in (request.header(names.CONTACT) or ""):
+        yield from check_gruu(request, identity, settings)
     if method in REPORTING and (for_us or plan.callee is not None) and is_report(request, for_us):
         return plan_collect(plan)
     if for_us:
@@ -124,7 +139,10 @@ def admit_new(
     if plan.routes and not may_be_sent(plan.routes[0], identity, settings):
         raise SipError(403, "Route Not Allowed")
     plan.record_route = method not in _NO_DIALOG
-    yield from find_targets(plan, uri, identity, settings)
+    if plan.callee is not None and gruu.PARAM in uri.params:
+        yield from find_device(plan, plan.callee, uri, instance, identity, settings)
+    else:
+        yield from find_targets(plan, uri, identity, settings)
     if settings.named:
         yield from check_ways(plan, method, now)
     if settings.asserted != NOBODY or names.PRIVACY in request.names:
@@ -293,6 +311,8 @@ def preprocess_route(
             # Another call's token: the request spiralled, and comes by once more for that one.
             break
         reached += 1
+        if found is not None and ways.FLOW_PARAM in route.params:
+            plan.flow_token = route.params[ways.FLOW_PARAM] or ""
         # The last of them faces the side that the request goes to.
         plan.secure = route.scheme == SIPS
     plan.routes = routes[reached:]

@@ -17,6 +17,7 @@ from sipserver.sip.effects import TIMED_OUT
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Limits, Message, Request, Response
+from sipserver.sip.nat import NAME, scope
 from sipserver.sip.transaction.invite_server import InviteServer
 from sipserver.telemetry.log import Log
 from sipserver.transport import tcp
@@ -74,11 +75,15 @@ class Context:
         return f"{self._stateless_prefix}{hash(request.top_via.branch) & 0xFFFFFFFFFF:x}"
 
     def reply_flow(self, request: Request, flow: Flow) -> Flow:
-        """Where answers to this request go (RFC 3261 §18.2.2, RFC 3581 §4): never to another host than it came from."""
+        """Where answers to this request go (RFC 3261 §18.2.2, RFC 3581 §4): never to another host than it came from.
+
+        An endpoint behind a NAT need not know it and ask for ``rport``: the port that it names is of its own side.
+        """
         if flow.reliable:
             return flow
-        port = build.response_port(request.top_via)
-        if port == flow.port:
+        via = request.top_via
+        port = build.response_port(via)
+        if port == flow.port or (via.rport is None and via.host != flow.host and scope(via.host) != NAME):
             return flow
         return (
             self.transports.flow_for("UDP", flow.host, port, listener=flow.listener, local_host=flow.local_host) or flow

@@ -9,7 +9,8 @@ from typing import Any, Final
 from sipserver.accounts.credentials import CredentialCache
 from sipserver.calls import faults
 from sipserver.location.base import Location
-from sipserver.proxy import effects
+from sipserver.proxy import effects, ways
+from sipserver.proxy.device import NeedOwner, is_temporary, of_device
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.forward import next_hop, stateless
 from sipserver.proxy.identity import challenge, find_sender
@@ -30,6 +31,7 @@ from sipserver.proxy.route import admit_new, examine, is_inside, plan_inside
 from sipserver.proxy.secure import may_leave
 from sipserver.proxy.source import prove_source
 from sipserver.server.context import RETRY_LATER, Context
+from sipserver.server.devices import Devices
 from sipserver.server.gate import CommitGate
 from sipserver.server.liveness import Liveness
 from sipserver.server.quality import Collector
@@ -67,12 +69,15 @@ class Proxying(Desk):
         timers: TimerQueue,
         collector: Collector,
         liveness: Liveness,
+        *,
+        devices: Devices,
     ) -> None:
         super().__init__(context, settings, minter, watch, gate, dialogs, timers, liveness, credentials, location)
         self.collector = collector
         self.forwarded = 0
         """Requests that went on to at least one target."""
         self._authenticators = authenticators
+        self._devices = devices
 
     def on_request(self, request: Request, flow: Flow, key: keys.Key) -> None:
         """A request without a transaction, neither ACK nor CANCEL nor REGISTER."""
@@ -86,6 +91,7 @@ class Proxying(Desk):
                 if dialog is not None and not self.sources.knows(dialog[0], dialog[1], flow.host):
                     self._check_source(request, plan, dialog, flow)
                 self._check_dialog(request, plan)
+                self._find_way(plan)
             else:
                 authenticator = self._authenticators[flow.listener]
                 now = self.context.wall_clock()
@@ -130,7 +136,9 @@ class Proxying(Desk):
         try:
             plan = plan_inside(ack, examine(ack, self.settings, self.minter), self.settings)
             self._check_target(plan)
-            uri = next_hop(plan, plan.groups[0][0])
+            self._find_way(plan)
+            target = plan.groups[0][0]
+            uri = next_hop(plan, target)
         except (_Refused, SipError):
             return False
         assert plan.dialog is not None, "an ACK is only admitted inside a dialog"
@@ -139,12 +147,13 @@ class Proxying(Desk):
         if self.sources.knows(key, side, flow.host):
             self.liveness.confirmed(key, side, ack, flow)
         to = key, other_side(side)
-        flow_out = self.finder.at_once(uri, None, to, reliable=False)
+        located = target if plan.located else None
+        flow_out = self.finder.at_once(uri, located, to, reliable=False)
         if flow_out is not None:
             self._send_statelessly(ack, plan, uri, flow, flow_out)
         else:
             found = partial(self._send_statelessly, ack, plan, uri, flow)
-            self.finder.find(uri, None, to, reliable=False, found=found)
+            self.finder.find(uri, located, to, reliable=False, found=found)
         return True
 
     def on_cancel(self, cancel: Request, flow: Flow, key: keys.Key) -> None:
@@ -180,6 +189,8 @@ class Proxying(Desk):
                     answer = self.credentials.get(effect.username, effect.realm, effect.algorithm)
                 elif isinstance(effect, NeedTargets):
                     answer = self.locate(effect.aor)
+                elif isinstance(effect, NeedOwner):
+                    answer = self._devices.owner(effect.uri)
                 elif isinstance(effect, CallPlaced):
                     call_key = self._placed(request, flow, effect)
                 elif isinstance(effect, NeedRoom):
@@ -205,6 +216,44 @@ class Proxying(Desk):
             raise _Refused(error, "", plan) from None
         if not self.targets.allows(key, other_side(side), uri):
             raise _Refused(SipError(403, "Target Not In This Dialog"), "", plan)
+
+    def _find_way(self, plan: Plan) -> None:
+        """For a request inside a call: the flow that our Record-Route remembers where we do not, and the contact of a
+        side that names itself by a GRUU."""
+        if plan.dialog is None or (not plan.flow_token and plan.gruu is None):
+            return
+        key, side = plan.dialog
+        side = other_side(side)
+        hop = plan.groups[0][0].uri_text
+        known = self.dialogs.flow_for(key, side, hop) is not None
+        if plan.flow_token and not known and not plan.routes:
+            way = ways.unseal(self.minter.sealer, key, plan.flow_token).get(side)
+            flow = self.context.transports.flow_of("UDP", way.host, way.port, 0, way.local) if way is not None else None
+            if flow is not None:
+                self.dialogs.learn(key, side, flow, hop)
+                known = True
+        if plan.gruu is not None:
+            try:
+                self._aim(plan, plan.gruu, known=known)
+            except StoreError:
+                raise _Refused(SipError(503, "Store Unavailable", RETRY_LATER), "", plan, faults.STORE) from None
+
+    def _aim(self, plan: Plan, uri: Uri, *, known: bool) -> None:
+        """RFC 5627 §6.1: the contact of the device takes the place of its GRUU, unless there are routes left
+        its Path as well. A call may outlive the registration: then the flow of the dialog has to do."""
+        aor, instance = uri.aor(), None
+        if is_temporary(uri):
+            owner = self._devices.owner(uri)
+            if owner is not None:
+                aor, instance = owner
+        found = of_device(self.locate(aor) or (), uri, instance)
+        if found:
+            target = found[0]
+            if plan.routes:
+                target.path = ()
+            plan.groups, plan.located = [[target]], not plan.routes
+        elif not known and not plan.routes:
+            raise _Refused(SipError(480, "Temporarily Unavailable"), "", plan)
 
     def _check_source(self, request: Request, plan: Plan, dialog: tuple[str, str], flow: Flow) -> None:
         """A request inside a call from a host that its side has not used has to prove itself."""

@@ -34,6 +34,7 @@ from sipserver.server.clock import Clock
 from sipserver.server.config import Config
 from sipserver.server.context import Context
 from sipserver.server.dead_targets import DEAD, DeadTargets
+from sipserver.server.devices import Devices
 from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
@@ -152,10 +153,11 @@ class Service:
         self.whereabouts = Whereabouts(config, clock, self.log, self.recorder)
         locator = self.whereabouts.locator
         domain = config.server.domains[0]
+        gruus = GruuMinter(keyring.derive("gruu"))
         keeper = FlowKeeper(self.context, settings.keeping(config), self.location, self.timers, domain)
         self.registrations = Registrations(
             self.context, settings.registrar(config), authenticators, self.credentials, self.location, self.parties,
-            self.activity, GruuMinter(keyring.derive("gruu")), keeper, locator,
+            self.activity, gruus, keeper, locator,
         )  # fmt: skip
         self.watch = CallWatch(
             self.recorder,
@@ -194,6 +196,7 @@ class Service:
             self.timers,
             Collector(self.context, self.calls_writer, self.timers, self.quality, self.watch.party),
             self.liveness,
+            devices=Devices(gruus, self.parties, self.location, self._clock),
         )
         self.media = self.proxying.media = self._media()
         self.driver.use_proxy(self.proxying)

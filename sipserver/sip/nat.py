@@ -53,8 +53,8 @@ def is_behind_nat(contact: Uri, via_host: str, source: str) -> bool:
     if host == source:
         return False
     reach = scope(host)
-    if reach == NAME and (host.endswith((".invalid", ".local")) or "." not in host):
-        # RFC 7118 §5, RFC 6762 §3, or the name that a machine gives itself.
+    if reach == NAME and (host.endswith(".local") or "." not in host):
+        # RFC 6762 §3, or the name that a machine gives itself.
         return True
     if NAME < reach < scope(source):
         return True

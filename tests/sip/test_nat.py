@@ -38,7 +38,7 @@ def test_scope_is_from_where_an_address_can_be_reached(host: str, wanted: int) -
         ("sip:desk@10.0.0.9", "10.0.0.7", "10.0.0.7", False),
         ("sip:a@198.51.100.7", "phone.example.com", "192.0.2.7", False),
         # Names.
-        ("sip:a@x8s7.invalid;transport=ws", "x8s7.invalid", "192.0.2.7", True),
+        ("sip:a@x8s7.invalid;transport=ws", "x8s7.invalid", "192.0.2.7", False),
         ("sip:a@laptop", "laptop", "192.0.2.7", True),
         ("sip:a@laptop.local", "laptop.local", "192.0.2.7", True),
         ("sip:a@phone.example.com", "phone.example.com", "192.0.2.7", False),
