@@ -48,6 +48,7 @@ UNREACHABLE: Final = "unreachable"
 UNACKNOWLEDGED: Final = "unacknowledged"
 UNDELIVERED: Final = "undelivered"
 MEDIA_RELAY: Final = "media_relay"
+ADDRESS_GONE: Final = "address_gone"
 CONNECTION_TIMEOUT: Final = "connection_timeout"
 CONNECTION_CUT_OFF: Final = "connection_cut_off"
 CONNECTION_REFUSED: Final = "connection_refused"
@@ -77,6 +78,7 @@ KINDS: Final = {
     UNREACHABLE: "A request could not be sent on: no address, no connection, or the connection broke.",
     UNACKNOWLEDGED: "A final answer to an INVITE was never acknowledged.",
     UNDELIVERED: "An answer could not be sent, because the connection was gone.",
+    ADDRESS_GONE: "This machine has lost an address that it listens at; nobody reaches it there until it is back.",
     MEDIA_RELAY: "A media relay did not answer, or a call that needs one was left without, or refused.",
     CONNECTION_TIMEOUT: "A connection was closed since no whole message came in time.",
     CONNECTION_CUT_OFF: "A connection was closed since its peer did not read what it was sent.",

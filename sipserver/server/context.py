@@ -176,6 +176,16 @@ class Context:
         else:
             self.recorder.error(at=at, kind=faults.CONNECTION_TIMEOUT, source=host, answered_by=faults.NETWORK)
 
+    def note_address(self, address: str, there: bool) -> None:
+        """Note that the machine has lost an address that listeners are bound to, or has it again."""
+        if there:
+            self.log.info("listener.address_back", address=address)
+            return
+        self.log.error("listener.address_gone", address=address)
+        self.recorder.error(
+            at=int(self.wall_clock() * 1000), kind=faults.ADDRESS_GONE, source=address, answered_by=faults.NETWORK
+        )
+
     def note_handshake(self, refused: HandshakeRefused) -> None:
         """Note a WebSocket handshake that was refused (``transport.websocket``)."""
         now = self.wall_clock()

@@ -147,6 +147,13 @@ def _sockets(it: Measured) -> None:
 
     add("udp_received", "Datagrams received", of_udp("received"))
     add("stun_answered", "STUN requests answered", of_udp("stun"))
+    add("udp_receive_drops", "Datagrams that the kernel dropped for want of room here", of_udp("receive_drops"))
+    add(
+        "listeners_absent",
+        "Addresses of listeners that the machine has lost",
+        lambda: len(transports.bound.since),
+        "gauge",
+    )
     add("udp_sent", "Datagrams sent", of_udp("sent"))
     add("udp_dropped", "Datagrams dropped for want of room in the send queue", of_udp("dropped"))
     add("udp_send_errors", "Datagrams that could not be sent", of_udp("send_errors"))

@@ -222,6 +222,7 @@ class Service:
         if self.transports.tcp is not None:
             self.transports.tcp.on_dropped = self.context.note_dropped
         self.transports.websockets.on_refused = self.context.note_handshake
+        self.transports.bound.on_change = self.context.note_address
         if self.media is not None:
             self.media.start(self._loop, self.driver.on_batch_end)
         address = self.config.metrics_address

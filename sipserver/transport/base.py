@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.locate import Usable
+from sipserver.transport.bound import GRACE, Absences, is_watched
 from sipserver.transport.connecting import Connector
 from sipserver.transport.contract import (
     DEFAULT_PORT,
@@ -45,7 +46,12 @@ class Transports:
         self.connector: Connector | None = None
         """What opens connections, with its counts; None until started."""
         self.local = LocalAddresses(self._on_addresses_changed)
-        """The machine's addresses; kept up to date where a listener is bound to all of them."""
+        """The machine's addresses; kept up to date where a listener is bound to another one than loopback."""
+        self.bound = Absences()
+        """Which addresses of listeners the machine has lost."""
+        self._over = Absences()
+        """The same of connections."""
+        self._next_look: asyncio.TimerHandle | None = None
         self.send_errors = 0
         """Messages for a listener that does not exist."""
         self._udp_by_index: dict[int, UdpListener] = {}
@@ -83,7 +89,7 @@ class Transports:
                 if not is_ip(address.host):
                     self._names.append((address.host, port))
             self._wildcards = [(each.host, each.port) for each in self._listeners() if each.wildcard]
-            if self._wildcards:
+            if self._wildcards or any([is_watched(each.host) for each in self._listeners()]):
                 await self.local.start()
             self._collect_ours()
         except BaseException:
@@ -103,6 +109,8 @@ class Transports:
 
     async def close(self) -> None:
         """Close every socket; what waits to be sent on a connection gets a moment, and nobody is called back."""
+        if self._next_look is not None:
+            self._next_look.cancel()
         if self.connector is not None:
             await self.connector.close()
         if self.tcp is not None:
@@ -232,6 +240,22 @@ class Transports:
             if listener.wildcard:
                 listener.forget_flows()
         self._collect_ours()
+        self._look_for_absences()
+
+    def _look_for_absences(self) -> None:
+        """Which addresses of listeners and connections are gone; the latter are dropped when they stay away."""
+        loop, has = asyncio.get_running_loop(), self.local.is_local
+        self.bound.look([each.host for each in self._listeners() if not each.wildcard], has, loop.time())
+        if self.tcp is None:
+            return
+        self._over.look(self.tcp.local_hosts(), has, loop.time())
+        self.tcp.drop_over(self._over.long_gone(loop.time()))
+        if self._over.since and self._next_look is None:
+            self._next_look = loop.call_later(GRACE, self._look_again)
+
+    def _look_again(self) -> None:
+        self._next_look = None
+        self._look_for_absences()
 
     def _collect_ours(self) -> None:
         """Every host and port that is ours, so that asking is one look-up."""

@@ -18,7 +18,7 @@ import asyncio
 import resource
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Protocol, cast
@@ -540,6 +540,16 @@ class TcpConnections:
                 self._by_source[connection.source] = left
             else:
                 self._by_source.pop(connection.source, None)
+
+    def local_hosts(self) -> set[str]:
+        """The addresses of this machine that connections lead from."""
+        return {each.flow.local_host for each in self._by_number.values()}
+
+    def drop_over(self, hosts: Collection[str]) -> None:
+        """Drop the connections from these addresses, which the machine has lost: nobody else would tell."""
+        if hosts:
+            for connection in [each for each in self._by_number.values() if each.flow.local_host in hosts]:
+                connection.abort()
 
     def _sweep(self) -> None:
         """Drop what is overdue."""

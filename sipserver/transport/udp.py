@@ -39,6 +39,9 @@ SHORTEST: Final = 16
 """No SIP message is shorter; keep-alives are."""
 
 _SO_RCVBUFFORCE: Final = 33
+_SO_MEMINFO: Final = 55
+_MEMINFO: Final = struct.Struct("=9I")
+"""Nine counts of linux/sock_diag.h, the last of which are drops."""
 _IP_PKTINFO: Final = getattr(socket, "IP_PKTINFO", 8)
 _IN_PKTINFO: Final = struct.Struct("=I4s4s")
 _IN6_PKTINFO: Final = struct.Struct("=16sI")
@@ -136,6 +139,15 @@ class UdpListener:
             sock.close()
             raise
         return sock
+
+    @property
+    def receive_drops(self) -> int:
+        """Datagrams that the kernel dropped since there was no room for them here (``SO_MEMINFO``)."""
+        try:
+            return int(_MEMINFO.unpack(self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[-1])
+        except (OSError, struct.error):
+            # Closed, or another system than Linux.
+            return 0
 
     def close(self) -> None:
         """Stop reading, forget what waits, and close the socket."""

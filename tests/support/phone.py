@@ -22,18 +22,20 @@ class Phone(Pen):
     """One user's device. Use with ``with``. Over UDP it may listen on TCP at the same port, too."""
 
     def __init__(
-        self, server_port: int, user: str, transport: str = "UDP", host: str = "127.0.0.1", *, listens: bool = False
-    ) -> None:
+        self, server_port: int, user: str, transport: str = "UDP", host: str = "127.0.0.1", *, listens: bool = False,
+        local: str = "",
+    ) -> None:  # fmt: skip
         self.server = (host, server_port)
         self._stack = ExitStack()
         self._selector = self._stack.enter_context(selectors.DefaultSelector())
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         kind = socket.SOCK_DGRAM if transport == "UDP" else socket.SOCK_STREAM
         self._socket = self._stack.enter_context(socket.socket(family, kind))
-        self._socket.bind((host, 0))
+        # The server is at the device's own address, unless the test says otherwise.
+        self._socket.bind((local or host, 0))
         self._socket.connect(self.server)
         port = self._socket.getsockname()[1]
-        super().__init__(user, Flow(transport, host, port, "", transport != "UDP"))
+        super().__init__(user, Flow(transport, local or host, port, "", transport != "UDP"))
         self._framers: dict[socket.socket, StreamFramer] = {}
         self._listener: socket.socket | None = None
         self._arrived: deque[tuple[Message, socket.socket]] = deque()

@@ -363,3 +363,16 @@ async def test_a_peer_that_has_finished_ends_its_connection() -> None:
         await receiver.until(lambda: bool(receiver.closed))
         assert receiver.data == [message()]
         assert await at_end(reader) == b""
+
+
+async def test_connections_over_an_address_that_the_machine_lost_are_dropped() -> None:
+    async with serving("tcp:127.0.0.1:0") as (transports, receiver), stream_peer(port_of(transports)) as (_, writer):
+        writer.write(message())
+        await receiver.until(lambda: bool(receiver.messages))
+        flow = receiver.messages[0][1]
+        assert transports.tcp is not None
+        assert transports.tcp.local_hosts() == {"127.0.0.1"}
+        transports.tcp.drop_over({"192.0.2.1"})
+        assert transports.send(flow, b"still there")
+        transports.tcp.drop_over({"127.0.0.1"})
+        await receiver.until(lambda: receiver.closed == [flow])

@@ -332,3 +332,15 @@ async def test_a_receiver_that_fails_does_not_stop_the_reading_by_the_clock() ->
             peer.send(message(14), "127.0.0.1", port)
             assert (await peer.next())[0] == message(14)
     assert [type(each) for each in faults] == [ValueError]
+
+
+async def test_datagrams_that_found_no_room_in_the_kernel_are_counted() -> None:
+    async with serving("udp:127.0.0.1:0", settings=Settings(udp_receive_buffer=4096)) as (transports, _):
+        (listener,) = transports.udp
+        assert listener.receive_drops == 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for number in range(200):
+                sock.sendto(message(number), ("127.0.0.1", listener.port))
+        if not listener.receive_drops:
+            pytest.skip("this kernel does not tell")
+    assert listener.receive_drops == 0
