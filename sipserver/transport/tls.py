@@ -148,10 +148,11 @@ class TlsSession:
 
     def start(self) -> bool:
         """Begin; False where there are too many handshakes already."""
-        if self.accepted:
-            return self._handshakes.admit(self)
-        self._compute()
-        return True
+        if not self.accepted:
+            self._compute()
+            return True
+        self._failed = not self._handshakes.admit(self)
+        return not self._failed
 
     def received(self, data: bytes) -> bytes:
         """What these bytes say; nothing while the handshake lasts. See ``over`` afterwards."""
