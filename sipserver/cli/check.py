@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -15,6 +15,8 @@ from sipserver.accounts import schema as accounts
 from sipserver.accounts.credentials import Keyring
 from sipserver.calls import schema as calls
 from sipserver.calls.verify import quick_check
+from sipserver.cli.check_certificates import certificate_findings
+from sipserver.cli.finding import Finding
 from sipserver.cli.output import Form, form_options, show_rows
 from sipserver.cli.records import look
 from sipserver.cli.stores import CALLS_FILE, LOCATION_FILE, config_option, configured, data_dir_option
@@ -30,15 +32,6 @@ from sipserver.transport.ng import ask_once
 RELAY_PATIENCE = 1.0
 """Seconds that a media relay has to answer."""
 COLUMNS = ("what", "state", "detail")
-
-
-@dataclass(slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    what: str
-    detail: str
-    ok: bool = True
 
 
 @click.command()
@@ -102,6 +95,7 @@ def _findings(config: Config, ports: bool, records: bool) -> Iterator[Finding]:
             yield Finding(f"interface {site.interface}", detail)
     if ports:
         yield from (_relay(host, port) for host, port in config.media_relays)
+    yield from certificate_findings(config, time.time())
     if ports and running:
         yield Finding("ports", "not tried, since the server runs")
     elif ports:

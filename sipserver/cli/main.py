@@ -21,6 +21,7 @@ COMMANDS = {
     "activity": "sipserver.cli.activity:activity",
     "errors": "sipserver.cli.errors:errors",
     "check": "sipserver.cli.check:check",
+    "certificate": "sipserver.cli.certificate:certificate",
 }
 
 

@@ -18,7 +18,7 @@ from sipserver.server.config import Config, load
 )
 @click.option(
     "--listen", metavar="LISTENER", multiple=True,
-    help="Where to listen, udp:HOST:PORT or tcp:HOST:PORT, IPv6 in brackets; may be repeated.",
+    help="Where to listen, udp:HOST:PORT, or tcp, tls, ws or wss for udp, IPv6 in brackets; may be repeated.",
 )  # fmt: skip
 @data_dir_option
 @click.pass_context

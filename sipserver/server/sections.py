@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -44,6 +45,8 @@ class Listener(Section, frozen=True):
     algorithms: tuple[Algorithm, ...] | None = None
     qop: bool | None = None
     clients: Clients | None = None
+    name: str = ""
+    """What this server calls itself in messages that go by here; empty for its address."""
 
 
 class ServerSection(Section, frozen=True):
@@ -440,7 +443,7 @@ class Config(Section, frozen=True):
             algorithms = shared.algorithms if each.algorithms is None else each.algorithms
             qop = shared.qop if each.qop is None else each.qop
             clients = self.tls.clients if each.clients is None else each.clients
-            full.append(Listener(address=each.address, algorithms=algorithms, qop=qop, clients=clients))
+            full.append(msgspec.structs.replace(each, algorithms=algorithms, qop=qop, clients=clients))
         return tuple(full)
 
     @property

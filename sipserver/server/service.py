@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -217,7 +218,9 @@ class Service:
         """Open the sockets. Raises ListenError with a sentence for the operator."""
         await self.whereabouts.start()
         await self.certificates.start()
-        listeners = [ListenAddress.parse(each.address) for each in self.config.listeners]
+        listeners = [
+            replace(ListenAddress.parse(each.address), name=each.name.lower()) for each in self.config.listeners
+        ]
         await self.transports.start(listeners, self.driver, settings.transports(self.config), self.certificates)
         if self.transports.tcp is not None:
             self.transports.tcp.on_dropped = self.context.note_dropped

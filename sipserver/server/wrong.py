@@ -159,11 +159,20 @@ def _server_faults(server: ServerSection) -> Iterator[str]:
     for position, entry in enumerate(server.listen, 1):
         if isinstance(entry, Listener) and entry.algorithms is not None:
             yield from _algorithm_faults(entry.algorithms, f"server.listen[{position}].algorithms")
+        if isinstance(entry, Listener) and entry.name:
+            yield from _name_faults(entry, f"server.listen[{position}].name")
     if not server.data_dir:
         yield "server.data_dir: is empty; wanted is a folder"
     for key, value in (("node", server.node), ("agent", server.agent)):
         if not _PRINTABLE.match(value):
             yield f"server.{key}: {tables.shown(value)} is not allowed; wanted is at most 100 characters of ASCII"
+
+
+def _name_faults(listener: Listener, at: str) -> Iterator[str]:
+    if len(listener.name) > 253 or not _DOMAIN.match(listener.name):
+        yield f"{at}: {tables.shown(listener.name)} is not allowed; wanted is a host name"
+    if listener.address.lower().startswith("udp:"):
+        yield f"{at}: UDP is known by its address alone; wanted is a name for tcp, tls, ws or wss"
 
 
 def _address_fault(text: str) -> str:

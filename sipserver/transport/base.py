@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -85,7 +86,9 @@ class Transports:
                     self._udp_by_index[index] = udp
                     port = udp.port
                 else:
-                    port = await self._listen(index, ListenAddress(address.transport, host, address.port), security)
+                    port = await self._listen(index, replace(address, host=host), security)
+                if address.name:
+                    self._names.append((address.name, port))
                 if not is_ip(address.host):
                     self._names.append((address.host, port))
             self._wildcards = [(each.host, each.port) for each in self._listeners() if each.wildcard]

@@ -148,6 +148,8 @@ class ListenAddress:
     """An IP address without brackets (``0.0.0.0`` and ``::`` for all), or a host name."""
     port: int
     """0 lets the system choose."""
+    name: str = ""
+    """What peers are told instead of the address, for Via and Record-Route; not for UDP."""
 
     @classmethod
     def parse(cls, text: str) -> ListenAddress:

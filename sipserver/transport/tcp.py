@@ -74,6 +74,8 @@ class TcpListener:
     accepting: Callable[[], ssl.SSLContext] | None
     """What a connection that is accepted now is secured with; None for no TLS."""
     make: ConnectionMaker
+    name: str = ""
+    """What peers know this host by; empty for its address."""
     server: asyncio.Server | None = None
 
     @property
@@ -88,7 +90,7 @@ class TcpListener:
 
     def sent_by(self, local_host: str) -> str:
         """Where peers on this connection's network reach the listener."""
-        return hostport(local_host if self.wildcard else self.host, self.port)
+        return hostport(self.name or (local_host if self.wildcard else self.host), self.port)
 
 
 class Connection(asyncio.Protocol):
@@ -410,7 +412,7 @@ class TcpConnections:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((host, port))
             port = sock.getsockname()[1]
-            listener = TcpListener(index, host, port, address.transport, accepting, make or Connection)
+            listener = TcpListener(index, host, port, address.transport, accepting, make or Connection, address.name)
             listener.server = await self._loop.create_server(
                 lambda: listener.make(self, listener), sock=sock, backlog=BACKLOG
             )

@@ -175,7 +175,7 @@ def test_peers_are_networks(tmp_path: Path) -> None:
             "[server]\nlisten = [1]",
             (
                 "server.listen[1]: 1 is not allowed; "
-                "wanted is text in quotes or a table of address, algorithms, qop, clients"
+                "wanted is text in quotes or a table of address, algorithms, qop, clients, name"
             ),
         ),
         ("[server]\nlisten = [{qop = true}]", "server.listen[1].address: is missing; wanted is text in quotes"),

@@ -62,6 +62,7 @@ class Authority:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
+        files.key.chmod(0o600)
         files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         return files
 
