@@ -50,7 +50,7 @@ def certificate() -> None:
 )  # fmt: skip
 @click.option("--days", type=click.IntRange(1, 825), default=90, show_default=True, help="How long it is good for.")
 def make(domains: tuple[str, ...], data_dir: Path, out: Path | None, days: int) -> None:
-    """Make a certificate for DOMAINs (names or IP addresses) to try TLS out with; not for the open network.
+    """Make a certificate for DOMAIN... (names or IP addresses) to try TLS out with; not for the open network.
 
     It is signed by an authority of its own, development-ca.pem, which clients have to be told to trust. The authority
     is made the first time, and used again afterwards. What is printed goes into the configuration. The certificate is
