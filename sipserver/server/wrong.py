@@ -169,7 +169,7 @@ def _server_faults(server: ServerSection) -> Iterator[str]:
 
 
 def _name_faults(listener: Listener, at: str) -> Iterator[str]:
-    if len(listener.name) > 253 or not _DOMAIN.match(listener.name):
+    if not is_domain(listener.name):
         yield f"{at}: {tables.shown(listener.name)} is not allowed; wanted is a host name"
     if listener.address.lower().startswith("udp:"):
         yield f"{at}: UDP is known by its address alone; wanted is a name for tcp, tls, ws or wss"
