@@ -230,7 +230,7 @@ async def test_own_connections_verify_the_chain(bench: Bench) -> None:
 
 
 async def test_certificate_that_ends_soon_is_told_each_day(bench: Bench) -> None:
-    bench.now = time.time() + 17 * DAY
+    bench.now = time.time() + 17.5 * DAY
     await bench.certificates.start()
     assert bench.told[-1] == ("certificate.expiring", {"certificate": str(bench.folder / "main.pem"), "days": 12})
     await bench.seconds(5)
