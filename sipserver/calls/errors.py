@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sipserver.calls.error_views import rates_query
-from sipserver.calls.query import Record, records
-from sipserver.calls.times import Stamp
+from sipserver.calls.query import Record, period, records
 from sipserver.storage.database import sqlite
-
-_BEFORE_ALL, _AFTER_ALL = "", "~"
 
 # A flood's row is of when it began, and may have gone on into the time that is asked for: by no more than a window.
 _LIST: Final = """
@@ -44,7 +41,7 @@ def list_errors(
     ``agent`` is a part of what endpoints call themselves, in either case; ``party`` asked or was asked.
     """
     values = {
-        **_period(since, until), "kind": kind, "answered_by": answered_by, "agent": agent, "party": party,
+        **period(since, until), "kind": kind, "answered_by": answered_by, "agent": agent, "party": party,
         "limit": limit,
     }  # fmt: skip
     return records(connection, _LIST, values)
@@ -59,18 +56,10 @@ def error_rates(
     connection: sqlite.Connection, *, since: int | None = None, until: int | None = None, by_day: bool = False
 ) -> list[Record]:
     """Errors against sign-ins and calls, for each product and version; what has most errors comes first."""
-    period = "{0} >= :since AND {0} < :until"
+    within = "{0} >= :since AND {0} < :until"
     query = rates_query(
         by_day=by_day,
-        sign_ins=period.format("at"), calls=period.format("started_at"), errors=period.format("at"),
+        sign_ins=within.format("at"), calls=within.format("started_at"), errors=within.format("at"),
     )  # fmt: skip
     order = "day DESC, errors DESC" if by_day else "errors DESC"
-    return records(connection, f"{query} ORDER BY {order}, product, version", _period(since, until))
-
-
-def _period(since: int | None, until: int | None) -> dict[str, Any]:
-    stamp = Stamp()
-    return {
-        "since": _BEFORE_ALL if since is None else stamp(since),
-        "until": _AFTER_ALL if until is None else stamp(until),
-    }
+    return records(connection, f"{query} ORDER BY {order}, product, version", period(since, until))

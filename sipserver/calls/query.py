@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sipserver.calls.quality_schema import ACTIVITY_COLUMNS
-from sipserver.calls.times import Stamp
+from sipserver.calls.times import Stamp, uuid7
 from sipserver.storage.database import sqlite
 
 Record = dict[str, Any]
@@ -38,6 +38,27 @@ _NEWEST_OF_PARTY: Final = """
             ORDER BY rowid DESC LIMIT :limit)
     ) ORDER BY rowid DESC LIMIT :limit
 """
+# A flood's row is of when it began.
+_SIGN_INS: Final = """
+    SELECT at AS first_at, last_at, count, party, outcome, status, agent, transport, network,
+        country, region, city, site, location_source, detail, node, id
+    FROM sign_ins
+    WHERE at >= :since AND at < :until
+        AND (:outcome IS NULL OR outcome = :outcome) AND (:party IS NULL OR party = :party)
+    ORDER BY at DESC, rowid DESC LIMIT :limit
+"""
+_REFRESHES: Final = """
+    SELECT day, party, refreshes, first_at, last_at FROM sign_in_days
+    WHERE day >= substr(:since, 1, 10) AND first_at < :until AND (:party IS NULL OR party = :party)
+    ORDER BY day DESC, refreshes DESC, party LIMIT :limit
+"""
+# Rows come in the order of time, and the identifiers begin with it (UUIDv7).
+_QUALITY: Final = """
+    SELECT v_quality.* FROM quality_reports JOIN v_quality USING (id)
+    WHERE at >= :since AND at < :until AND quality_reports.id >= :least
+        AND (:party IS NULL OR quality_reports.party = :party)
+    ORDER BY quality_reports.id DESC LIMIT :limit
+"""
 _LINKS: Final = """
     SELECT * FROM call_links WHERE call = ? UNION SELECT * FROM call_links WHERE other = ? ORDER BY at, kind
 """
@@ -57,10 +78,8 @@ def list_calls(
 
     ``party`` is a party id, on either side; ``outcome`` one of ``outcomes.CALL_OUTCOMES``.
     """
-    stamp = Stamp()
     values = {
-        "since": _BEFORE_ALL if since is None else stamp(since),
-        "until": _AFTER_ALL if until is None else stamp(until),
+        **period(since, until),
         "party": party,
         "outcome": outcome,
         "open_only": open_only,
@@ -93,6 +112,56 @@ def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:
     call["links"] = records(connection, _LINKS, key * 2)
     call["events"] = records(connection, "SELECT * FROM call_events WHERE call = ? ORDER BY number", key)
     return call
+
+
+def list_sign_ins(
+    connection: sqlite.Connection,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    outcome: str | None = None,
+    party: str | None = None,
+    limit: int = 50,
+) -> list[Record]:
+    """The newest changes of bindings and refusals, newest first, that began in this time (milliseconds)."""
+    values = {**period(since, until), "outcome": outcome, "party": party, "limit": limit}
+    return records(connection, _SIGN_INS, values)
+
+
+def list_refreshes(
+    connection: sqlite.Connection,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    party: str | None = None,
+    limit: int = 50,
+) -> list[Record]:
+    """Refreshes by day and party, the newest day first; days that are not wholly in this time count whole."""
+    return records(connection, _REFRESHES, {**period(since, until), "party": party, "limit": limit})
+
+
+def list_quality(
+    connection: sqlite.Connection,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    party: str | None = None,
+    limit: int = 50,
+) -> list[Record]:
+    """The newest rows of ``v_quality``, newest first, that arrived in this time; ``party`` is who reported by
+    PUBLISH or NOTIFY."""
+    least = "" if since is None else uuid7(since, bytes(10))[:13]
+    values = {**period(since, until), "least": least, "party": party, "limit": limit}
+    return records(connection, _QUALITY, values)
+
+
+def period(since: int | None, until: int | None) -> dict[str, Any]:
+    """The parameters ``since`` and ``until`` of a query: from then on, and before then."""
+    stamp = Stamp()
+    return {
+        "since": _BEFORE_ALL if since is None else stamp(since),
+        "until": _AFTER_ALL if until is None else stamp(until),
+    }
 
 
 def list_activity(connection: sqlite.Connection, party: str | None = None) -> list[Record]:

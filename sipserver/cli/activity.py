@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from sipserver.accounts import parties
-from sipserver.calls.query import list_activity, list_devices
-from sipserver.cli.calls import party_of
+from sipserver.calls.query import list_activity, list_devices, list_refreshes, list_sign_ins
+from sipserver.cli.calls import Moment, party_of
 from sipserver.cli.output import Form, form_options, show_rows
 from sipserver.cli.stores import accounts_if_readable, calls_store, store_options
 from sipserver.storage.database import sqlite
@@ -19,13 +19,19 @@ ACTIVITY = (
     "bytes",
 )  # fmt: skip
 DEVICES = ("who", "agent", "transport", "network", "first_seen", "last_seen")
+SIGN_INS = (
+    "last_at", "count", "who", "outcome", "status", "agent", "transport", "network", "country", "region", "city",
+    "site", "detail",
+)  # fmt: skip
+REFRESHES = ("day", "who", "refreshes", "first_at", "last_at")
+OUTCOMES = ("bound", "unbound", "expired", "removed", "lost", "refused")
 
 Record = dict[str, Any]
 
 
 @click.group()
 def activity() -> None:
-    """Look at what subscribers do: sign-ins, calls, minutes, errors, devices. Times are UTC.
+    """Look at what subscribers do: sign-ins, refreshes, calls, minutes, errors, devices. Times are UTC.
 
     \b
     Example:
@@ -37,6 +43,13 @@ address_option = click.option("--address", metavar="ADDRESS", help="Of this addr
 party_option = click.option("--party", metavar="ID", help="Of this party id only.")
 names_option = click.option(
     "--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids."
+)
+
+
+since_option = click.option("--since", type=Moment(), metavar="TIME", help="From then on (2026-11-23, 2h, 1d).")
+until_option = click.option("--until", type=Moment(), metavar="TIME", help="Before this time.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The newest so many at most."
 )
 
 
@@ -83,11 +96,85 @@ def devices(address: str | None, party: str | None, names: bool, form: Form | No
     show_rows(records, form, DEVICES, "No devices.")
 
 
+@activity.command("sign-ins")
+@since_option
+@until_option
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="Those that came to this.")
+@address_option
+@party_option
+@limit_option
+@names_option
+@form_options
+@store_options
+def sign_ins(
+    since: int | None,
+    until: int | None,
+    outcome: str | None,
+    address: str | None,
+    party: str | None,
+    limit: int,
+    names: bool,
+    form: Form | None,
+    data_dir: Path,
+) -> None:
+    """List every change of a binding and every refusal, the newest first, with agent, transport and place.
+
+    A row of refusals may stand for many from one network: that is its count. What only lasted longer is counted by day,
+    see `activity refreshes`.
+
+    \b
+    Example:
+      sipserver activity sign-ins --since 1d --outcome refused
+      sipserver activity sign-ins --address alice@example.test
+    """
+    with calls_store(data_dir) as connection, accounts_if_readable(data_dir) as people:
+        if address is not None:
+            party = party_of(people, address)
+        found = list_sign_ins(connection, since=since, until=until, outcome=outcome, party=party, limit=limit)
+        records = named(found, people if names else None)
+    rows = records if form else [{**each, "last_at": each["last_at"].replace("T", " ").rstrip("Z")} for each in records]
+    columns = [column for column in SIGN_INS if any(row.get(column) is not None for row in rows)]
+    show_rows(rows, form, columns or SIGN_INS, "No sign-ins.")
+
+
+@activity.command()
+@since_option
+@until_option
+@address_option
+@party_option
+@limit_option
+@names_option
+@form_options
+@store_options
+def refreshes(
+    since: int | None,
+    until: int | None,
+    address: str | None,
+    party: str | None,
+    limit: int,
+    names: bool,
+    form: Form | None,
+    data_dir: Path,
+) -> None:
+    """List how often each party's registrations were refreshed, by day (UTC), the newest day first.
+
+    \b
+    Example:
+      sipserver activity refreshes --since 1w --address alice@example.test
+    """
+    with calls_store(data_dir) as connection, accounts_if_readable(data_dir) as people:
+        if address is not None:
+            party = party_of(people, address)
+        found = list_refreshes(connection, since=since, until=until, party=party, limit=limit)
+        records = named(found, people if names else None)
+    show_rows(records, form, REFRESHES, "No refreshes.")
+
+
 def named(records: list[Record], people: sqlite.Connection | None) -> list[Record]:
     """The records with ``who`` in front: the address, where it is known, else the party id."""
     known: dict[str, str | None] = {}
     for record in records:
         party = record["party"]
-        if people is not None and party not in known:
+        if people is not None and party is not None and party not in known:
             known[party] = parties.address_of(people, party)
     return [{"who": known.get(record["party"]) or record["party"], **record} for record in records]

@@ -17,7 +17,7 @@ from sipserver.accounts import parties
 from sipserver.accounts.subscribers import subscriber_address
 from sipserver.calls.errors import errors_of_call
 from sipserver.calls.outcomes import CALL_OUTCOMES
-from sipserver.calls.query import list_calls, show_call
+from sipserver.calls.query import list_calls, list_quality, show_call
 from sipserver.calls.times import Stamp, parse_stamp
 from sipserver.cli.ladder import ladder
 from sipserver.cli.output import Form, csv_text, fields, form_options, plain, show_rows, table
@@ -26,6 +26,10 @@ from sipserver.cli.stores import accounts_if_readable, calls_store, store_option
 from sipserver.storage.database import sqlite
 
 COLUMNS = ("started_at", "caller", "callee", "outcome", "talk", "video", "id")
+QUALITY = (
+    "started", "reporter", "other", "direction", "source", "kind", "codec", "loss_percent", "jitter_ms",
+    "round_trip_ms", "mos_lq", "mos_cq", "alert_metric", "call",
+)  # fmt: skip
 PARTS = {
     "branches": ("branch", "tried_at", "ringing_at", "answered_at", "ended_at", "status", "outcome", "agent"),
     "media": ("stream", "kind", "codec", "direction", "held_by", "resolution", "from_at", "to_at"),
@@ -274,6 +278,57 @@ def party_of(people: sqlite.Connection | None, address: str) -> str:
     if people is None:
         raise Refusal("accounts.db cannot be read here, and only it knows whose calls are whose: use --party")
     return parties.party_of(people, subscriber_address(address)) or "(none)"
+
+
+@calls.command()
+@click.option("--since", type=Moment(), metavar="TIME", help="Reports that came from then on (2026-11-23, 2h, 1d).")
+@click.option("--until", type=Moment(), metavar="TIME", help="Reports that came before this time.")
+@click.option("--address", metavar="ADDRESS", help="Reports that this address's endpoints sent by PUBLISH or NOTIFY.")
+@click.option("--party", metavar="ID", help="The same by party id.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The newest so many at most."
+)
+@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@form_options
+@store_options
+def quality(
+    since: int | None,
+    until: int | None,
+    address: str | None,
+    party: str | None,
+    limit: int,
+    names: bool,
+    form: Form | None,
+    data_dir: Path,
+) -> None:
+    """List what endpoints reported of the quality of calls, the newest first: a row for each direction.
+
+    What is not known is empty. The view v_quality of calls.db has the same; `calls show` has the reports of one call.
+
+    \b
+    Example:
+      sipserver calls quality --since 1d
+      sipserver calls quality --address alice@example.test --csv > quality.csv
+    """
+    with calls_store(data_dir) as connection, accounts_if_readable(data_dir) as people:
+        if address is not None:
+            party = party_of(people, address)
+        found = list_quality(connection, since=since, until=until, party=party, limit=limit)
+        name_parties(found, people if names else None, ("reporter", "other"))
+    rows = found if form else [quality_line(record) for record in found]
+    columns = [column for column in QUALITY if any(row.get(column) is not None for row in rows)]
+    show_rows(rows, form, columns or QUALITY, "No reports.")
+
+
+def quality_line(record: Record) -> Record:
+    """What a table shows of a report."""
+    return {
+        **record,
+        "started": record["started"].replace("T", " ").rstrip("Z"),
+        "reporter": record.get("reporter_address") or record["reporter"],
+        "other": record.get("other_address") or record["other"],
+        "call": record["call"][:18] if record["call"] else None,
+    }
 
 
 def name_parties(

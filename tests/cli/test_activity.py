@@ -120,3 +120,69 @@ def test_call_is_shown_with_its_quality(sipserver: Sipserver, party: str) -> Non
     title, line = out.partition("\nquality\n")[2].splitlines()[:2]
     assert title.split()[:3] == ["SIDE", "DIRECTION", "KIND"]
     assert line.split() == ["caller", "local", "session", "1.5", "4.1", "vq-rtcpxr"]
+
+
+@pytest.fixture
+def sign_ins(party: str, data_dir: Path) -> None:
+    """Alice signed in; somebody was refused seven times, and somebody without a name."""
+    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+        store.executemany(
+            """INSERT INTO sign_ins (id, at, party, outcome, status, agent, network, country, count, last_at)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, '192.0.2.0/24', ?7, ?8, ?2)""",
+            [
+                ("s1", "2026-11-23T20:00:00.000Z", party, "bound", 200, "=Set\x1b[2J", "AT", 1),
+                ("s2", "2026-11-23T21:00:00.000Z", "p_gone", "refused", 401, None, None, 7),
+                ("s3", "2026-11-24T09:00:00.000Z", None, "refused", 403, None, None, 1),
+            ],
+        )
+
+
+@pytest.mark.usefixtures("sign_ins")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ["s3", "s2", "s1"]),
+        (("--outcome", "refused"), ["s3", "s2"]),
+        (("--address", "alice@example.test"), ["s1"]),
+        (("--party", "p_gone"), ["s2"]),
+        (("--since", "2026-11-23T20:30", "--until", "2026-11-24"), ["s2"]),
+        (("--limit", "1"), ["s3"]),
+    ],
+)
+def test_sign_ins_that_are_asked_for(sipserver: Sipserver, options: tuple[str, ...], expected: list[str]) -> None:
+    assert [row["id"] for row in rows(sipserver("activity", "sign-ins", "--json", *options))] == expected
+
+
+@pytest.mark.usefixtures("sign_ins")
+def test_sign_ins_in_a_table(sipserver: Sipserver) -> None:
+    text = sipserver("activity", "sign-ins").stdout
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert "alice@example.test" in lines[3]
+    assert "p_gone" in lines[2]
+    assert "city" not in lines[0], "a column in which nothing stands is not shown"
+    assert sipserver("activity", "sign-ins", "--party", "p_nobody").stdout == "No sign-ins.\n"
+
+
+def test_refreshes_by_day(sipserver: Sipserver, party: str) -> None:
+    (row,) = rows(sipserver("activity", "refreshes", "--since", "2026-11-23T23:00", "--json"))
+    assert (row["day"], row["who"], row["refreshes"]) == ("2026-11-23", "alice@example.test", 7)
+    assert rows(sipserver("activity", "refreshes", "--party", party, "--json")) == [row]
+    assert rows(sipserver("activity", "refreshes", "--since", "2026-11-24", "--json")) == []
+    assert sipserver("activity", "refreshes", "--party", "p_nobody").stdout == "No refreshes.\n"
+
+
+def test_quality_that_was_reported(sipserver: Sipserver, party: str, data_dir: Path) -> None:
+    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+        store.execute("UPDATE quality_reports SET id = '01a20a38-2b58-7abc-8000-000000000001'")
+    since = ("--since", "2026-11-23T21:00")
+    (row,) = rows(sipserver("calls", "quality", "--json", *since))
+    assert (row["reporter"], row["reporter_address"]) == (party, "alice@example.test")
+    assert (row["other"], row["loss_percent"], row["mos_lq"], row["mos_cq"]) == ("p_gone", 1.5, 4.1, None)
+    assert rows(sipserver("calls", "quality", "--json", "--address", "alice@example.test")) == [row]
+    assert rows(sipserver("calls", "quality", "--json", "--party", "p_gone")) == []
+    assert rows(sipserver("calls", "quality", "--json", "--until", "2026-11-23T21:03:03")) == []
+    assert rows(sipserver("calls", "quality", "--json", "--since", "2026-11-23T21:03:04")) == []
+    line = sipserver("calls", "quality").stdout.splitlines()[1]
+    assert line.startswith("2026-11-23 21:00:00.000  alice@example.test  p_gone")
+    assert sipserver("calls", "quality", "--party", "p_nobody").stdout == "No reports.\n"
