@@ -87,6 +87,7 @@ def _findings(config: Config, ports: bool, records: bool) -> Iterator[Finding]:
     database = config.location_database
     if database is not None:
         yield _database(database)
+    yield from _peers(config)
     links = {name for _, name in socket.if_nameindex()}
     for site in config.location.sites:
         if site.interface:
@@ -103,6 +104,20 @@ def _findings(config: Config, ports: bool, records: bool) -> Iterator[Finding]:
             yield _port(listener.address)
         if config.metrics.listen:
             yield _port(f"tcp:{config.metrics.listen}")
+
+
+def _peers(config: Config) -> Iterator[Finding]:
+    """What each named peer may, and which routes lead to it."""
+    for peer in config.proxy.named_peers:
+        may = []
+        if peer.direction != "out":
+            may.append(f"may call {', '.join(peer.may_call) or 'everybody'}")
+        if peer.direction != "in":
+            routes = [route.domain or route.prefix for route in config.proxy.routes if route.peer == peer.name]
+            may.append(f"is called for {', '.join(routes)}" if routes else "no route leads to it")
+        if peer.trusted:
+            may.append("is trusted")
+        yield Finding(f"peer {peer.name}", "; ".join(may))
 
 
 def _folder(folder: Path) -> Finding:

@@ -41,6 +41,10 @@ class Peer:
     """Calls at once, in both directions; 0 for as many as there are."""
     calls: set[str] = field(default_factory=set)
     """Keys of its calls, and of some that have ended; only kept where ``max_calls`` bounds them."""
+    received: int = 0
+    """Requests outside of dialogs that came from it."""
+    sent: int = 0
+    """Requests outside of dialogs of which it was the first way."""
     looked_at: float = 0.0
     """When calls that have ended were last put out of ``calls``."""
 
@@ -107,10 +111,13 @@ class PeerTable:
         return self.at(flow.host)
 
     def go_on_from(self, before: PeerTable) -> None:
-        """After a reload: calls that a peer of the same name has go on to count."""
+        """After a reload: what was counted of a peer of the same name goes on to count."""
         for name, peer in self.peers.items():
             known = before.peers.get(name)
-            if known is not None and peer.max_calls:
+            if known is None:
+                continue
+            peer.received, peer.sent = known.received, known.sent
+            if peer.max_calls:
                 peer.calls = set(known.calls)
 
 

@@ -166,6 +166,7 @@ def check_rate(method: str, identity: str | None, peer: Peer | None, settings: S
         if not wait and method == "INVITE":
             wait = settings.calls.take(identity, now)
     elif peer is not None:
+        peer.received += 1
         wait = peer.rate.take(peer.name, now)
     else:
         return
@@ -206,7 +207,10 @@ def check_ways(plan: Plan, method: str, now: float) -> Generator[Effect, Any, No
 def _has_room(peer: Peer, method: str, now: float) -> Generator[Effect, Any, bool]:
     if peer.rate.take(peer.name, now):
         return False
-    return method != "INVITE" or not peer.max_calls or bool((yield NeedRoom(peer)))
+    if method == "INVITE" and peer.max_calls and not (yield NeedRoom(peer)):
+        return False
+    peer.sent += 1
+    return True
 
 
 # RFC 3261 §16.3, request validation.

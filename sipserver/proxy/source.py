@@ -127,6 +127,7 @@ def prove_source(
     address = _plain(host)
     if not (
         any([address in network for network in settings.peers])
+        or settings.named.at(host) is not None
         or address in [_plain(each) for each in targets.hosts(key, side)]
     ):
         owner = sources.address(key, side)

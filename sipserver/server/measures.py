@@ -102,6 +102,13 @@ def _calls_and_registrations(it: Measured) -> None:
     add("pings_unanswered", "Pings that were not", lambda: keeper.unanswered)
     add("answers_failed", "Answers not sent or never acknowledged", lambda: it.proxying.unanswered)
     add("proxied", "Requests that went on to a target", lambda: it.proxying.forwarded)
+    add("rate_refused", "Requests refused since their sender or target has had its share", lambda: it.proxying.too_many)
+
+    def of_peers(attribute: str) -> Callable[[], dict[str, int]]:
+        return lambda: {name: getattr(peer, attribute) for name, peer in it.proxying.settings.named.peers.items()}
+
+    add("peer_received", "Requests outside of dialogs from named peers", of_peers("received"), label="peer")
+    add("peer_sent", "Requests outside of dialogs to named peers", of_peers("sent"), label="peer")
 
 
 def _media(it: Measured) -> None:

@@ -76,6 +76,8 @@ class Proxying(Desk):
         self.collector = collector
         self.forwarded = 0
         """Requests that went on to at least one target."""
+        self.too_many = 0
+        """Requests refused since their sender, or the peer that they were for, has had as many as it may."""
         self._authenticators = authenticators
         self._devices = devices
 
@@ -305,6 +307,8 @@ class Proxying(Desk):
     def _refuse(self, request: Request, flow: Flow, key: keys.Key, refused: _Refused) -> None:
         error = refused.error
         plan = refused.plan
+        if refused.kind == faults.RATE:
+            self.too_many += 1
         if plan is not None and plan.dialog is not None:
             self._refuse_inside(request, flow, key, refused)
             return

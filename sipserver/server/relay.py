@@ -324,8 +324,15 @@ class Relay:
                 sessions.interval(message),
             )  # fmt: skip
         elif event.kind in _RETARGETING and event.side is not None and event.request is not None:
-            targets.learn(key, event.side, sender_hop(event.request))
-            targets.learn(key, other_side(event.side), answerer_hop(message, ""))
+            call = desk.watch.find(key)
+            # Before the answer there are as many early dialogs as devices that ring: where one of them wants its
+            # requests says nothing of the others.
+            is_early = call is not None and call.answered_at is None
+            for side, hop in (
+                (event.side, sender_hop(event.request)), (other_side(event.side), answerer_hop(message, "")),
+            ):  # fmt: skip
+                if side == CALLER or not is_early:
+                    targets.learn(key, side, hop)
             # RFC 4028 §7.2: re-INVITE and UPDATE refresh a session; a PRACK or REFER only shows that both are there.
             if event.kind == effects.CHANGED and event.request.method in ("INVITE", "UPDATE"):
                 desk.liveness.refreshed(key, event.side, event.request, message, sessions.interval(message))

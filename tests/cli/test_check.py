@@ -172,3 +172,16 @@ def test_links_that_are_sites_are_looked_for(sipserver: Sipserver, config: Path)
     assert result.exit_code == 0
     assert details(result)["interface lo"] == "is there"
     assert details(result)["interface none0"] == "is not there now, so nobody is at its site"
+
+
+def test_what_peers_may_is_told(sipserver: Sipserver, config: Path) -> None:
+    config.write_text(
+        config.read_text()
+        + '[[proxy.named_peers]]\nname = "carrier"\nnetworks = ["192.0.2.20"]\ntrusted = true\n'
+        + '[[proxy.named_peers]]\nname = "idle"\ntarget = "sip:192.0.2.21"\ndirection = "out"\n'
+        + '[[proxy.routes]]\nprefix = "+43"\npeer = "carrier"\n'
+    )
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 0
+    assert details(result)["peer carrier"] == "may call everybody; is called for +43; is trusted"
+    assert details(result)["peer idle"] == "no route leads to it"

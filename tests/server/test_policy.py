@@ -224,6 +224,8 @@ def test_a_peer_that_calls_too_fast_is_told_when_to_come_again(world: World) -> 
     assert [each.status for each in answers] == [503]
     assert int(answers[0].header("retry-after") or "") >= 1
     assert only(world.server, "SELECT kind, status FROM errors") == {"kind": "rate", "status": 503}
+    assert world.server.service.proxying.too_many == 1
+    assert world.server.service.proxying.settings.named.peers["partner"].received == 3
     world.server.advance(6)
     world.call_in(world.partner, "sip:bob@example.test", call_id="later")
     assert 503 not in statuses(world.partner.received())
