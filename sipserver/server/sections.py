@@ -384,6 +384,15 @@ class TlsSection(Section, frozen=True):
     handshakes_per_source: Count = 50
 
 
+class TurnSection(Section, frozen=True):
+    """``[turn]``"""
+
+    urls: tuple[str, ...] = ()
+    """How clients reach the TURN server (RFC 7065)."""
+    ttl: Annotated[int, Meta(ge=60, le=604_800)] = 86_400
+    """Seconds that credentials are good for."""
+
+
 class LogSection(Section, frozen=True):
     """``[log]``"""
 
@@ -420,6 +429,7 @@ class Config(Section, frozen=True):
     websocket: WebSocketSection = WebSocketSection()
     tls: TlsSection = TlsSection()
     media: MediaSection = MediaSection()
+    turn: TurnSection = TurnSection()
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
 

@@ -20,6 +20,7 @@ from sipserver.server.sections import (
     ServerSection,
     SiteEntry,
     TlsSection,
+    TurnSection,
     WebSocketSection,
     is_domain,
     is_network,
@@ -37,6 +38,10 @@ _ORIGIN: Final = re.compile(
 _PATH: Final = re.compile(r"/[!->@-~]{0,199}\Z")
 """No query: what stands behind a question mark is not looked at."""
 _RELAY_INTERFACE: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
+_TURN_URL: Final = re.compile(
+    r"(turns?|stuns?):([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(\?transport=(udp|tcp))?\Z"
+)
+"""RFC 7065 §3.1, and RFC 7064 beside it."""
 _PRINTABLE: Final = re.compile(r"[ -~]{0,100}\Z")
 
 
@@ -69,6 +74,7 @@ def faults_of(config: Config) -> Iterator[str]:
             yield f"location.sites[{position}]: {fault}"
     yield from _websocket_faults(config.websocket)
     yield from _media_faults(config.media)
+    yield from _turn_faults(config.turn)
     if config.metrics.listen and split_host_port(config.metrics.listen) is None:
         yield f"metrics.listen: {tables.shown(config.metrics.listen)} is not allowed; wanted is HOST:PORT"
 
@@ -109,6 +115,15 @@ def _dns_faults(dns: DnsSection) -> Iterator[str]:
         yield f"dns.servers: {len(dns.servers)} are too many; wanted are at most {MAX_SERVERS}"
     if dns.ttl_min > dns.ttl_max:
         yield "dns: wanted is ttl_min <= ttl_max"
+
+
+def _turn_faults(turn: TurnSection) -> Iterator[str]:
+    for position, url in enumerate(turn.urls, 1):
+        if not _TURN_URL.match(url):
+            yield (
+                f"turn.urls[{position}]: {tables.shown(url)} is not allowed; wanted is a URL such as "
+                '"turn:turn.example.com:3478?transport=udp"'
+            )
 
 
 def _site_faults(site: SiteEntry, before: Sequence[SiteEntry]) -> Iterator[str]:

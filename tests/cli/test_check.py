@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -185,3 +186,24 @@ def test_what_peers_may_is_told(sipserver: Sipserver, config: Path) -> None:
     assert result.exit_code == 0
     assert details(result)["peer carrier"] == "may call everybody; is called for +43; is trusted"
     assert details(result)["peer idle"] == "no route leads to it"
+
+
+def test_media_relays_are_asked(sipserver: Sipserver, config: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relay:
+        relay.bind(("127.0.0.1", 0))
+        port = relay.getsockname()[1]
+
+        def answer() -> None:
+            data, source = relay.recvfrom(100)
+            relay.sendto(data.partition(b" ")[0] + b" d6:result4:ponge", source)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with config.open("a") as file:
+            file.write(f'[media]\nrelay = ["127.0.0.1:{port}"]\n')
+        result = sipserver("check", "--config", str(config), "--json")
+        thread.join(5)
+    assert details(result)[f"media relay 127.0.0.1:{port}"] == "answers"
+    result = sipserver("check", "--config", str(config), "--json")
+    assert result.exit_code == 1
+    assert details(result)[f"media relay 127.0.0.1:{port}"] == "does not answer"

@@ -168,6 +168,33 @@ def test_peers_are_networks(tmp_path: Path) -> None:
             "log: 3 is not allowed; wanted is a table of format, level, addresses",
         ),
         (
+            '[media]\nrelay = ["localhost"]',
+            'media.relay[1]: "localhost" is not allowed; wanted is HOST:PORT, by IP address',
+        ),
+        (
+            '[media]\nrelay = ["127.0.0.1:0"]',
+            'media.relay[1]: "127.0.0.1:0" is not allowed; wanted is HOST:PORT, by IP address',
+        ),
+        (
+            '[media]\nrelay = ["127.0.0.1:1", "127.0.0.1:1"]',
+            'media.relay[2]: "127.0.0.1:1" is there twice',
+        ),
+        (
+            '[media]\ninterfaces = ["one"]',
+            "media.interfaces: wanted are two names, or none",
+        ),
+        (
+            '[media]\ninterfaces = ["one", "two words"]',
+            'media.interfaces[2]: "two words" is not allowed; wanted is a name of rtpengine\'s',
+        ),
+        (
+            '[turn]\nurls = ["https://turn.example.com"]',
+            (
+                'turn.urls[1]: "https://turn.example.com" is not allowed; '
+                'wanted is a URL such as "turn:turn.example.com:3478?transport=udp"'
+            ),
+        ),
+        (
             "[metrics]\nlistn = 1",
             "metrics.listn: there is no such key (did you mean listen?); allowed here: listen",
         ),
