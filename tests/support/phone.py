@@ -19,11 +19,15 @@ PATIENCE = 10.0
 
 
 class Phone(Pen):
-    """One user's device. Use with ``with``. Over UDP it may listen on TCP at the same port, too."""
+    """One user's device. Use with ``with``. Over UDP it may listen on TCP at the same port, too.
+
+    ``host`` is the server's address, and its own where no ``local`` is given. ``named`` is what it believes to
+    be its own.
+    """
 
     def __init__(
         self, server_port: int, user: str, transport: str = "UDP", host: str = "127.0.0.1", *, listens: bool = False,
-        local: str = "",
+        local: str = "", named: str = "",
     ) -> None:  # fmt: skip
         self.server = (host, server_port)
         self._stack = ExitStack()
@@ -35,13 +39,17 @@ class Phone(Pen):
         self._socket.bind((local or host, 0))
         self._socket.connect(self.server)
         port = self._socket.getsockname()[1]
-        super().__init__(user, Flow(transport, local or host, port, "", transport != "UDP"))
+        super().__init__(user, Flow(transport, named or local or host, port, "", transport != "UDP"))
         self._framers: dict[socket.socket, StreamFramer] = {}
         self._listener: socket.socket | None = None
         self._arrived: deque[tuple[Message, socket.socket]] = deque()
         self._seen: set[bytes] = set()
         self.came_by = transport
         """How the last message came."""
+        self.answers_pings = False
+        """Whether OPTIONS outside of dialogs are answered as they come, and not shown."""
+        self.pings = 0
+        """How many of these there were."""
         self._take(self._socket)
         if listens:
             self._listener = self._stack.enter_context(socket.create_server((host, port), family=family))
@@ -91,7 +99,22 @@ class Phone(Pen):
         for frame in framer.feed(data) if framer is not None else [data]:
             if frame is not PING and frame not in self._seen:
                 self._seen.add(frame)
-                self._arrived.append((parse(frame), sock))
+                self._arrive(parse(frame), sock)
+
+    def _arrive(self, message: Message, sock: socket.socket) -> None:
+        if self.answers_pings and isinstance(message, Request) and message.method == "OPTIONS" and not message.to_tag:
+            self.pings += 1
+            self.send(self.answer(message, 200), sock)
+        else:
+            self._arrived.append((message, sock))
+
+    def idle(self, seconds: float) -> None:
+        """Do nothing for a while but read what comes."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            for key, _ in self._selector.select(left):
+                assert isinstance(key.fileobj, socket.socket)
+                self._read(key.fileobj)
 
     def expect(self, what: int | str) -> Any:
         """The next message, which has to be a response with this status, or a request of this method."""
