@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 
@@ -13,47 +10,9 @@ import pytest
 from sipserver.calls.times import parse_stamp
 from support.pen import DOMAIN
 from support.phone import Phone
-from support.server import ServerProcess, environment
+from support.settable import SettableServer
 
 CALLS = "SELECT * FROM calls ORDER BY rowid"
-
-# Setting the machine's own clock would set it for everybody on it.
-START = """
-import sys, time
-from pathlib import Path
-ahead, real = Path(sys.argv.pop(1)), time.time
-time.time = lambda: real() + float(ahead.read_text())
-from sipserver.cli.main import main
-main()
-"""
-
-
-class SettableServer(ServerProcess):
-    """A ``ServerProcess`` whose wall clock is ahead of the real one by what stands in a file."""
-
-    def start(self) -> None:
-        """Start, and wait until it serves."""
-        self.ahead = self.folder / "ahead"
-        if not self.ahead.exists():
-            self.ahead.write_text("0")
-        command = [
-            sys.executable, "-c", START, str(self.ahead), "serve", "--config", str(self.configuration),
-            "--domain", DOMAIN, "--listen", f"udp:127.0.0.1:{self.port}", "--data-dir", str(self.data_dir),
-        ]  # fmt: skip
-        self.events.clear()
-        self._errors = self.folder / "stderr"
-        with self._errors.open("ab") as errors:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment())
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.wait("server.ready")
-
-    def set_clock(self, ahead: float) -> None:
-        """Set the clock, and wait until the server has noticed."""
-        aside = self.folder / "ahead.new"
-        aside.write_text(str(ahead))
-        aside.replace(self.ahead)
-        self.wait("clock.stepped")
 
 
 @pytest.mark.parametrize("step", [3600.0, -3600.0])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from sipserver.sip import sdp
-from support.generator.media import describe, rows, video_seconds
-from support.generator.plan import AUDIO, CALLEE, CALLER, SLIDES, VIDEO
+from support.generator.media import COLUMNS, Row, all_encrypted, describe, has, rows
+from support.generator.plan import AUDIO, BANDWIDTHS, CALLEE, CALLER, PICTURES, SLIDES, VIDEO, Picture, Stream
 
 HELD = replace(VIDEO, direction="sendonly")
 REFUSED = replace(VIDEO, accepted=False)
@@ -30,20 +32,38 @@ def test_stream_is_refused_by_the_answer_alone() -> None:
         assert sdp.parse(describe((AUDIO, REFUSED), CALLEE, offer=offer)).streams[1].refused == refused
 
 
+@pytest.mark.parametrize("security", ["", "sdes", "dtls"])
+@pytest.mark.parametrize("ice", [False, True])
+@pytest.mark.parametrize("bandwidth", BANDWIDTHS)
+@pytest.mark.parametrize(("codec", "picture"), [(codec, each) for codec, some in PICTURES.items() for each in some])
+def test_what_a_stream_is_like_is_read_as_meant(
+    codec: str, picture: Picture, bandwidth: int | None, ice: bool, security: str
+) -> None:
+    stream = Stream("video", codec, bandwidth=bandwidth, picture=picture, security=security, ice=ice)
+    (read,) = sdp.parse(describe((stream,), CALLER, offer=True)).streams
+    assert (read.codec, read.bandwidth, read.ice, read.encryption) == (codec, bandwidth, ice, security or None)
+    assert (read.profile, read.level, read.max_pixels) == (picture.profile, picture.level, picture.pixels)
+
+
+def column(row: Row, name: str) -> object:
+    return row.columns[COLUMNS.index(name)]
+
+
 def test_row_lasts_while_its_stream_does() -> None:
     made = rows([(1.0, (AUDIO,)), (2.0, (AUDIO, VIDEO)), (3.0, (AUDIO, HELD)), (4.0, (AUDIO, HELD))], 5.0)
-    assert [(row.stream, row.direction, row.since, row.until) for row in made] == [
+    assert [(column(row, "stream"), column(row, "direction"), row.since, row.until) for row in made] == [
         (0, "sendrecv", 1.0, 5.0), (1, "sendrecv", 2.0, 3.0), (1, "sendonly", 3.0, 5.0)
     ]  # fmt: skip
 
 
 def test_of_a_refused_stream_only_the_kind_is_known() -> None:
     (_, row) = rows([(1.0, (AUDIO, REFUSED)), (2.0, (AUDIO, replace(REFUSED, direction="sendonly")))], 5.0)
-    assert (row.kind, row.accepted, row.codec, row.direction, row.until) == ("video", 0, None, None, 5.0)
+    assert (row.columns[:4], set(row.columns[3:]), row.until) == ((1, "video", 0, None), {None}, 5.0)
 
 
-def test_video_counts_while_somebody_sends_it() -> None:
-    inactive = replace(VIDEO, direction="inactive")
-    changes = [(1.0, (AUDIO,)), (2.0, (AUDIO, VIDEO)), (4.0, (AUDIO, inactive)), (5.0, (AUDIO, HELD))]
-    assert video_seconds(changes, 6.0) == 3.0
-    assert video_seconds([], 6.0) is None
+def test_what_a_call_had() -> None:
+    changes = [(1.0, (AUDIO, REFUSED)), (2.0, (replace(AUDIO, security="dtls"), REFUSED, SLIDES))]
+    assert (has(changes, "video"), has(changes, "content"), has([], "video")) == (0, 1, None)
+    assert (all_encrypted(changes), all_encrypted([]), all_encrypted([(1.0, (replace(AUDIO, security="sdes"),))])) == (
+        0, None, 1
+    )  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from support.generator.people import populate
 from support.generator.plan import (
     AUDIO,
     CALLEE,
@@ -16,11 +17,10 @@ from support.generator.plan import (
     Change,
     Cut,
     Forge,
-    Planner,
     Refer,
     RefusedBye,
-    populate,
 )
+from support.generator.planner import Planner
 
 
 def plans(seed: int, calls: int = 400) -> list[CallPlan]:
@@ -105,3 +105,29 @@ def test_a_call_that_is_held_is_planned() -> None:
 def test_streams_differ_by_what_they_are() -> None:
     assert replace(AUDIO, direction="sendonly") != AUDIO
     assert len({AUDIO, VIDEO, SLIDES}) == 3
+
+
+@pytest.mark.parametrize("end", ["stopped", "cut_off", "signed_off"])
+def test_who_vanishes_does_so_once(end: str) -> None:
+    made = [plan for plan in plans(1, 2_000) if plan.end == end]
+    assert made
+    if end != "stopped":
+        gone = [plan.caller if plan.gone == CALLER else plan.callee for plan in made]
+        assert len(gone) == len(set(gone))
+        others = [user for plan in plans(1, 2_000) if plan not in made for user in (plan.caller, plan.callee)]
+        assert not set(gone) & set(others)
+
+
+def test_media_before_the_answer_are_planned_with_either_side_offering() -> None:
+    early = [plan for plan in plans(1, 2_000) if plan.early]
+    assert {plan.outcome for plan in early} == {"answered", "declined"}
+    assert {plan.delayed for plan in early} == {True, False}
+
+
+def test_sessions_are_refreshed_by_either_side_and_method() -> None:
+    refreshes = [
+        step for plan in plans(1, 2_000) for _, step in plan.steps if isinstance(step, Change) and step.refresh
+    ]  # fmt: skip
+    assert {(step.side, step.method) for step in refreshes} == {
+        (side, method) for side in (CALLER, CALLEE) for method in ("INVITE", "UPDATE")
+    }  # fmt: skip

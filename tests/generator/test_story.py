@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from support.generator.story import Story, tell
 from support.generator.wire import Seen, Wire, read
 
@@ -22,8 +24,8 @@ def seen(*lines: str, run: int = 0) -> list[Seen]:
     return made
 
 
-def only(*lines: str, kept: str = "") -> Story:
-    (story,) = tell(seen(*lines), "c1", kept)
+def only(*lines: str) -> Story:
+    (story,) = tell(seen(*lines), "c1")
     return story
 
 
@@ -53,9 +55,35 @@ def test_bye_that_is_refused_ends_nothing_and_one_that_nobody_knows_does() -> No
 
 def test_bye_of_a_dialog_that_was_not_kept_ends_nothing() -> None:
     other = "> 200 INVITE 2 c1 d2", "> BYE 3 c1 d2", "> 200 BYE 3 c1 d2"
-    story = only(*ANSWERED, *other, "> BYE 4 c1 d1", "> 200 BYE 4 c1 d1", kept="d1")
+    story = only(*ANSWERED, *other, "> BYE 4 c1 d1", "> 200 BYE 4 c1 d1")
+    assert story.kept == "d1"
     assert story.end is not None
     assert story.end.at == 12.0
+
+
+TWO = (*ANSWERED, "> 200 INVITE 2 c1 d2", "> ACK 2 c1 d2")
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept", "end"),
+    [
+        ((), "d1", None),
+        (("> BYE 3 c1 d1", "> BYE 3 c1 d2", "> 200 BYE 3 c1 d2", "> 200 BYE 3 c1 d1"), "d2", 12.0),
+        (("> BYE 3 c1 d2", "> BYE 3 c1 d1", "> 200 BYE 3 c1 d1", "> 200 BYE 3 c1 d2"), "d1", 12.0),
+        (("> BYE 1 d1 c1", "> 200 BYE 1 d1 c1", "> BYE 3 c1 d2", "> 200 BYE 3 c1 d2"), "d1", 11.0),
+        (("> BYE 3 c1 d1", "> 200 BYE 3 c1 d1", "> BYE 1 d2 c1", "> 200 BYE 1 d2 c1"), "d2", 13.0),
+        (("> BYE 1 d1 c1", "> 200 BYE 1 d1 c1", "> BYE 1 d2 c1", "> 200 BYE 1 d2 c1"), "d2", 13.0),
+        (("> BYE 1 d1 c1", "> 200 BYE 1 d1 c1"), "d2", None),
+    ],
+)
+def test_which_of_two_devices_was_kept(lines: tuple[str, ...], kept: str, end: float | None) -> None:
+    story = only(*TWO, *lines)
+    assert (story.kept, story.end.at if story.end is not None else None) == (kept, end)
+
+
+def test_device_that_answers_after_the_caller_was_refused_has_no_call() -> None:
+    story = only("> INVITE 2 c1 -", "< 408 INVITE 2 c1 p", "> 200 INVITE 2 c1 d1")
+    assert (story.answers, story.answered) == ({}, None)
 
 
 def test_ringing_that_is_overtaken_by_the_end_is_no_ringing() -> None:
@@ -79,12 +107,12 @@ def test_change_counts_once_and_only_when_accepted() -> None:
 
 def test_invite_after_a_restart_is_another_call() -> None:
     wire = [*seen("> INVITE 2 c1 -"), *seen("> INVITE 3 c1 -", run=1)]
-    assert [story.run for story in tell(wire, "c1", "")] == [0, 1]
+    assert [story.run for story in tell(wire, "c1")] == [0, 1]
 
 
 def test_invite_that_is_challenged_only_after_a_restart_began_a_call_before_it() -> None:
     wire = [*seen("> INVITE 2 c1 -"), *seen("> INVITE 2 c1 -", "< 407 INVITE 2 c1 s", run=1)]
-    assert [story.run for story in tell(wire, "c1", "")] == [0]
+    assert [story.run for story in tell(wire, "c1")] == [0]
 
 
 def test_another_call_with_the_same_call_id_is_not_this_one() -> None:
@@ -104,3 +132,19 @@ def test_message_is_read_from_its_bytes() -> None:
     assert (found.from_tag, found.to_tag, found.branch) == ("f", "t", "z9hG4bKone")
     assert wire.calls["id@host"] == [found]
     assert read(b"\r\n\r\n", 0.0, True, 0, "udp1") is None
+
+
+def test_early_media_are_agreed_by_a_prack() -> None:
+    story = only(
+        "> INVITE 2 c1 -", "> 183 INVITE 2 c1 d1", "< 183 INVITE 2 c1 d1", "> PRACK 3 c1 d1", "> 200 PRACK 3 c1 d1",
+        "> 200 PRACK 3 c1 d1", "> 200 INVITE 2 c1 d1",
+    )  # fmt: skip
+    assert (story.ringing, story.pracked, story.answered) == (1.0, 4.0, 6.0)
+
+
+def test_signs_of_life_are_what_each_side_says_first_and_what_shows_the_other() -> None:
+    assert only(*ANSWERED).seen_of == {"caller": 7.0, "callee": 7.0}
+    assert only(*ANSWERED, "> UPDATE 3 c1 d1").seen_of == {"caller": 8.0, "callee": 7.0}
+    refreshed = "> UPDATE 3 c1 d1", "> 200 UPDATE 3 c1 d1", "> 200 UPDATE 3 c1 d1", "> UPDATE 3 c1 d1"
+    assert only(*ANSWERED, *refreshed).seen_of == {"caller": 9.0, "callee": 9.0}
+    assert only(*ANSWERED, "> NOTIFY 1 d1 c1", "> 481 NOTIFY 1 d1 c1").seen_of == {"caller": 7.0, "callee": 8.0}

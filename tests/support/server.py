@@ -86,7 +86,7 @@ class ServerProcess:
     def start(self) -> None:
         """Start, and wait until it serves."""
         command = [
-            sys.executable, "-m", "sipserver", "serve", "--config", str(self.configuration), "--domain", DOMAIN,
+            *self.program(), "serve", "--config", str(self.configuration), "--domain", DOMAIN,
             "--listen", f"udp:{self.host}:{self.port}", "--listen", f"tcp:{self.host}:{self.port}",
             "--data-dir", str(self.data_dir),
         ]  # fmt: skip
@@ -97,6 +97,10 @@ class ServerProcess:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.wait("server.ready")
+
+    def program(self) -> list[str]:
+        """What is run, without its arguments."""
+        return [sys.executable, "-m", "sipserver"]
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

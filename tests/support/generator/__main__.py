@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from support.generator.run import generate
+from support.generator.run import CLOCK, generate
 
 
 def main() -> int:
@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many runs, each with the next seed")
     parser.add_argument("--rate", type=float, default=45.0, help="calls a second")
     parser.add_argument("--restarts", nargs="*", default=["KILL", "TERM"], choices=["KILL", "TERM"])
+    parser.add_argument("--clock", nargs="*", type=float, default=CLOCK, help="seconds that the clock is set ahead")
     parser.add_argument("--folder", type=Path, help="where the stores stay; a temporary folder otherwise")
     given = parser.parse_args()
     wrong = 0
@@ -27,7 +28,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as temporary:
             folder = (given.folder or Path(temporary)) / f"seed-{seed}"
             report = generate(
-                folder, calls=given.calls, seed=seed, rate=given.rate, restarts=given.restarts, say=_say
+                folder, calls=given.calls, seed=seed, rate=given.rate, restarts=given.restarts, clock=given.clock,
+                say=_say,
             )  # fmt: skip
         _say(f"seed {seed}, {time.monotonic() - began:.0f} s: {report}")
         wrong += bool(report.mismatches)

@@ -78,11 +78,11 @@ class Dialog:
             lines.append(f"Contact: <{self.station.contact(self.device)}>")
         return self.cseq, self.station.ask(self.station.write(method, self.target, lines, body), user)
 
-    async def change(self, method: str, body: bytes, ack_body: bytes = b"") -> tuple[int, Response | None]:
+    async def change(self, method: str, body: bytes, ack_body: bytes = b"", *extra: str) -> tuple[int, Response | None]:
         """A re-INVITE or UPDATE; its number and final response. The ACK is sent here."""
         self.changing = method == "INVITE"
         asking = Asking(self, self.cseq + 1, ack_body) if method == "INVITE" else Exchange()
-        number, _ = self.request(method, body=body, user=asking)
+        number, _ = self.request(method, *extra, body=body, user=asking)
         # Of an INVITE that a restarted server knows nothing of nothing is heard any more.
         await asyncio.wait([asking.final], timeout=2 * PATIENCE)
         self.changing = False
@@ -147,10 +147,18 @@ class Dialog:
         elif request.method == "INVITE" and self.changing:
             transaction.respond(491, reply(request, 491, "x"))
         else:
-            data = reply(request, answer.status, "x", contact, body=answer.body if answer.status == 200 else b"")
+            lines = (contact, *agreed_session(request)) if answer.status == 200 else (contact,)
+            data = reply(request, answer.status, "x", *lines, body=answer.body if answer.status == 200 else b"")
             transaction.respond(answer.status, data)
             if request.method == "INVITE" and answer.status == 200:
                 Repeating(transaction, data, request.cseq[0], self)
+
+
+def agreed_session(request: Request) -> tuple[str, ...]:
+    """What a 2xx says of the session interval that was asked for, where the sender knows of it (RFC 4028 §9)."""
+    if "timer" not in (request.header("supported") or ""):
+        return ()
+    return f"Session-Expires: {request.header('session-expires')}", "Require: timer"
 
 
 class Asking(Exchange):
@@ -222,7 +230,9 @@ class Invitation:
         self.kept: Dialog | None = None
         self.others: list[asyncio.Task[Response | None]] = []
         """The BYEs to devices that answered as well."""
-        self._extra = extra
+        self._extra = (*extra, *self._supported())
+        self.early: dict[str, Dialog] = {}
+        """Dialogs before the answer, by the tag of the other side."""
         self._uri = f"sip:{plan.callee.name}@{DOMAIN}"
         self._local = f"<sip:{plan.caller.name}@{DOMAIN}>;tag=c{plan.number}"
         self._cseq = 0
@@ -232,6 +242,13 @@ class Invitation:
         """Set while the INVITE that was sent last has had a provisional response."""
         self._cancelled = False
         self._acks_to_lose = plan.lost_acks
+
+    def _supported(self) -> tuple[str, ...]:
+        plan = self.plan
+        if plan.session:
+            by = "uac" if plan.refresher == CALLER else "uas"
+            return "Supported: timer", f"Session-Expires: {plan.session};refresher={by}"
+        return ("Supported: 100rel",) if plan.early else ()
 
     def start(self) -> None:
         """Send it."""
@@ -269,6 +286,8 @@ class Invitation:
             if not self.proceeding.is_set() and self._cancelled:
                 self._send_cancel()
             self.proceeding.set()
+            if response.header("rseq") is not None:
+                self._acknowledge_early(response)
         elif status == 407 and self._cseq < 4:
             self._send((self.station.credentials(self.plan.caller.name, response, "INVITE", self._uri),))
         elif status < 300:
@@ -285,16 +304,28 @@ class Invitation:
         if not self.final.done():
             self.final.set_result(final)
 
+    def _new_dialog(self, response: Response) -> Dialog:
+        routes = [f"<{route.uri_text}>" for route in reversed(response.addresses("record-route"))]
+        target = response.addresses("contact")[0].uri_text
+        return Dialog(
+            self.station, self.plan, CALLER, self.device, self.call_id, self._local, response.header("to") or "",
+            target, routes, self._cseq,
+        )  # fmt: skip
+
+    def _acknowledge_early(self, response: Response) -> None:
+        """RFC 3262 §4: a provisional response that is reliable has its PRACK, once."""
+        tag = response.to_tag or ""
+        if tag in self.early:
+            return
+        dialog = self.early[tag] = self._new_dialog(response)
+        answer = describe(self.plan.agreed, CALLER, offer=False) if self.plan.delayed else b""
+        dialog.request("PRACK", f"RAck: {response.header('rseq')} {self._cseq} INVITE", body=answer)
+
     def _on_success(self, response: Response) -> None:
         tag = response.to_tag or ""
         dialog = self.dialogs.get(tag)
         if dialog is None:
-            routes = [f"<{route.uri_text}>" for route in reversed(response.addresses("record-route"))]
-            target = response.addresses("contact")[0].uri_text
-            dialog = Dialog(
-                self.station, self.plan, CALLER, self.device, self.call_id, self._local, response.header("to") or "",
-                target, routes, self._cseq,
-            )  # fmt: skip
+            dialog = self.early.get(tag) or self._new_dialog(response)
             self.dialogs[tag] = dialog
             if self.kept is None:
                 self.kept = dialog
@@ -310,7 +341,8 @@ class Invitation:
         if self._acks_to_lose:
             self._acks_to_lose -= 1
             return
-        answer = describe(self.plan.agreed, CALLER, offer=False) if self.plan.delayed else b""
+        in_ack = self.plan.delayed and not self.plan.early
+        answer = describe(self.plan.agreed, CALLER, offer=False) if in_ack else b""
         dialog.acknowledge(self._cseq, answer)
 
 
@@ -328,9 +360,11 @@ class Ringing:
         self._transaction = transaction
         self._device = device
         # An INVITE that is sent again after a restart is another one to the device, too.
-        self._tag = f"d{plan.number}.{index}.{invite.cseq[0]}"
+        self.tag = f"d{plan.number}.{index}.{invite.cseq[0]}"
         self._lines = (f"Contact: <{station.contact(device.name)}>", f"User-Agent: device {device.name}")
         self._done = False
+        self._pracked = asyncio.Event()
+        """The 183 is acknowledged."""
         transaction.user = self
         act: Act = plan.acts[index]
         loop = asyncio.get_running_loop()
@@ -350,26 +384,48 @@ class Ringing:
     def on_server_failed(self, cause: str) -> None:
         """A refusal was not acknowledged; nothing follows from that."""
 
-    def _respond(self, status: int, body: bytes = b"") -> bytes:
-        data = reply(self._invite, status, self._tag, *self._lines, body=body)
+    def on_prack(self, request: Request, transaction: ServerTransaction) -> None:
+        """The 183 has arrived (RFC 3262 §3)."""
+        transaction.respond(200, reply(request, 200, self.tag))
+        self._pracked.set()
+
+    def _respond(self, status: int, body: bytes = b"", *lines: str) -> bytes:
+        data = reply(self._invite, status, self.tag, *self._lines, *lines, body=body)
         self._transaction.respond(status, data)
         return data
 
     def _ring(self) -> None:
-        if not self._done:
+        if self._done:
+            return
+        if self.plan.early:
+            self._ring_reliably(T1)
+        else:
             self._respond(180)
+
+    def _ring_reliably(self, again: float) -> None:
+        """RFC 3262 §3: repeated until its PRACK comes."""
+        if self._done or self._pracked.is_set() or again > PATIENCE:
+            return
+        body = describe(self.plan.agreed, CALLEE, offer=self.plan.delayed)
+        self._respond(183, body, "Require: 100rel", "RSeq: 1")
+        asyncio.get_running_loop().call_later(again, self._ring_reliably, 2 * again)
 
     def _decide(self, status: int) -> None:
         if self._done:
+            return
+        if status == 200 and self.plan.early and not self._pracked.is_set():
+            # RFC 3262 §5: no 2xx before an offer or answer in a 183 is acknowledged.
+            asyncio.get_running_loop().call_later(0.02, self._decide, status)
             return
         self._done = True
         if status != 200:
             self._respond(status)
             return
         plan, invite = self.plan, self._invite
-        data = self._respond(200, describe(plan.agreed, CALLEE, offer=plan.delayed))
+        body = b"" if plan.early else describe(plan.agreed, CALLEE, offer=plan.delayed)
+        data = self._respond(200, body, *agreed_session(invite))
         self.dialog = Dialog(
-            self.station, plan, CALLEE, self._device.name, invite.call_id, f"{invite.header('to')};tag={self._tag}",
+            self.station, plan, CALLEE, self._device.name, invite.call_id, f"{invite.header('to')};tag={self.tag}",
             invite.header("from") or "", invite.addresses("contact")[0].uri_text,
             [f"<{route.uri_text}>" for route in invite.addresses("record-route")], 0,
         )  # fmt: skip
@@ -390,6 +446,8 @@ class Played:
     """Those of them whose ACK brought the answer."""
     forged: list[tuple[str, str]] = field(default_factory=list)
     """Method and branch of requests that nobody in the call sent."""
+    silent_at: float = 0.0
+    """When the call was over for its endpoints, where nobody hung up (UNIX seconds)."""
     cut: bool = False
     done: bool = False
     """Whether the plan was played to its end."""

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.generator.check import Checker
-from support.generator.plan import CallPlan, Planner
-from support.generator.play import World
+from support.generator.plan import CallPlan
+from support.generator.planner import Planner
+from support.generator.play import play as play_call
 from support.generator.record import Report, Store
-from support.generator.station import TIMERS
+from support.generator.station import GRACE, LONG, TIMERS
+from support.generator.world import World
 from support.server import ServerProcess
+from support.settable import SettableServer
 
 CONFIG = f"""
 [timers]
@@ -23,14 +26,25 @@ t4 = {TIMERS.t4}
 d = {TIMERS.d}
 c = 4.0
 
+[sessions]
+min = 1
+grace = {GRACE}
+
+[registrar]
+max_expires = {LONG}
+
 [limits]
 calls = 100000
 
 [tcp]
 connections_per_source = 1000
 """
+CLOCK = (3600.0, 0.0, -3600.0)
+"""Seconds that the server's clock is ahead, one after the other: it is set forward once, and back twice."""
 RATE = 45.0
 """Calls a second."""
+BREATH = 0.02
+"""Seconds after which it is looked again whether the server follows."""
 PATIENCE = 30.0
 """Seconds that the last calls may take to end."""
 
@@ -54,10 +68,12 @@ def generate(
     seed: int,
     rate: float = RATE,
     restarts: Sequence[str] = ("KILL", "TERM"),
+    clock: Sequence[float] = CLOCK,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Play so many calls, ``rate`` of them a second, with these restarts in between; what the comparison found."""
-    run = play(folder, calls=calls, seed=seed, rate=rate, restarts=restarts, say=say)
+    """Play so many calls, ``rate`` of them a second, with these restarts in between and the server's clock set to be so
+    many seconds ahead; what the comparison found."""
+    run = play(folder, calls=calls, seed=seed, rate=rate, restarts=restarts, clock=clock, say=say)
     report = Checker(run.world, Store(run.server)).check()
     if run.open_calls:
         report.mismatches.append(f"{run.open_calls} calls are open after all have ended")
@@ -73,6 +89,7 @@ def play(
     seed: int,
     rate: float = RATE,
     restarts: Sequence[str] = (),
+    clock: Sequence[float] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Play the calls; the comparison is for the caller."""
@@ -80,37 +97,73 @@ def play(
     planner = Planner(seed, calls, seconds)
     plans = list(planner.plans())
     names = [user.name for user in planner.people.everybody if user.subscriber]
-    with ServerProcess(folder, names, config=CONFIG) as server:
-        world = asyncio.run(_play(server, planner, plans, seed, seconds, restarts, say))
+    with SettableServer(folder, names, config=CONFIG) as server:
+        world = asyncio.run(_play(server, planner, plans, seed, seconds, restarts, clock, say))
         open_calls = server.rows("SELECT count(*) AS open FROM calls WHERE ended_at IS NULL")[0]["open"]
-        faults = [event for event in server.events if event["event"] == "internal.fault"]
+        faults = world.faults()
         server.stop()
     network = world.network
     say(f"{network.wire.messages} messages; {network.lost} lost, {network.doubled} doubled, {network.delayed} delayed")
     return Run(world, server, open_calls, faults)
 
 
+async def _all_closed(server: ServerProcess) -> None:
+    """Wait until no call is open: the server takes its time to miss who has vanished."""
+    open_calls = "SELECT count(*) AS open FROM calls WHERE ended_at IS NULL"
+    for _ in range(int(PATIENCE)):
+        if not server.rows(open_calls)[0]["open"]:
+            break
+        await asyncio.sleep(1.0)
+
+
+class Pace:
+    """The time of the plan: it stands still while the server cannot follow, or this process has no processor.
+
+    A machine that is busy with other things would else have to do in one second what was planned for five.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._loop = asyncio.get_running_loop()
+        self._now = 0.0
+        self._read_at = self._loop.time()
+
+    async def until(self, at: float) -> None:
+        """Wait for a moment of the plan."""
+        while self._now < at:
+            await asyncio.sleep(min(at - self._now, BREATH))
+            self._read()
+
+    def _read(self) -> None:
+        now = self._loop.time()
+        passed, self._read_at = now - self._read_at, now
+        if self._world.is_prompt():
+            self._now += min(passed, 2 * BREATH)
+
+
 async def _play(
-    server: ServerProcess, planner: Planner, plans: list[CallPlan], seed: int, seconds: float,
-    restarts: Sequence[str], say: Callable[[str], None],
+    server: SettableServer, planner: Planner, plans: list[CallPlan], seed: int, seconds: float,
+    restarts: Sequence[str], clock: Sequence[float], say: Callable[[str], None],
 ) -> World:  # fmt: skip
     world = World(server, planner.people, seed)
     began = time.monotonic()
     try:
         await world.open()
         say(f"registered in {time.monotonic() - began:.1f} s")
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        tasks = [
-            loop.create_task(_later(world, plan, start), name=f"call {plan.number} {plan.scenario}")
-            for plan in plans
-            if plan.rides < 0
-        ]
+        pace = Pace(world)
         breaks = [
-            loop.create_task(_restart_later(world, signal, start + seconds * number / (len(restarts) + 1)))
+            asyncio.create_task(_restart_later(world, pace, signal, seconds * number / (len(restarts) + 1)))
             for number, signal in enumerate(restarts, 1)
+        ] + [
+            asyncio.create_task(_set_clock_later(world, pace, ahead, seconds * (number - 0.5) / len(clock)))
+            for number, ahead in enumerate(clock, 1)
         ]
-        _, hanging = await asyncio.wait(tasks, timeout=seconds + PATIENCE)
+        tasks = []
+        for plan in sorted((each for each in plans if each.rides < 0), key=lambda each: each.start):
+            await pace.until(plan.start)
+            name = f"call {plan.number} {plan.scenario}"
+            tasks.append(asyncio.create_task(play_call(world, plan), name=name))
+        _, hanging = await asyncio.wait(tasks, timeout=PATIENCE)
         await asyncio.gather(*breaks)
         for task in hanging:
             say(f"hangs: {task}")
@@ -119,6 +172,7 @@ async def _play(
             if not task.cancelled() and task not in hanging:
                 task.result()
         await world.finish()
+        await _all_closed(server)
         say(f"played in {time.monotonic() - began:.1f} s")
         # The last rows are committed.
         await asyncio.sleep(0.3)
@@ -127,11 +181,11 @@ async def _play(
     return world
 
 
-async def _later(world: World, plan: CallPlan, start: float) -> None:
-    await asyncio.sleep(start + plan.start - asyncio.get_running_loop().time())
-    await world.play(plan)
+async def _set_clock_later(world: World, pace: Pace, ahead: float, at: float) -> None:
+    await pace.until(at)
+    await world.set_clock(ahead)
 
 
-async def _restart_later(world: World, signal: str, at: float) -> None:
-    await asyncio.sleep(at - asyncio.get_running_loop().time())
+async def _restart_later(world: World, pace: Pace, signal: str, at: float) -> None:
+    await pace.until(at)
     await world.restart(signal)

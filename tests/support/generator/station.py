@@ -29,6 +29,10 @@ from support.pen import DOMAIN, Pen
 T1: Final = 0.1
 TIMERS: Final = Timers(t1=T1, t2=0.8, t4=1.0, c=60.0, d=64 * T1)
 """Those of the server under test, too: what fails by time-out then fails while the test runs."""
+LONG: Final = 4 * 3600
+"""Seconds of a registration: it outlasts what the clock is set by."""
+GRACE: Final = 2.0
+"""Seconds that a sign of life may come late at the server."""
 SDP: Final = "Content-Type: application/sdp"
 
 
@@ -106,6 +110,16 @@ class Station:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def vanish(self) -> None:
+        """Break every connection, and never come back."""
+        assert isinstance(self.relay, TcpRelay)
+        self._closing = True
+        if self._listener is not None:
+            self._listener.close()
+        for task in list(self._tasks):
+            task.cancel()
+        self.relay.cut()
+
     # ------------------------------------------------------------------ what devices write
 
     @property
@@ -141,14 +155,14 @@ class Station:
         self.layer.request(request, self.flow, user or exchange)
         return exchange
 
-    async def register(self, user: str, device: DevicePlan) -> Response | None:
-        """Bind a device; the final response."""
+    async def register(self, user: str, device: DevicePlan, expires: int = LONG) -> Response | None:
+        """Bind a device, or for 0 seconds unbind it; the final response."""
         uri = f"sip:{DOMAIN}"
         aor = f"<sip:{user}@{DOMAIN}>"
         number = self.next()
         lines = [
             f"From: {aor};tag=r{self.name}{number}", f"To: {aor}", f"Call-ID: register-{device.name}-{number}",
-            f"Contact: <{self.contact(device.name)}>", "Expires: 3600",
+            f"Contact: <{self.contact(device.name)}>", f"Expires: {expires}",
         ]  # fmt: skip
         extra: list[str] = []
         final: Response | None = None

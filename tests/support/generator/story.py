@@ -57,24 +57,41 @@ class Story:
     """Re-INVITEs and UPDATEs that were accepted: when, and the tag and number of the request."""
     acks: dict[tuple[str, int], float] = field(default_factory=dict)
     """By tag and number of the INVITE that is acknowledged: when the first ACK came."""
+    kept: str = ""
+    """The tag of the device whose dialog is the call (``_which_was_kept``)."""
+    parted: dict[str, float] = field(default_factory=dict)
+    """By the tag of the device: when the caller's BYE for it came first."""
+    heard: dict[str, float] = field(default_factory=dict)
+    """By the tag of the device: when its first response to the INVITE came, if only 100."""
+    pracked: float | None = None
+    """When the PRACK of a 183 was accepted."""
+    seen_of: dict[str, float] = field(default_factory=dict)
+    """By side: when there was a sign of life of it in the answered call last."""
     byes: list[Bye] = field(default_factory=list)
-    dropped: list[Bye] = field(default_factory=list)
-    """Those that were accepted in dialogs which the caller did not keep."""
     hung_up: Bye | None = None
     """The first BYE, answered or not."""
     bye_passed: float | None = None
     """The server passed on the answer to the first of them."""
 
     @property
-    def answered(self) -> float | None:
-        """When the first 2xx came."""
-        return min((each.at for each in self.finals.values() if each.status < 300), default=None)
+    def answers(self) -> dict[str, float]:
+        """By the tag of the device: when its 2xx came. One that comes after the caller was refused comes too late."""
+        until = self.passed.at if self.passed is not None and self.passed.status >= 300 else None
+        return {
+            tag: each.at
+            for tag, each in self.finals.items()
+            if each.status < 300 and (until is None or each.at < until)
+        }
 
     @property
-    def winner(self) -> str:
-        """The tag of the device whose 2xx was first."""
-        answers = [(each.at, tag) for tag, each in self.finals.items() if each.status < 300]
-        return min(answers)[1] if answers else ""
+    def answered(self) -> float | None:
+        """When the 2xx came of the device that the caller kept."""
+        return self.answers.get(self.kept)
+
+    @property
+    def first_answer(self) -> float | None:
+        """When the first 2xx came, of whatever device: nobody rings after it, and nothing can be cancelled."""
+        return min(self.answers.values(), default=None)
 
     @property
     def ringing(self) -> float | None:
@@ -87,9 +104,8 @@ class Story:
         return self.byes[0] if self.byes else None
 
 
-def tell(seen: Sequence[Seen], tag: str, kept: str) -> list[Story]:
-    """The calls of the caller with this tag. ``kept`` is the tag of the device that the caller kept, if any:
-    what happens between the caller and others that answered does not concern the call."""
+def tell(seen: Sequence[Seen], tag: str) -> list[Story]:
+    """The calls of the caller with this tag."""
     challenged = {(each.run, each.branch) for each in seen if each.status in (401, 407) and not each.to_server}
     stories: dict[tuple[int, str], Story] = {}
     for each in seen:
@@ -101,16 +117,60 @@ def tell(seen: Sequence[Seen], tag: str, kept: str) -> list[Story]:
         ):  # fmt: skip
             stories.setdefault((each.run, each.branch), Story(each.run, each.at, each.branch, each.number))
     for story in stories.values():
-        _Teller(story, tag, kept).tell(seen)
+        story.kept = _which_was_kept(story, tag, seen)
+        _Teller(story, tag).tell(seen)
     return sorted(stories.values(), key=lambda story: story.started)
 
 
+def _which_was_kept(story: Story, tag: str, seen: Sequence[Seen]) -> str:
+    """The tag of the device whose dialog is the call, by RFC 3261 §13.2.2.4 and what reached the server.
+
+    Of several that answered it is the one that the caller did not part from, or parted from last; a device that hangs
+    up has no say in that, but where it is all that is known. The first is the call as long as nothing is.
+    """
+    answers: dict[str, float] = {}
+    left: dict[str, float] = {}
+    for each in seen:
+        if each.run != story.run or each.link == "attacker" or not each.to_server or each.at < story.started:
+            continue
+        if (
+            each.from_tag == tag
+            and each.method == "INVITE"
+            and each.number == story.number
+            and 200 <= each.status < 300
+        ):
+            answers.setdefault(each.to_tag, each.at)
+        elif each.method == "BYE" and not each.status and each.from_tag == tag:
+            story.parted.setdefault(each.to_tag, each.at)
+        elif each.method == "BYE" and each.status and each.to_tag == tag and _is_over(each.status):
+            left.setdefault(each.from_tag, each.at)
+    stay = [device for device in answers if device not in story.parted]
+    if not stay:
+        return _last_parted_from(story.parted, answers)
+    up = [device for device in stay if device not in left]
+    return min(up, key=lambda device: answers[device]) if up else max(stay, key=lambda device: left[device])
+
+
+def _last_parted_from(parted: dict[str, float], answers: dict[str, float]) -> str:
+    kept = ""
+    for device in sorted(answers, key=lambda device: parted[device]):
+        # Whoever answered only after the caller had hung up is not why it did.
+        if not kept or answers[device] <= parted[kept]:
+            kept = device
+    return kept
+
+
+def _is_over(status: int) -> bool:
+    # RFC 3261 §15.1.1: 481 and 408 say as well as 200 that nobody has the call any longer.
+    return 200 <= status < 300 or status in (408, 481)
+
+
 class _Teller:
-    def __init__(self, story: Story, tag: str, kept: str) -> None:
+    def __init__(self, story: Story, tag: str) -> None:
         self._story = story
         self._tag = tag
-        self._kept = kept
         self._byes: dict[tuple[str, int], float] = {}
+        self._told: set[tuple[str, str, int, int]] = set()
         self._changed: set[tuple[str, int]] = set()
 
     def tell(self, seen: Sequence[Seen]) -> None:
@@ -120,6 +180,8 @@ class _Teller:
                 continue
             if each.link == "attacker":
                 continue
+            if each.to_server:
+                self._sign(each)
             if each.to_server and each.status:
                 self._response(each)
             elif each.to_server:
@@ -129,11 +191,27 @@ class _Teller:
             elif each.status >= 200 and each.method == "BYE" and story.byes and story.bye_passed is None:
                 story.bye_passed = each.at
 
+    def _sign(self, each: Seen) -> None:
+        """A sign of life; what is sent again is none, since transactions keep it from the call."""
+        story = self._story
+        answer = each.method == "INVITE" and each.number == story.number and each.from_tag == self._tag
+        of_call = not self._concerns_another(each) and bool(each.to_tag) and story.kept in story.finals
+        told = each.method, each.from_tag, each.number, each.status
+        absent = each.status in (408, 481)
+        if not of_call or answer or absent or each.status == 100 or (told in self._told and each.method != "ACK"):
+            return
+        self._told.add(told)
+        by_caller = (each.from_tag == self._tag) == (not each.status)
+        story.seen_of[CALLER if by_caller else CALLEE] = each.at
+        # An ACK and an accepted offer show that the other side has just been there as well.
+        if each.method == "ACK" or (each.method in ("INVITE", "UPDATE") and 200 <= each.status < 300):
+            story.seen_of[CALLEE if by_caller else CALLER] = each.at
+
     def _request(self, each: Seen) -> None:
         story = self._story
         if each.method == "CANCEL" and each.branch == story.branch:
             story.cancel_at = story.cancel_at or each.at
-            if story.cancelled is None and story.answered is None and story.passed is None:
+            if story.cancelled is None and story.first_answer is None and story.passed is None:
                 story.cancelled = each.at
         elif each.method == "ACK" and each.to_tag:
             # That of a later INVITE says as well that the caller has its answer.
@@ -150,26 +228,29 @@ class _Teller:
         story = self._story
         initial = each.method == "INVITE" and each.from_tag == self._tag and each.number == story.number
         key = each.from_tag, each.number
+        if initial and story.passed is None:
+            story.heard.setdefault(each.to_tag, each.at)
         if initial and each.to_tag not in story.finals:
             if each.status >= 200:
                 story.finals[each.to_tag] = Final(each.at, each.status)
             elif 180 <= each.status < 190:
-                early = story.answered is None and story.passed is None
+                early = story.first_answer is None and story.passed is None
                 (story.rang if early else story.rang_late).setdefault(each.to_tag, each.at)
         elif initial or self._concerns_another(each):
-            if each.method == "BYE" and 200 <= each.status < 300:
-                story.dropped.append(Bye(each.at, each.at, CALLER if each.from_tag == self._tag else CALLEE))
+            return
+        elif each.method == "PRACK":
+            if 200 <= each.status < 300:
+                story.pracked = story.pracked or each.at
         elif each.method in ("INVITE", "UPDATE"):
             if 200 <= each.status < 300 and key not in self._changed and not story.byes:
                 self._changed.add(key)
                 story.changes.append((each.at, *key))
         elif each.method == "BYE" and key in self._byes:
-            # RFC 3261 §15.1.1: 481 and 408 say as well as 200 that nobody has the call any longer.
-            if 200 <= each.status < 300 or each.status in (408, 481):
+            if _is_over(each.status):
                 side = CALLER if each.from_tag == self._tag else CALLEE
                 if all(bye.asked_at != self._byes[key] for bye in story.byes):
                     story.byes.append(Bye(each.at, self._byes[key], side))
 
     def _concerns_another(self, each: Seen) -> bool:
         other = each.to_tag if each.from_tag == self._tag else each.from_tag
-        return bool(self._kept) and other != self._kept
+        return bool(self._story.kept) and other != self._story.kept
