@@ -154,7 +154,7 @@ class Call:
         plan, world = self.plan, self.world
         # What is under way arrives before.
         await asyncio.gather(self._caller.acknowledged(), self._callee.acknowledged())
-        await asyncio.sleep(0.4)
+        await world.quiet(plan)
         if plan.end == "signed_off":
             await world.sign_off(plan.caller if plan.gone == CALLER else plan.callee)
         self.played.silent_at = time.time()

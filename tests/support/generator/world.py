@@ -225,6 +225,17 @@ class World:
                 return
         transaction.respond(481, reply(request, 481, "x"))
 
+    async def quiet(self, plan: CallPlan) -> None:
+        """Wait until nothing is said in this call any more."""
+        said = self.network.wire.calls[self.call_id(plan)]
+        still, before = 0, len(said)
+        for _ in range(40):
+            await asyncio.sleep(0.1)
+            still = still + 1 if len(said) == before else 0
+            before = len(said)
+            if still == 6:
+                break
+
     async def sign_off(self, user: UserPlan) -> None:
         """The device is not registered any more, and hears nothing."""
         device = user.devices[0]
