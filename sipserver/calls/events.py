@@ -121,6 +121,8 @@ class BranchFailed:
     agent: str | None = None
     heard: bool = False
     """It had sent a provisional response, if only 100: so it was reached."""
+    followed: bool = False
+    """It sent a 3xx, and others are tried in its place."""
 
 
 @dataclass(slots=True)

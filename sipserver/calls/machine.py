@@ -339,12 +339,16 @@ class Call:
         branch = self._branches.pop(event.branch, None)
         if branch is None:
             return []
-        outcome = outcomes.branch_outcome(
-            event.status,
-            responded=responded,
-            rang=branch.ringing_at is not None or (event.heard and not responded),
-            answered_elsewhere=self.state >= ANSWERED,
-            cancelled=self._cancelled_at is not None,
+        outcome = (
+            outcomes.REDIRECTED
+            if event.followed
+            else outcomes.branch_outcome(
+                event.status,
+                responded=responded,
+                rang=branch.ringing_at is not None or (event.heard and not responded),
+                answered_elsewhere=self.state >= ANSWERED,
+                cancelled=self._cancelled_at is not None,
+            )
         )
         over = branch.over(self.id, event.branch, event.at, event.status, outcome, event.agent)
         return [over, *self._media.close_early(self.id, event.at, event.branch)]

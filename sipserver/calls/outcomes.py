@@ -16,7 +16,7 @@
     480 (callee's)   no_answer    the device was reached, nobody is there (RFC 3261 §21.4.18)
     480 (ours)       offline      the address has no binding
     487              cancelled    also where some other server cancelled it
-    anything else    failed       3xx included: this server does not follow redirections
+    anything else    failed       3xx included, where it is left to the caller to follow it
 
 Two things come before the table: a call that the caller gave up is ``cancelled`` whatever the devices said in the
 same moment, and one that was sent to devices of which none ever responded is ``offline``.
@@ -66,6 +66,8 @@ ELSEWHERE: Final = "elsewhere"
 """Of a device: it stopped ringing because another answered."""
 UNREACHABLE: Final = "unreachable"
 """Of a device: it never responded."""
+REDIRECTED: Final = "redirected"
+"""Of a device: it named others (3xx), and they were tried in its place."""
 CUT_SHORT: Final = "cut_short"
 """Of a device: the server was stopped or killed while it was tried or rang, and what became of it is not known."""
 

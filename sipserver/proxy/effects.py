@@ -147,6 +147,8 @@ class CallEvent(Effect):
     """Over which the branch goes."""
     heard: bool = False
     """For BRANCH_FAILED: a CANCEL was sent, so the device had sent a provisional response, if only 100 (§9.1)."""
+    followed: bool = False
+    """For BRANCH_FAILED: it was redirected, and others are tried in its place."""
 
 
 @dataclass(slots=True)

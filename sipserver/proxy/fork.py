@@ -38,19 +38,15 @@ from sipserver.proxy.branch import (
     with_challenges,
 )
 from sipserver.proxy.effects import (
-    ANSWERED,
     BRANCH_FAILED,
     CANCELLED,
     CANCELLING,
-    CHANGED,
     ENDED,
     FAILED,
     FAILOVER,
     LINGER,
     PROGRESSED,
     RANG,
-    REFERRED,
-    RETARGETED,
     TRIED,
     TRYING,
     Abandon,
@@ -63,7 +59,7 @@ from sipserver.proxy.effects import (
     SetBranchTimer,
 )
 from sipserver.proxy.forward import forward, next_hop
-from sipserver.proxy.learn import learn_answerer, learn_sender
+from sipserver.proxy.notes import learn_answerer, learn_sender, note_success
 from sipserver.proxy.plan import Plan, Settings, Target
 from sipserver.proxy.record_route import CALLER, Minter, other_side
 from sipserver.proxy.redirect import FOLLOWED, Contact, follow, group_contacts
@@ -76,11 +72,6 @@ from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response
 from sipserver.sip.timers import TIMER_C
-
-_ACCEPTED: Final = {
-    "INVITE": CHANGED, "UPDATE": CHANGED, "PRACK": CHANGED, "BYE": ENDED, "REFER": REFERRED, "NOTIFY": RETARGETED,
-    "SUBSCRIBE": RETARGETED,
-}  # fmt: skip
 
 _ELSEWHERE: Final = 'Reason: SIP;cause=200;text="Call completed elsewhere"'
 _NO_ANSWER: Final = 'Reason: SIP;cause=408;text="Request Timeout"'
@@ -431,8 +422,7 @@ class ResponseContext:
         contacts, left = follow(response, self._plan, self._settings, self._followed)
         if not contacts:
             return False
-        self._fail(each, response.status, None, out, heard=response)
-        self._finals.pop()
+        self._fail(each, response.status, None, out, response=response, followed=True)
         if left is not None:
             self._finals.append(FinalAnswer(response.status, left))
         # The look-up counts as being under way.
@@ -481,7 +471,7 @@ class ResponseContext:
             # A retransmission, or another endpoint behind this branch. The first may still wait for the disk, so
             # this waits as well.
             if self._call and each.answers_anew(response):
-                self._note_success(each, response, out)
+                note_success(self._request, self._plan, each, response, out)
             out.append(Reply(status, build.without_top_via(response, self._flow.reliable), durable=self._call))
             return
         if each.pending:
@@ -497,7 +487,7 @@ class ResponseContext:
             each.answers_anew(response)
             self._linger(each, out)
         learn_answerer(self._request, self._plan, self._flow, self._key, each, response, out)
-        durable = self._note_success(each, response, out)
+        durable = note_success(self._request, self._plan, each, response, out)
         out.append(Reply(status, build.without_top_via(response, self._flow.reliable), durable))
         self._final = self._final or status
         # §16.7 step 10.
@@ -506,23 +496,6 @@ class ResponseContext:
             self._go_on(out)
         else:
             self._end(out)
-
-    def _note_success(self, each: Branch, response: Response, out: list[Effect]) -> bool:
-        """The event of a 2xx; True where the answer has to wait for it."""
-        status, index = response.status, each.index
-        if self._call:
-            out.append(CallEvent(ANSWERED, index, response, status=status, target=each.target, flow=each.flow))
-            return True
-        if self._plan.dialog is None:
-            # RFC 3515 §2.4: a REFER need not be inside the dialog that it is about.
-            if self._request.method == "REFER":
-                out.append(CallEvent(REFERRED, index, response, status=status, request=self._request, flow=each.flow))
-            return False
-        side = self._plan.dialog[1]
-        kind = _ACCEPTED.get(self._request.method)
-        if kind is not None:
-            out.append(CallEvent(kind, index, response, side, status, request=self._request, flow=each.flow))
-        return kind == ENDED
 
     def _fail(
         self,
@@ -535,10 +508,12 @@ class ResponseContext:
         heard: Response | None = None,
         *,
         gives_way: bool = False,
+        followed: bool = False,
     ) -> None:
         """The branch has ended without a 2xx; its answer is a candidate (§16.7 step 4), but what was only ``heard``.
 
-        Where it ``gives_way`` and there is another way to the same target, that is tried instead.
+        Where it ``gives_way`` and there is another way to the same target, that is tried instead; where its contacts
+        are ``followed``, those are.
         """
         if self._call and each.state == RESOLVING:
             out.append(CallEvent(TRIED, each.index, target=each.target, flow=each.flow))
@@ -548,12 +523,12 @@ class ResponseContext:
             out.append(
                 CallEvent(
                     BRANCH_FAILED, each.index, response or heard, status=status, cause=cause, flow=each.flow,
-                    heard=each.cancel_sent,
+                    heard=each.cancel_sent, followed=followed,
                 )
             )  # fmt: skip
         if gives_way and each.can_give_way and not self._closed:
             self._replace(each, out)
-        elif not self._final:
+        elif not self._final and not followed:
             self._finals.append(FinalAnswer(status, response, reason, cause))
 
     def _close(self, reason: str | None, out: list[Effect]) -> None:

@@ -1,7 +1,7 @@
 """Following a redirection instead of passing it on (RFC 3261 §16.5, §16.7 step 4).
 
-A contact of a 3xx is tried in place of the device that named it where it is an address of ours, or where subscribers
-may call other domains anyway: a redirection reaches nobody whom the redirecting side could not call. Nothing is tried
+A contact of a 3xx is tried in place of the device that named it where it is an address of ours, or where the one who
+was called may call that domain: a redirection reaches nobody whom the redirecting side could not call. Nothing is tried
 twice, and no more than so many contacts for one request; the others stay in the 3xx, which then is an answer like any.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sipserver.proxy.plan import Plan, Settings, Target
-from sipserver.proxy.targets import address_of, group_targets
+from sipserver.proxy.targets import address_of, allowed, group_targets, in_domain
 from sipserver.sip import names
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Response
@@ -62,7 +62,7 @@ def _choose(contact: Address, plan: Plan, settings: Settings, known: set[str]) -
     if plan.secure and uri.scheme != "sips":
         return None
     aor = address_of(uri, settings, plan.callee)
-    if aor is None and not settings.outbound:
+    if aor is None and not allowed(plan.callee, settings).has_domain(uri.host.removesuffix(".")):
         return None
     key = aor or _elsewhere(uri)
     if key in known or key == (plan.callee or _elsewhere(Uri.parse(plan.uri_text))):
@@ -95,9 +95,11 @@ def group_contacts(
     for contact, bound in zip(contacts, bindings, strict=True):
         if contact.q != q:
             start, q = len(groups), contact.q
-        found = [[Target(contact.uri_text)]]
-        if contact.aor is not None:
-            found = group_targets(bound or (), Uri.parse(contact.uri_text), settings)
+        uri = Uri.parse(contact.uri_text)
+        ways: Sequence[Target] = bound or ()
+        if contact.aor is None:
+            ways = in_domain(uri.host.removesuffix("."), contact.uri_text, uri, settings)
+        found = group_targets(ways, uri, settings)
         for offset, group in enumerate(found):
             if start + offset < len(groups):
                 groups[start + offset] += group

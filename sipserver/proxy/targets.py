@@ -51,7 +51,7 @@ def find_targets(plan: Plan, uri: Uri, identity: str | None, settings: Settings)
         host = uri.host.removesuffix(".")
         if not allowed(identity, settings).has_domain(host):
             raise SipError(403, "Relaying Not Allowed")
-        plan.groups = group_targets(_in_domain(host, plan.uri_text, uri, settings), uri, settings)
+        plan.groups = group_targets(in_domain(host, plan.uri_text, uri, settings), uri, settings)
         if not plan.groups:
             # RFC 3261 §26.2.2: there are ways, but none is secure.
             raise SipError(480, "No Secure Way")
@@ -101,7 +101,7 @@ def _find_meant(
                     refused = True
         elif allowed_to.has_domain(host):
             known = True
-            found += _in_domain(host, aor_uri(aor, uri.scheme if uri.is_sip else "sip"), uri, settings)
+            found += in_domain(host, aor_uri(aor, uri.scheme if uri.is_sip else "sip"), uri, settings)
         else:
             known = refused = True
     plan.groups = group_targets(found, uri, settings)
@@ -126,8 +126,8 @@ def allowed(identity: str | None, settings: Settings) -> Destinations:
     return settings.permissions.of(identity)
 
 
-def _in_domain(domain: str, uri_text: str, uri: Uri, settings: Settings) -> list[Target]:
-    """The way to a foreign domain: the operator's, or else what DNS says of it."""
+def in_domain(domain: str, uri_text: str, uri: Uri, settings: Settings) -> list[Target]:
+    """The ways to a foreign domain: the operator's, or else what DNS says of it."""
     routes = settings.static.for_domain(domain)
     if not routes:
         return [Target(uri_text)]

@@ -152,9 +152,9 @@ class Proxying(Desk):
         located = target if plan.located else None
         flow_out = self.finder.at_once(uri, located, to, reliable=False)
         if flow_out is not None:
-            self._send_statelessly(ack, plan, uri, flow, flow_out)
+            self._send_statelessly(ack, plan, uri, to, flow, flow_out)
         else:
-            found = partial(self._send_statelessly, ack, plan, uri, flow)
+            found = partial(self._send_statelessly, ack, plan, uri, to, flow)
             self.finder.find(uri, located, to, reliable=False, found=found)
         return True
 
@@ -347,14 +347,29 @@ class Proxying(Desk):
         else:
             context.rejected(request, flow, error, kind=refused.kind, party=party, target=target, call=call)
 
-    def _send_statelessly(self, ack: Request, plan: Plan, hop: Uri, flow_in: Flow, flow: Flow | None) -> None:
-        if flow is not None and may_leave(plan.secure, hop, flow):
-            request = stateless(ack, plan, flow_in, flow, self.context.tokens.hex16())
-            media = self.media
-            if media is None or plan.dialog is None:
-                self.context.transports.send(flow, request.data)
-            else:
-                media.ack(plan.dialog[0], ack, plan, flow_in, request, flow, partial(self._send_made, flow))
+    def _send_statelessly(
+        self, ack: Request, plan: Plan, hop: Uri, to: tuple[str, str], flow_in: Flow, flow: Flow | None
+    ) -> None:
+        if flow is None or not may_leave(plan.secure, hop, flow):
+            return
+        request = stateless(ack, plan, flow_in, flow, self.context.tokens.hex16())
+        if flow.reliable or hop.transport is not None or len(request.data) <= self.settings.size_limit:
+            self._send_ack(ack, plan, flow_in, request, flow)
+        else:
+            # RFC 3261 §18.1.1: an ACK may bring an answer, and be as large as any request.
+            found = partial(self._send_large, ack, plan, flow_in, flow)
+            self.finder.find(hop, None, to, reliable=True, found=found)
+
+    def _send_large(self, ack: Request, plan: Plan, flow_in: Flow, datagram: Flow, stream: Flow | None) -> None:
+        flow = stream or datagram
+        self._send_ack(ack, plan, flow_in, stateless(ack, plan, flow_in, flow, self.context.tokens.hex16()), flow)
+
+    def _send_ack(self, ack: Request, plan: Plan, flow_in: Flow, request: OutgoingRequest, flow: Flow) -> None:
+        media = self.media
+        if media is None or plan.dialog is None:
+            self.context.transports.send(flow, request.data)
+        else:
+            media.ack(plan.dialog[0], ack, plan, flow_in, request, flow, partial(self._send_made, flow))
 
     def _send_made(self, flow: Flow, request: OutgoingRequest) -> None:
         self.context.transports.send(flow, request.data)

@@ -389,16 +389,17 @@ class Relay:
 
     def _judge_place(self, branch: int, response: Response) -> None:
         """Who answers is there; but one that asks to be left alone for a while is (RFC 3261 §21.5.4)."""
-        search = self._searches.get(branch) if self._searches is not None else None
-        if search is None or search.place is None:
+        each = self._context.branch(branch)
+        if each is None or each.flow is None:
             return
-        finder = self._desk.finder
+        finder, flow = self._desk.finder, each.flow
+        place = flow.transport, flow.host, flow.port
         if response.status != 503:
-            finder.dead.answered(search.place)
+            finder.dead.answered(place)
             return
         seconds = (response.header(names.RETRY_AFTER) or "").partition("(")[0].partition(";")[0].strip()
         if seconds.isascii() and seconds.isdigit():
-            finder.mark_dead(search.place, float(seconds[:6]))
+            finder.mark_dead(place, float(seconds[:6]))
 
     def _abandon(self, effect: effects.Abandon) -> None:
         self._note(faults.TIMEOUT, effect.target, effect.flow)

@@ -361,7 +361,7 @@ class CallWatch:
     def _branch_failed(self, event: CallEvent, at: int) -> Event:
         message = event.message
         agent = observe.agent(message) if message is not None else None
-        return BranchFailed(at, event.branch, event.status, event.cause, agent, event.heard)
+        return BranchFailed(at, event.branch, event.status, event.cause, agent, event.heard, event.followed)
 
     def _failed(self, event: CallEvent, at: int) -> Event:
         message = event.message

@@ -16,6 +16,7 @@ from typing import Self
 
 from sipserver.sip import digest
 from sipserver.sip.framing import PING, StreamFramer
+from sipserver.sip.grammar import bracketed
 from sipserver.sip.message import Limits, Request, Response, parse
 
 T1 = 0.5
@@ -52,9 +53,13 @@ class _Waiting:
 class Endpoint(asyncio.DatagramProtocol):
     """Every user of a domain at one address. Use with ``async with``."""
 
-    def __init__(self, server_port: int, *, domain: str = "example.test", transport: str = "UDP") -> None:
+    def __init__(
+        self, server_port: int, *, domain: str = "example.test", transport: str = "UDP", host: str = "127.0.0.1"
+    ) -> None:
         self.domain = domain
-        self.server = ("127.0.0.1", server_port)
+        self.host = host
+        """Where it is, and the server as well."""
+        self.server = (host, server_port)
         self.transport = transport
         self.received: list[Request] = []
         """Requests that arrived, retransmissions included."""
@@ -76,7 +81,7 @@ class Endpoint(asyncio.DatagramProtocol):
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         if self.transport == "UDP":
-            self._datagrams, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+            self._datagrams, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(self.host, 0))
             self.port = int(self._datagrams.get_extra_info("sockname")[1])
         else:
             reader, self._writer = await asyncio.open_connection(*self.server)
@@ -100,7 +105,7 @@ class Endpoint(asyncio.DatagramProtocol):
     def contact(self, user: str) -> str:
         """Where this user is reached."""
         suffix = "" if self.transport == "UDP" else f";transport={self.transport.lower()}"
-        return f"<sip:{user}@127.0.0.1:{self.port}{suffix}>"
+        return f"<sip:{user}@{bracketed(self.host)}:{self.port}{suffix}>"
 
     async def register(self, user: str, expires: int = 3600) -> Response:
         """REGISTER with the user's password; the final response."""
@@ -112,9 +117,12 @@ class Endpoint(asyncio.DatagramProtocol):
         return await self.authenticated("REGISTER", f"sip:{self.domain}", user, lines)
 
     async def invite(self, caller: str, callee: str, body: bytes = b"") -> tuple[Response, Dialog]:
-        """INVITE, and the ACK of what comes; the final response and the dialog that it made."""
+        """INVITE, and the ACK of what comes; the final response and the dialog that it made.
+
+        ``callee`` is a user of the same domain, or a whole address.
+        """
         call_id, local = _token(), f"<sip:{caller}@{self.domain}>;tag={_token()}"
-        target = f"sip:{callee}@{self.domain}"
+        target = f"sip:{callee}" if "@" in callee else f"sip:{callee}@{self.domain}"
         lines = [f"From: {local}", f"To: <{target}>", f"Call-ID: {call_id}", f"Contact: {self.contact(caller)}"]
         if body:
             lines.append("Content-Type: application/sdp")
@@ -165,8 +173,9 @@ class Endpoint(asyncio.DatagramProtocol):
     # ---- requests of its own
 
     def _build(self, method: str, uri: str, branch: str, lines: Sequence[str], body: bytes = b"") -> bytes:
+        via = f"SIP/2.0/{self.transport} {bracketed(self.host)}:{self.port};branch={branch};rport"
         head = [
-            f"{method} {uri} SIP/2.0", f"Via: SIP/2.0/{self.transport} 127.0.0.1:{self.port};branch={branch};rport",
+            f"{method} {uri} SIP/2.0", f"Via: {via}",
             "Max-Forwards: 70", "User-Agent: test endpoint", *lines, f"Content-Length: {len(body)}",
         ]  # fmt: skip
         return "\r\n".join(head).encode() + b"\r\n\r\n" + body

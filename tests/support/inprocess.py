@@ -22,6 +22,7 @@ from sipserver.server.clock import Clock
 from sipserver.server.config import load
 from sipserver.server.service import Service
 from sipserver.sip.flow import Flow
+from sipserver.sip.locate import Usable
 from sipserver.sip.message import Message, Request, Response, parse
 from sipserver.storage.database import sqlite
 from sipserver.telemetry.log import Log, configure
@@ -139,6 +140,10 @@ class FakeTransports(Transports):
         place = (host, port)
         there = place in self.accepting if transport == "TCP" else self.proving.get(place) == (name or host)
         callback(self.open(host, port, transport) if there else None)
+
+    def usable(self) -> Usable:
+        """Everything, over IPv4."""
+        return frozenset((("UDP", 4), ("TCP", 4), ("TLS", 4)))
 
     def is_us(self, host: str, port: int | None) -> bool:
         """The one host, which listens on the usual ports."""

@@ -49,13 +49,16 @@ class ServerProcess:
     """``sipserver serve``; started when the ``with`` block begins, stopped when it ends."""
 
     def __init__(
-        self, folder: Path, users: Iterable[str] = (), *, config: str = "", port: int = 0, host: str = "127.0.0.1"
-    ) -> None:
+        self, folder: Path, users: Iterable[str] = (), *, config: str = "", port: int = 0, host: str = "127.0.0.1",
+        also: str = "", domain: str = DOMAIN,
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self.domain = domain
+        self.host = host
         self.data_dir = folder / "data"
         self.port = port or free_port()
-        """UDP and TCP on ``host``."""
-        self.host = host
+        """UDP and TCP on ``host``, and on the host that it ``also`` listens on (IPv6 in brackets)."""
+        self.hosts = [host, also] if also else [host]
         self.events: list[Row] = []
         """The log, an entry for each line."""
         self._arrived = threading.Condition()
@@ -66,7 +69,7 @@ class ServerProcess:
         with people.open("w", newline="") as out:
             writer = csv.writer(out)
             writer.writerow(["address", "password"])
-            writer.writerows((f"{user}@{DOMAIN}", f"pw{user}") for user in users)
+            writer.writerows((f"{user}@{domain}", f"pw{user}") for user in users)
         sipserver("subscribers", "import", people, "--data-dir", self.data_dir)
 
     def __enter__(self) -> Self:
@@ -86,10 +89,11 @@ class ServerProcess:
     def start(self) -> None:
         """Start, and wait until it serves."""
         command = [
-            *self.program(), "serve", "--config", str(self.configuration), "--domain", DOMAIN,
-            "--listen", f"udp:{self.host}:{self.port}", "--listen", f"tcp:{self.host}:{self.port}",
+            *self.program(), "serve", "--config", str(self.configuration), "--domain", self.domain,
             "--data-dir", str(self.data_dir),
         ]  # fmt: skip
+        for host in self.hosts:
+            command += ["--listen", f"udp:{host}:{self.port}", "--listen", f"tcp:{host}:{self.port}"]
         self.events.clear()
         self._errors = self.folder / "stderr"
         with self._errors.open("ab") as errors:
@@ -159,7 +163,7 @@ class ServerProcess:
 
     def party(self, user: str) -> str:
         """What stands for this user in call records."""
-        (row,) = self.rows("SELECT party FROM parties WHERE address = ?", f"{user}@{DOMAIN}", store="accounts.db")
+        (row,) = self.rows("SELECT party FROM parties WHERE address = ?", f"{user}@{self.domain}", store="accounts.db")
         return str(row["party"])
 
     def _read(self) -> None:

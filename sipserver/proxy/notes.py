@@ -1,4 +1,4 @@
-"""What a response context learns of where the sides of a dialog are reached: flows that no URI leads to.
+"""What answers tell: of calls and their dialogs (events), and of where a side is reached: flows that no URI leads to.
 
 Those are connections, and over UDP the flow of a side behind a NAT, or of one that asks for it (``ob``, RFC 5626 §4.3)
 or names itself by a GRUU, which leads back here.
@@ -6,9 +6,11 @@ or names itself by a GRUU, which leads back here.
 
 from __future__ import annotations
 
+from typing import Final
+
 from sipserver.proxy.branch import Branch
 from sipserver.proxy.dialog import answerer_hop, sender_hop
-from sipserver.proxy.effects import Learn
+from sipserver.proxy.effects import ANSWERED, CHANGED, ENDED, REFERRED, RETARGETED, CallEvent, Learn
 from sipserver.proxy.plan import Plan
 from sipserver.proxy.record_route import CALLEE, other_side
 from sipserver.sip import gruu, names
@@ -19,6 +21,28 @@ from sipserver.sip.message import Request, Response
 from sipserver.sip.nat import NAME, is_behind_nat, scope
 from sipserver.sip.uri import Uri
 from sipserver.sip.values import Address
+
+_ACCEPTED: Final = {
+    "INVITE": CHANGED, "UPDATE": CHANGED, "PRACK": CHANGED, "BYE": ENDED, "REFER": REFERRED, "NOTIFY": RETARGETED,
+    "SUBSCRIBE": RETARGETED,
+}  # fmt: skip
+
+
+def note_success(request: Request, plan: Plan, each: Branch, response: Response, out: list[Effect]) -> bool:
+    """The event of a 2xx; True where the answer has to wait for it."""
+    status, index = response.status, each.index
+    if plan.dialog is None:
+        if request.method == "INVITE":
+            out.append(CallEvent(ANSWERED, index, response, status=status, target=each.target, flow=each.flow))
+            return True
+        # RFC 3515 §2.4: a REFER need not be inside the dialog that it is about.
+        if request.method == "REFER":
+            out.append(CallEvent(REFERRED, index, response, status=status, request=request, flow=each.flow))
+        return False
+    kind = _ACCEPTED.get(request.method)
+    if kind is not None:
+        out.append(CallEvent(kind, index, response, plan.dialog[1], status, request=request, flow=each.flow))
+    return kind == ENDED
 
 
 def learn_answerer(
