@@ -365,8 +365,6 @@ class TcpConnections:
         self.on_dropped: Callable[[str, str, str], None] = _ignore
         """Who hears why a connection was dropped (TIMED_OUT, CUT_OFF, REFUSED, DEAD, INSECURE), of which host, and what
         else is to be said, in which there is nothing that a peer could choose."""
-        self.handshakes = Handshakes(loop, settings)
-        """TLS handshakes, with their counts."""
         self.connecting: Callable[[], ssl.SSLContext] | None = None
         """What a TLS connection of our own is secured with now."""
         self._loop = loop
@@ -383,6 +381,8 @@ class TcpConnections:
         self._cap = settings.tcp_connections
         if files != resource.RLIM_INFINITY:
             self._cap = min(self._cap, max(files - SPARE_FILES, 64))
+        self.handshakes = Handshakes(loop, settings, self._cap)
+        """TLS handshakes, with their counts."""
         self._sweep_handle = loop.call_later(settings.sweep_interval, self._sweep)
 
     @property

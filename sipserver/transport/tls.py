@@ -55,7 +55,9 @@ class Carrier(Protocol):
 class Handshakes:
     """Those in progress on accepted connections, within their bounds, and the thread that computes all."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, connections: int) -> None:
+        """``connections`` are the most that there may be: those that only begin leave half of them to all others."""
+        self.connections = connections
         self.done = 0
         """Handshakes that led to a connection, accepted or our own."""
         self.failed = 0
@@ -79,7 +81,7 @@ class Handshakes:
         if of_source >= self.settings.handshakes_per_source:
             self.refused += 1
             return False
-        if len(self._open) >= self.settings.handshakes:
+        if len(self._open) >= min(self.settings.handshakes, self.connections // 2):
             # Who has had the longest time and is not done is the least likely to be: the others go on.
             next(iter(self._open)).fail(TOO_MANY)
         self._open[session] = None

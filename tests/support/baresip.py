@@ -87,7 +87,9 @@ class Baresip:
         statistics: bool = False,
         host: str = "127.0.0.1",
         server: str = "127.0.0.1",
+        authority: Path | None = None,
     ) -> None:
+        """``authority`` signs the certificates that it believes, for TLS."""
         self.user = user
         self.address = f"sip:{user}@{domain}"
         self.events: list[Event] = []
@@ -105,6 +107,8 @@ class Baresip:
             sip_port=free_port(2), rtp_port=rtp_port, rtp_last=rtp_port + 19, control_port=self._control_port,
             modules=modules, host=host,
         )  # fmt: skip
+        if authority is not None:
+            config += f"sip_cafile {authority}\n"
         names = [name for name in MODULES if video or name not in ("fakevideo.so", "vp8.so")]
         if statistics:
             config += "rtp_stats yes\n"

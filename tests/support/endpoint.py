@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,9 +55,13 @@ class Endpoint(asyncio.DatagramProtocol):
     """Every user of a domain at one address. Use with ``async with``."""
 
     def __init__(
-        self, server_port: int, *, domain: str = "example.test", transport: str = "UDP", host: str = "127.0.0.1"
-    ) -> None:
+        self, server_port: int, *, domain: str = "example.test", transport: str = "UDP", host: str = "127.0.0.1",
+        security: ssl.SSLContext | None = None, scheme: str = "sip",
+    ) -> None:  # fmt: skip
+        """``security`` is for TLS, whose server has to prove the domain; ``scheme`` is that of all its URIs."""
         self.domain = domain
+        self.scheme = scheme
+        self.security = security
         self.host = host
         """Where it is, and the server as well."""
         self.server = (host, server_port)
@@ -84,7 +89,10 @@ class Endpoint(asyncio.DatagramProtocol):
             self._datagrams, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(self.host, 0))
             self.port = int(self._datagrams.get_extra_info("sockname")[1])
         else:
-            reader, self._writer = await asyncio.open_connection(*self.server)
+            name = self.domain if self.security is not None else None
+            reader, self._writer = await asyncio.open_connection(
+                *self.server, ssl=self.security, server_hostname=name, local_addr=(self.host, 0)
+            )
             self.port = int(self._writer.get_extra_info("sockname")[1])
             self._reading = loop.create_task(self._read(reader))
         return self
@@ -104,25 +112,26 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def contact(self, user: str) -> str:
         """Where this user is reached."""
-        suffix = "" if self.transport == "UDP" else f";transport={self.transport.lower()}"
-        return f"<sip:{user}@{bracketed(self.host)}:{self.port}{suffix}>"
+        plain = self.transport == "UDP" or self.scheme == "sips"
+        suffix = "" if plain else f";transport={self.transport.lower()}"
+        return f"<{self.scheme}:{user}@{bracketed(self.host)}:{self.port}{suffix}>"
 
     async def register(self, user: str, expires: int = 3600) -> Response:
         """REGISTER with the user's password; the final response."""
-        address = f"sip:{user}@{self.domain}"
+        address = f"{self.scheme}:{user}@{self.domain}"
         lines = [
             f"From: <{address}>;tag={_token()}", f"To: <{address}>", f"Call-ID: {_token()}",
             f"Contact: {self.contact(user)}", f"Expires: {expires}",
         ]  # fmt: skip
-        return await self.authenticated("REGISTER", f"sip:{self.domain}", user, lines)
+        return await self.authenticated("REGISTER", f"{self.scheme}:{self.domain}", user, lines)
 
     async def invite(self, caller: str, callee: str, body: bytes = b"") -> tuple[Response, Dialog]:
         """INVITE, and the ACK of what comes; the final response and the dialog that it made.
 
         ``callee`` is a user of the same domain, or a whole address.
         """
-        call_id, local = _token(), f"<sip:{caller}@{self.domain}>;tag={_token()}"
-        target = f"sip:{callee}" if "@" in callee else f"sip:{callee}@{self.domain}"
+        call_id, local = _token(), f"<{self.scheme}:{caller}@{self.domain}>;tag={_token()}"
+        target = f"{self.scheme}:{callee}" if "@" in callee else f"{self.scheme}:{callee}@{self.domain}"
         lines = [f"From: {local}", f"To: <{target}>", f"Call-ID: {call_id}", f"Contact: {self.contact(caller)}"]
         if body:
             lines.append("Content-Type: application/sdp")
