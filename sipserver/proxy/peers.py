@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from sipserver.proxy.rate import Meter
@@ -93,12 +93,17 @@ class PeerTable:
 
     def at(self, host: str) -> Peer | None:
         """The peer that is known by sending from this IP address."""
+        if not self._by_network:
+            return None
         if host in self._by_host:
             return self._by_host[host]
         if len(self._by_host) >= MAX_HOSTS:
             self._by_host.clear()
-        address = ip_address(host)
-        found = next((peer for network, peer in self._by_network if address in network), None)
+        found: Peer | None = None
+        for network, peer in self._by_network:
+            if _is_in(host, (network,)):
+                found = peer
+                break
         self._by_host[host] = found
         return found
 
@@ -122,8 +127,13 @@ class PeerTable:
 
 
 def _is_in(host: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
-    address = ip_address(host)
-    return any([address in network for network in networks])
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    # A socket for both families shows IPv4 as ::ffff:192.0.2.7.
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return any([(mapped or address) in network for network in networks])
 
 
 def _width(entry: tuple[IPv4Network | IPv6Network, Peer]) -> int:

@@ -11,7 +11,6 @@ is refused, any other goes on as it came, so that somebody further on may do it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -68,7 +67,9 @@ def disclose(request: Request, identity: str | None, trusted: bool, asserted: st
         if identity is not None:
             found.lines = _own_lines(request, identity, dial_plan)
         elif trusted:
-            found.lines = tuple(f"P-Asserted-Identity: {value}" for value in _identities(request))
+            # The name that stands with it is part of what is vouched for.
+            values = _identities(request, names.P_ASSERTED_IDENTITY)
+            found.lines = tuple([f"P-Asserted-Identity: {value}" for value, _ in values])
         # RFC 3325 §7: what came with Privacy: none may not be kept back.
         open_to_all = asserted == ENDPOINTS or (trusted and "none" in levels)
         found.to_all = open_to_all and _FOR_EVERYBODY.issuperset(levels)
@@ -126,14 +127,19 @@ def believed_identity(request: Request) -> str | None:
 
 def identity_uris(message: Message, name: str) -> list[Uri]:
     """The URIs in P-Asserted-Identity or P-Preferred-Identity that can be read and may stand there."""
-    found: list[Uri] = []
+    return [uri for _, uri in _identities(message, name)]
+
+
+def _identities(message: Message, name: str) -> list[tuple[str, Uri]]:
+    """The same, each with the value that it stands in."""
+    found: list[tuple[str, Uri]] = []
     for value in message.values(name)[:_MAX_IDENTITIES]:
         try:
             uri = Address.parse(value).uri
         except SipError:
             continue
         if uri.is_sip or uri.scheme == "tel":
-            found.append(uri)
+            found.append((value, uri))
     return found
 
 
@@ -162,7 +168,3 @@ def _own_lines(request: Request, identity: str, dial_plan: DialPlan) -> tuple[st
 
 def _line(aor: str) -> str:
     return f"P-Asserted-Identity: <{aor_uri(aor)}>"
-
-
-def _identities(request: Request) -> Sequence[str]:
-    return [f"<{uri.raw}>" for uri in identity_uris(request, names.P_ASSERTED_IDENTITY)]

@@ -22,8 +22,9 @@ def peer(name: str, *networks: str, **more: object) -> Peer:
 
 def test_the_smallest_network_that_fits_counts() -> None:
     table = PeerTable([peer("wide", "198.51.100.0/24"), peer("narrow", "198.51.100.7/32")])
-    found = [table.at(host) for host in ("198.51.100.7", "198.51.100.8", "198.51.101.1", "2001:db8::1")]
-    assert [each and each.name for each in found] == ["narrow", "wide", None, None]
+    hosts = ("198.51.100.7", "198.51.100.8", "198.51.101.1", "2001:db8::1", "::ffff:198.51.100.7", "peer.example")
+    found = [table.at(host) for host in hosts]
+    assert [each and each.name for each in found] == ["narrow", "wide", None, None, "narrow", None]
 
 
 def test_a_peer_is_known_by_its_certificate_and_where_both_are_named_by_both() -> None:

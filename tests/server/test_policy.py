@@ -384,6 +384,57 @@ def test_an_identity_in_an_answer_passes_only_between_trusted_peers(world: World
     assert not answer.has("p-asserted-identity")
 
 
+def test_who_is_told_by_one_trusted_peer_is_told_to_another_as_it_came(world: World) -> None:
+    line = 'P-Asserted-Identity: "Erin, of Vienna" <sip:+4930@example.org;user=phone>'
+    world.call_in(world.carrier, "sip:all@example.test", line, "Privacy: id")
+    told = [invite.headers("p-asserted-identity") for invite in world.at(CARRIER, 5080)]
+    assert told == [['"Erin, of Vienna" <sip:+4930@example.org;user=phone>']]
+    (invite,) = world.bob.requests("INVITE")
+    assert not invite.has("p-asserted-identity")
+
+
+def test_an_identity_that_may_not_be_kept_back_is_not(world: World) -> None:
+    line = "P-Asserted-Identity: <sip:+4930@example.org>"
+    world.call_in(world.carrier, "sip:bob@example.test", line, "Privacy: none")
+    (invite,) = world.bob.requests("INVITE")
+    assert invite.values("p-asserted-identity") == ["<sip:+4930@example.org>"]
+
+
+@pytest.mark.parametrize("broken", ["", "<", "<urn:x>", "bob", ", ,", "<sip:>", '"', "<tel:x>"])
+def test_an_identity_that_cannot_be_read_is_none(world: World, broken: str) -> None:
+    world.call_in(world.carrier, "sip:bob@example.test", f"P-Asserted-Identity: {broken}")
+    assert len(world.bob.requests("INVITE")) == 1
+    assert only(world.server)["caller"] is None
+    world.call(world.alice, "tel:+431", f"P-Preferred-Identity: {broken}", call_id="b")
+    (invite,) = world.at(CARRIER, 5080)
+    assert len(invite.values("p-asserted-identity")) == 2
+
+
+def test_a_trusted_peer_is_believed_about_access_networks(make_server: MakeServer) -> None:
+    places = '[location]\nsites = [{ access = "dsl-location=line-17", site = "Home", country = "AT" }]\n'
+    world = World(make_server("alice", "bob", "carol", config=CONFIG + places))
+    line = 'P-Access-Network-Info: ADSL; dsl-location="line-17"'
+    for peer in (world.carrier, world.partner):
+        world.call_in(peer, "sip:bob@example.test", line, call_id=peer.user)
+    rows = world.server.rows("SELECT caller_site FROM calls ORDER BY started_at, rowid")
+    assert [row["caller_site"] for row in rows] == ["Home", None]
+
+
+def test_a_peer_may_speak_in_its_call_from_another_of_its_hosts(make_server: MakeServer) -> None:
+    text = CONFIG.replace('["198.51.100.20"]', '["198.51.100.20", "198.51.100.21"]')
+    world = World(make_server("alice", "bob", "carol", config=text))
+    world.call_in(world.carrier, "sip:bob@example.test")
+    (invite,) = world.bob.requests("INVITE")
+    world.bob.send(world.bob.answer(invite, 200))
+    world.server.settle()
+    answer = world.carrier.received()[-1]
+    assert isinstance(answer, Response)
+    world.carrier.send(world.carrier.in_dialog("ACK", answer, cseq=answer.cseq[0]))
+    other = Device(world.server, "carrier", "198.51.100.21", first=50)
+    other.send(other.in_dialog("BYE", answer))
+    assert len(world.bob.requests("BYE")) == 1
+
+
 # Questions
 
 
