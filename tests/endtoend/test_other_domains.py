@@ -15,6 +15,7 @@ from support.endpoint import Endpoint
 from support.names import NameServer, sip_zone
 from support.ports import free_port
 from support.server import ServerProcess
+from support.transport import need_ipv6
 
 NEAR, FAR = "example.test", "far.test"
 
@@ -122,3 +123,26 @@ async def test_kamailio_serves_a_domain_that_we_call_and_are_called_from(tmp_pat
     assert (back_in["caller"], back_in["callee"]) == (None, server.party("alice"))
     assert (back_in["outcome"], back_in["caller_transport"], back_in["callee_transport"]) == ("answered", "TCP", "TCP")
     assert back_in["caller_agent"] == "test endpoint"
+
+
+async def test_endpoints_of_both_ip_versions_reach_each_other(tmp_path: Path) -> None:
+    need_ipv6()
+    server = ServerProcess(tmp_path / "server", ["alice", "bob"], config="[calls]\nnetwork = 'exact'\n", also="[::1]")
+    with server:
+        async with Endpoint(server.port) as four, Endpoint(server.port, host="::1") as six:
+            await four.register("alice")
+            await six.register("bob")
+            for caller, callee, users in ((four, six, ("alice", "bob")), (six, four, ("bob", "alice"))):
+                # 1300 bytes and more leave UDP where the other side takes a stream; neither does.
+                final, dialog = await caller.invite(*users, b"x" * 1500)
+                assert final.status == 200
+                assert (await caller.bye(dialog)).status == 200
+                invite = next(each for each in callee.received if each.method == "INVITE")
+                # Each side is told of this server by an address that it can reach (RFC 5658 §3).
+                hosts = [each.uri.host for each in invite.addresses("record-route")]
+                assert hosts == [callee.host, caller.host]
+                assert invite.top_via.host == callee.host
+        first, second = server.ended_calls(2)
+        for call, networks in ((first, ("127.0.0.1", "::1")), (second, ("::1", "127.0.0.1"))):
+            assert call["outcome"] == "answered"
+            assert (call["caller_network"], call["callee_network"]) == networks
