@@ -18,7 +18,9 @@ from sipserver.registrar.binding import Binding
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import text
 
-COLUMNS = ("address", "contact", "transport", "from", "expires_in", "agent")
+COLUMNS = (
+    "address", "contact", "transport", "from", "reached_by", "nat", "instance", "reg_id", "expires_in", "agent"
+)  # fmt: skip
 
 
 @click.group()
@@ -83,6 +85,9 @@ def as_row(binding: Binding, now: float) -> dict[str, Any]:
         "q": binding.q / 1000,
         "transport": binding.transport,
         "from": f"{host}:{binding.port}",
+        "to": binding.local,
+        "reached_by": _reached_by(binding),
+        "nat": binding.natted,
         "expires_in": round(binding.expires_at - now),
         "registered_at": _utc(binding.registered_at),
         "expires_at": _utc(binding.expires_at),
@@ -91,6 +96,13 @@ def as_row(binding: Binding, now: float) -> dict[str, Any]:
         "path": [text(each) for each in binding.path],
         "agent": binding.user_agent,
     }
+
+
+def _reached_by(binding: Binding) -> str:
+    """How requests get there: over the flow that it registered by, by its Path, or as its contact says."""
+    if binding.flow_only:
+        return "flow"
+    return "path" if binding.path else "contact"
 
 
 def _utc(at: float) -> str:

@@ -31,15 +31,21 @@ def check_first_hop(request: Request) -> None:
         raise SipError(439, "First Hop Lacks Outbound Support")
 
 
-def headers(request: Request, flow: Flow, changes: Sequence[Change], timer: int, timer_udp: int) -> tuple[str, ...]:
-    """What the 200 says of flows: nothing where none was registered, or the endpoint does not know them."""
+def is_registered(request: Request, changes: Sequence[Change]) -> bool:
+    """Whether these changes register a flow of an endpoint that knows what that is."""
     if not any([change.after is not None and change.after.reg_id is not None for change in changes]):
-        return ()
-    if not request.has(names.SUPPORTED) or TAG not in request.option_tags(names.SUPPORTED):
-        return ()
-    # RFC 5626 §5.4: the last to forward the answer over the flow may say how often it wants to be pinged.
-    seconds = (timer if flow.reliable else timer_udp) if len(request.vias) == 1 else 0
-    return (f"Require: {TAG}", f"Flow-Timer: {seconds}") if seconds else (f"Require: {TAG}",)
+        return False
+    return request.has(names.SUPPORTED) and TAG in request.option_tags(names.SUPPORTED)
+
+
+def flow_timer(request: Request, flow: Flow, timer: int, timer_udp: int) -> int:
+    """How often this endpoint is to ping its flow, in seconds; 0 for what it likes.
+
+    RFC 5626 §5.4: the last to forward the answer over the flow may say so. WebSocket has its own pings (RFC 7118 §6).
+    """
+    if len(request.vias) > 1 or flow.transport in ("WS", "WSS"):
+        return 0
+    return timer if flow.reliable else timer_udp
 
 
 def gruu_since(instance: str, reg_id: int | None, call_id: str, current: Sequence[Binding], now: float) -> float:

@@ -86,6 +86,8 @@ class Registered:
     """What changed; nothing for a mere question."""
     bindings: tuple[Binding, ...]
     """What holds now."""
+    flow_timer: int = 0
+    """How often the endpoint was told to ping the flow that it registered, in seconds; 0 for not at all."""
 
 
 def register(
@@ -120,9 +122,13 @@ def register(
             raise SipError(503, "Registration cannot be stored", (f"Retry-After: {RETRY_AFTER}",))
     names_of = yield from device_names(request, aor, after)
     headers = answer_headers(request, after, now, names_of)
-    if changes:
-        headers += outbound.headers(request, flow, changes, settings.flow_timer, settings.flow_timer_udp)
-    return Registered(aor, headers, changes, after)
+    timer = 0
+    if changes and outbound.is_registered(request, changes):
+        headers.append(f"Require: {outbound.TAG}")
+        timer = outbound.flow_timer(request, flow, settings.flow_timer, settings.flow_timer_udp)
+        if timer:
+            headers.append(f"Flow-Timer: {timer}")
+    return Registered(aor, headers, changes, after, timer)
 
 
 def challenge(

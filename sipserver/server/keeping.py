@@ -260,8 +260,9 @@ class FlowKeeper:
 
     def _keep(self, binding: Binding, kept: _Kept | None) -> None:
         """Ping this binding from now on; ``kept`` was what it takes the place of."""
-        # RFC 5626 §4.4.1: an endpoint that registers a connection as its flow pings it by itself.
-        if self._settings.ping == OFF or (binding.is_connected and binding.reg_id is not None):
+        # RFC 5626 §4.4.1: who registers a connection as its flow pings it, and WebSocket has pings of its own.
+        by_itself = binding.is_connected and (binding.reg_id is not None or binding.transport in ("WS", "WSS"))
+        if self._settings.ping == OFF or by_itself:
             if kept is not None:
                 self._asked.pop(kept.branch, None)
                 kept.binding = None

@@ -333,6 +333,8 @@ class _Run:
         data = build.reply(self._request, 200, None, context.tokens.hex16(), headers)
         self._serve().respond(200, data)
         registrations.note_changes(registered, self._request, self._now)
+        if registered.flow_timer and self._flow.reliable:
+            context.transports.expect_pings(self._flow, registered.flow_timer)
         self._release()
 
     def _refuse(self, error: SipError) -> None:

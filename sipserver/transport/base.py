@@ -171,6 +171,12 @@ class Transports:
                 return udp.flow_to(host, port, local_host)
         return None
 
+    def expect_pings(self, flow: Flow, seconds: float) -> None:
+        """Drop the connection of this flow when it is silent for clearly longer than this (RFC 5626 §5.4)."""
+        connection = self.tcp.find(flow.connection) if self.tcp is not None else None
+        if self.tcp is not None and connection is not None:
+            connection.patience = 1.5 * seconds + self.tcp.settings.ping_grace
+
     def connect(
         self, transport: str, host: str, port: int, callback: Callable[[Flow | None], None], *,
         listener: int | None = None, name: str = "",

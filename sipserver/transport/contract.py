@@ -107,6 +107,8 @@ class Settings:
     """Connections at most; lowered to what the process may open."""
     tcp_connections_per_source: int = 100
     """Connections from one IPv4 address, or one IPv6 /64."""
+    ping_grace: float = 10.0
+    """How late an announced ping may come, besides half of its interval."""
     tcp_idle: float = 3605.0
     """A connection that carried nothing for this long is closed; longer than a registration lasts."""
     tcp_silent: float = 10.0

@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_listener", "_transport", "accepted", "blocked_since", "ending_since", "flow", "framer", "heard_at", "made_at",
-        "name", "opening", "owner", "partial_since", "proven", "ready", "refused", "secure", "source",
+        "name", "opening", "owner", "partial_since", "patience", "proven", "ready", "refused", "secure", "source",
     )  # fmt: skip
 
     def __init__(self, owner: TcpConnections, listener: TcpListener, name: str | None = None) -> None:
@@ -126,6 +126,8 @@ class Connection(asyncio.Protocol):
         """When the message that is not complete began; 0 where there is none."""
         self.blocked_since = 0.0
         """Since when the peer has not read what it was sent; 0 where it reads."""
+        self.patience = 0.0
+        """Seconds that it may carry nothing; 0 for as long as any other."""
         self.ending_since = 0.0
         """When the stream was found not to go on; 0 while it goes on."""
         self._listener = listener
@@ -294,7 +296,7 @@ class Connection(asyncio.Protocol):
             return True
         silent = self.accepted and not self.proven and now - self.made_at > settings.tcp_silent
         partial = self.partial_since and now - self.partial_since > settings.tcp_partial
-        if silent or partial or now - self.heard_at > settings.tcp_idle:
+        if silent or partial or now - self.heard_at > (self.patience or settings.tcp_idle):
             self.owner.timed_out += 1
             if silent or partial:
                 # An idle connection has done nothing wrong.

@@ -52,8 +52,18 @@ def test_list_of_one_address_has_every_value_in_json(sipserver: Sipserver) -> No
     assert row["contact"] == "sip:a@192.0.2.1"
     assert row["q"] == 0.5
     assert row["path"] == ["<sip:edge;lr>"]
+    assert (row["reached_by"], row["nat"], row["instance"]) == ("path", False, "<urn:uuid:alice@example.test>")
     assert row["registered_at"] == "1970-01-01T00:00:00.000Z"
     assert 90 < row["expires_in"] <= 100
+
+
+def test_list_shows_which_way_an_endpoint_is_reached(sipserver: Sipserver, data_dir: Path) -> None:
+    with closing(open_store(data_dir / "location.db", MIGRATIONS)) as store:
+        behind = binding("alice@example.test", "sip:a@10.0.0.5", time.time() + 100)
+        behind.path, behind.flow_only, behind.natted, behind.reg_id, behind.local = (), True, True, 2, "192.0.2.1:5060"
+        store.execute(UPSERT, to_row(behind))
+    (row,) = json.loads(sipserver("bindings", "list", "--json").stdout)
+    assert (row["reached_by"], row["nat"], row["reg_id"], row["to"]) == ("flow", True, 2, "192.0.2.1:5060")
 
 
 @pytest.mark.usefixtures("location")

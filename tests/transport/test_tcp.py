@@ -204,6 +204,25 @@ async def test_an_idle_connection_is_closed_and_a_keepalive_keeps_it() -> None:
         await receiver.until(lambda: message(3) in receiver.data)
 
 
+async def test_connection_that_is_to_be_pinged_is_dropped_when_it_is_not() -> None:
+    async with (
+        serving("tcp:127.0.0.1:0", settings=hasty(ping_grace=0.2)) as (transports, receiver),
+        stream_peer(port_of(transports)) as (idle, one),
+        stream_peer(port_of(transports)) as (alive, other),
+    ):
+        one.write(message(1))
+        other.write(message(2))
+        await receiver.until(lambda: len(receiver.messages) == 2)
+        for _, flow in receiver.messages:
+            transports.expect_pings(flow, 0.1)
+        ended = asyncio.ensure_future(at_end(idle))
+        while not ended.done():
+            other.write(b"\r\n\r\n")
+            assert await read(alive, 2) == b"\r\n"
+            await asyncio.wait([ended], timeout=0.02)
+        assert len(receiver.closed) == 1
+
+
 async def test_a_peer_that_does_not_read_is_cut_off_at_the_bound() -> None:
     async with (
         serving("tcp:127.0.0.1:0", settings=Settings(tcp_write_bound=300_000)) as (transports, receiver),
