@@ -80,7 +80,7 @@ class WebSocketSettings:
     handshake_size: int = 16_384
     """What a client may send before it is over."""
     half_open: int = 500
-    """Connections whose handshake is not over; of more the oldest is dropped."""
+    """Connections whose handshake is not over; of more the oldest are dropped."""
     ping: float = 25.0
     """A peer from which nothing came for this long is asked whether it is there."""
     pong: float = 10.0

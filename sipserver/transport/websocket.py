@@ -12,6 +12,7 @@ The handshake and the frames are those of ``websockets.server.ServerProtocol``, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -24,7 +25,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from sipserver.sip.errors import MalformedMessage
-from sipserver.transport.contract import HandshakeRefused
+from sipserver.transport.contract import HandshakeRefused, WebSocketSettings
 from sipserver.transport.origins import may_connect
 from sipserver.transport.tcp import DEAD, REFUSED, TIMED_OUT, Connection, TcpConnections, TcpListener
 
@@ -37,6 +38,8 @@ PONG: Final = b"\r\n"
 
 _SLICE: Final = 4_096
 """Bytes that are taken apart at a time: a flood of tiny frames is noticed before it has cost much."""
+_GRACE: Final = 0.1
+"""Seconds that every handshake gets, however many there are: what a client sent at once has been read by then."""
 _LONGEST: Final = 200
 """Characters of what a client says of itself that are passed on."""
 
@@ -71,8 +74,9 @@ class WebSockets:
         """Connections dropped because a ping was not answered."""
         self.on_refused: Callable[[HandshakeRefused], None] = _ignore
         """Who hears of refused handshakes."""
-        self.half_open: dict[WebSocketConnection, None] = {}
-        """The oldest first."""
+        self.half_open: dict[WebSocketConnection, float] = {}
+        """Since when (the loop's seconds), the oldest first."""
+        self._trimming = False
 
     def connection(
         self, owner: TcpConnections, listener: TcpListener, name: str | None = None, /
@@ -80,15 +84,29 @@ class WebSockets:
         """A ``tcp.ConnectionMaker``."""
         return WebSocketConnection(self, owner, listener, name)
 
-    def begin(self, connection: WebSocketConnection, bound: int) -> None:
-        """One more handshake begins; where there are too many, the oldest is dropped: honest ones are quick."""
-        self.half_open[connection] = None
-        if len(self.half_open) > bound:
-            oldest = next(iter(self.half_open))
-            del self.half_open[oldest]
+    def begin(self, connection: WebSocketConnection) -> None:
+        """One more handshake begins."""
+        loop = asyncio.get_running_loop()
+        self.half_open[connection] = loop.time()
+        if len(self.half_open) > connection.bounds.half_open and not self._trimming:
+            self._trimming = True
+            loop.call_later(_GRACE, self._trim, loop)
+
+    def _trim(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Where there are too many handshakes, drop those that had their time, the oldest first."""
+        self._trimming = False
+        before = loop.time() - _GRACE
+        for connection, since in list(self.half_open.items()):
+            if len(self.half_open) <= connection.bounds.half_open:
+                return
+            if since > before:
+                self._trimming = True
+                loop.call_later(_GRACE, self._trim, loop)
+                return
+            del self.half_open[connection]
             self.crowded_out += 1
-            oldest.owner.on_dropped(REFUSED, oldest.flow.host, "")
-            oldest.abort()
+            connection.owner.on_dropped(REFUSED, connection.flow.host, "")
+            connection.abort()
 
 
 class WebSocketConnection(Connection):
@@ -119,9 +137,14 @@ class WebSocketConnection(Connection):
         self._pinged_at = 0.0
         """Since when an answer to a ping is waited for; 0 where none is."""
 
+    @property
+    def bounds(self) -> WebSocketSettings:
+        """Its own part of the settings."""
+        return self.owner.settings.websocket
+
     def opened(self) -> None:
         """The stream is there, and secured where it has to be; the handshake comes first."""
-        self._shared.begin(self, self.owner.settings.websocket.half_open)
+        self._shared.begin(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As every connection; what the protocol holds of itself is let go, since no collector runs."""
@@ -149,7 +172,7 @@ class WebSocketConnection(Connection):
     def _shake_hands(self, data: bytes) -> None:
         """RFC 6455 §4.2, RFC 7118 §4.1: one HTTP request, which is answered 101 or refused."""
         protocol = self._protocol
-        if self._unread > self.owner.settings.websocket.handshake_size:
+        if self._unread > self.bounds.handshake_size:
             self._refuse(431, "Handshake Too Large")
             return
         protocol.receive_data(data)
@@ -173,7 +196,7 @@ class WebSocketConnection(Connection):
         self._answer(request)
 
     def _answer(self, request: Request) -> None:
-        settings, protocol = self.owner.settings.websocket, self._protocol
+        settings, protocol = self.bounds, self._protocol
         if settings.path and request.path.partition("?")[0] != settings.path:
             self._refuse(404, "No Such Path", request)
             return
@@ -204,9 +227,7 @@ class WebSocketConnection(Connection):
         """Answer by HTTP, note it, and end."""
         self._shared.half_open.pop(self, None)
         self._shared.refused += 1
-        agent, origin = (
-            (_said(request, "User-Agent"), _said(request, "Origin")) if request is not None else (None, None)
-        )
+        agent, origin = _said(request, "User-Agent"), _said(request, "Origin")
         self._shared.on_refused(HandshakeRefused(self.flow.host, status, reason, agent, origin))
         response = self._protocol.reject(status, f"{reason}.\n")
         if status == 426:
@@ -260,7 +281,7 @@ class WebSocketConnection(Connection):
         data = bytes(frame.data)
         if not frame.fin or self._parts:
             self._parts.append(data)
-            if len(self._parts) > self.owner.settings.websocket.fragments:
+            if len(self._parts) > self.bounds.fragments:
                 self._fail(CloseCode.POLICY_VIOLATION)
             if not frame.fin:
                 return None
@@ -283,7 +304,7 @@ class WebSocketConnection(Connection):
 
     def _count_control(self) -> None:
         self._controls += 1
-        if self._controls > self.owner.settings.websocket.control_frames:
+        if self._controls > self.bounds.control_frames:
             self._fail(CloseCode.POLICY_VIOLATION)
 
     def _fail(self, code: CloseCode) -> None:
@@ -322,8 +343,9 @@ class WebSocketConnection(Connection):
     def overdue(self, now: float) -> bool:
         """Whether the sweep has to drop this connection; asks a silent peer whether it is there."""
         self._controls = 0
-        settings = self.owner.settings.websocket
-        if not self.ready and not self.ending_since and now - self.made_at > settings.handshake:
+        settings = self.bounds
+        begun = self._shared.half_open.get(self)
+        if begun is not None and now - begun > settings.handshake:
             self.owner.timed_out += 1
             self.owner.on_dropped(TIMED_OUT, self.flow.host, "")
             return True

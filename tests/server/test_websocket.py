@@ -44,9 +44,9 @@ def test_browsers_call_each_other(server: Server) -> None:
     invite = call(alice, bob, body=SDP)
     assert invite.uri_text == bob.contact
     assert invite.body == SDP
-    assert invite.vias[0].raw.startswith(f"SIP/2.0/WSS {SERVER}:5060;branch=")
+    assert invite.vias[0].raw.startswith(f"SIP/2.0/WSS {SERVER}:443;branch=")
     (route,) = invite.values("record-route")
-    assert route.startswith(f"<sip:{SERVER}:5060;transport=ws;lr;vc=")
+    assert route.startswith(f"<sip:{SERVER}:443;transport=ws;lr;vc=")
     bob.send(bob.answer(invite, 200))
     server.settle()
     answer = alice.received()[-1]
@@ -133,15 +133,14 @@ def test_a_contact_that_another_registers_leads_to_whoever_registered_it(server:
     invite = call(alice, thief)
     assert invite.uri_text == bob.contact
     assert bob.received() == []
-    # And over no connection at all it leads nowhere.
+    # Nor does it lead to him where it was registered over no connection.
     phone = Device(server, "mallory", port=5_080)
     thief.reconnect()
     assert phone.register(f"Contact: <{bob.contact}>", call_id="other").status == 200
     alice.received()
     alice.send(alice.invite("mallory", call_id="second"))
     server.settle()
-    assert statuses(alice.received())[-1] == 480
-    assert (bob.received(), phone.received()) == ([], [])
+    assert bob.received() == []
 
 
 def test_a_contact_is_no_way_to_its_browser_for_others(server: Server) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from support.ports import free_port
 
 MODULES = ("g711.so", "ausine.so", "aubridge.so", "fakevideo.so", "vp8.so")
+BROWSERS = ("srtp.so", "dtls_srtp.so", "ice.so")
 APPLICATIONS = ("account.so", "menu.so", "ctrl_tcp.so")
 
 CONFIG = """\
@@ -88,8 +89,10 @@ class Baresip:
         host: str = "127.0.0.1",
         server: str = "127.0.0.1",
         authority: Path | None = None,
+        browsers: bool = False,
     ) -> None:
-        """``authority`` signs the certificates that it believes, for TLS."""
+        """``authority`` signs the certificates that it believes, for TLS; ``browsers``: with the ICE and DTLS-SRTP that
+        they insist on."""
         self.user = user
         self.address = f"sip:{user}@{domain}"
         self.events: list[Event] = []
@@ -110,6 +113,9 @@ class Baresip:
         if authority is not None:
             config += f"sip_cafile {authority}\n"
         names = [name for name in MODULES if video or name not in ("fakevideo.so", "vp8.so")]
+        if browsers:
+            names += BROWSERS
+            config += "rtcp_mux yes\n"
         if statistics:
             config += "rtp_stats yes\n"
         config += "".join(f"module {name}\n" for name in names)
@@ -118,6 +124,8 @@ class Baresip:
             user=user, domain=domain, password=password or f"pw{user}", port=server_port, transport=transport,
             answermode=answermode, server=server,
         )  # fmt: skip
+        if browsers:
+            account += ";mediaenc=dtls_srtp;medianat=ice"
         (self._folder / "config").write_text(config)
         (self._folder / "accounts").write_text(account + "\n")
         (self._folder / "contacts").write_text("")
@@ -196,6 +204,11 @@ class Baresip:
             arrived = self._arrived.wait_for(lambda: len(found()) >= count, timeout)
             assert arrived, f"{self.user}: no {kind} in {[event.kind for event in self.events]}\n{self.log()}"
             return found()[count - 1]
+
+    def count(self, kind: str) -> int:
+        """How many events of this kind there were."""
+        with self._arrived:
+            return len([event for event in self.events if event.kind == kind])
 
     def log(self) -> str:
         """The end of what it printed."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from types import TracebackType
 from typing import Self
+
+from support.endpoint import Endpoint
 
 PATIENCE = 10.0
 """Seconds after which a test gives up waiting."""
@@ -75,17 +79,20 @@ class WebSocketPeer:
         self.writer.write(frame(opcode, data))
 
     async def next(self) -> tuple[int, bytes]:
-        """The next frame that the server sends, which is whole: opcode and payload."""
+        """The next frame that the server sends, waited for."""
         async with asyncio.timeout(PATIENCE):
-            first, second = await self.reader.readexactly(2)
-            assert first & 0xF0 == 0x80, "a whole frame without reserved bits"
-            assert second < 128, "a server masks nothing"
-            size = second
-            if size == 126:
-                (size,) = struct.unpack("!H", await self.reader.readexactly(2))
-            elif size == 127:
-                (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
-            return first & 0x0F, await self.reader.readexactly(size)
+            return await self.read()
+
+    async def read(self) -> tuple[int, bytes]:
+        """The next frame that the server sends, which is whole: opcode and payload."""
+        first, size = await self.reader.readexactly(2)
+        assert first & 0xF0 == 0x80, "a whole frame without reserved bits"
+        assert size < 128, "a server masks nothing"
+        if size == 126:
+            (size,) = struct.unpack("!H", await self.reader.readexactly(2))
+        elif size == 127:
+            (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
+        return first & 0x0F, await self.reader.readexactly(size)
 
     async def closed_with(self) -> int:
         """The code of the close frame that comes, whatever comes before it, and then the end."""
@@ -117,3 +124,41 @@ async def websocket_peer(port: int, *, source: str | None = None) -> AsyncIterat
         yield await peer.open()
     finally:
         await peer.leave()
+
+
+class WebSocketEndpoint(Endpoint):
+    """An ``Endpoint`` that is a web page, as far as the server can tell."""
+
+    def __init__(self, server_port: int) -> None:
+        super().__init__(server_port, transport="WS")
+        self.name = f"{uuid.uuid4().hex[:12]}.invalid"
+
+    async def __aenter__(self) -> Self:
+        self._peer = await (await WebSocketPeer.connect(self.server[1])).open()
+        self.port = int(self._peer.writer.get_extra_info("sockname")[1])
+        self._reading = asyncio.get_running_loop().create_task(self._listen())
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        assert self._reading is not None
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        await self._peer.leave()
+
+    def contact(self, user: str) -> str:
+        """A name that nobody can look up (RFC 7118 appendix B.1)."""
+        return f"<sip:{user}@{self.name};transport=ws>"
+
+    def send(self, data: bytes) -> None:
+        """Each message is one frame."""
+        self._peer.send(TEXT, data)
+
+    async def _listen(self) -> None:
+        while True:
+            opcode, data = await self._peer.read()
+            if opcode == PING:
+                self._peer.send(PONG, data)
+            elif opcode in (TEXT, BINARY):
+                self._take(data)
