@@ -158,8 +158,8 @@ class Scene:
         return min(may_be, key=lambda ahead: abs(parse_stamp(stamp) / 1000 - ahead - started))
 
     def just_restarted(self, story: Story) -> bool:
-        """Whether the call began right after a restart, when connections are still coming up."""
-        return any(each.up - EARLY <= story.started < each.up + 3 for each in self.outages.values())
+        """Whether the call began right after a restart, when devices with connections were still signing on."""
+        return any(each.up - EARLY <= story.started < each.back for each in self.outages.values())
 
     def doubtful(self, story: Story, at: float) -> bool:
         """Whether what reached the server then may have been lost with it."""

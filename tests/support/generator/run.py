@@ -45,6 +45,9 @@ RATE = 45.0
 """Calls a second."""
 BREATH = 0.02
 """Seconds after which it is looked again whether the server follows."""
+SLOWEST = 0.05
+RECOVERY = 5.0
+"""Seconds in which the pace is what it was again."""
 PATIENCE = 30.0
 """Seconds that the last calls may take to end."""
 
@@ -126,6 +129,7 @@ class Pace:
         self._world = world
         self._loop = asyncio.get_running_loop()
         self._now = 0.0
+        self._speed = 1.0
         self._read_at = self._loop.time()
 
     async def until(self, at: float) -> None:
@@ -137,8 +141,11 @@ class Pace:
     def _read(self) -> None:
         now = self._loop.time()
         passed, self._read_at = now - self._read_at, now
-        if self._world.is_prompt():
-            self._now += min(passed, 2 * BREATH)
+        if not self._world.is_prompt() or passed > 5 * BREATH:
+            self._speed = max(self._speed * 0.7, SLOWEST)
+            return
+        self._speed = min(self._speed + passed / RECOVERY, 1.0)
+        self._now += self._speed * min(passed, 2 * BREATH)
 
 
 async def _play(

@@ -53,6 +53,9 @@ class Story:
     passed: Final | None = None
     """The final response as the server passed it on or made it."""
     confirmed: float | None = None
+    """When the first ACK came, before the end."""
+    acked: float | None = None
+    """The same, even after it."""
     changes: list[tuple[float, str, int]] = field(default_factory=list)
     """Re-INVITEs and UPDATEs that were accepted: when, and the tag and number of the request."""
     acks: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -216,8 +219,10 @@ class _Teller:
         elif each.method == "ACK" and each.to_tag:
             # That of a later INVITE says as well that the caller has its answer.
             own = each.from_tag == self._tag and not self._concerns_another(each)
-            if own and story.answered is not None and not story.byes:
-                story.confirmed = story.confirmed or each.at
+            if own and story.answered is not None:
+                story.acked = story.acked or each.at
+                if not story.byes:
+                    story.confirmed = story.confirmed or each.at
             story.acks.setdefault((each.from_tag, each.number), each.at)
         elif each.method == "BYE" and not self._concerns_another(each):
             self._byes.setdefault((each.from_tag, each.number), each.at)

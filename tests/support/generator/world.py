@@ -25,7 +25,7 @@ from support.generator.station import Station, reply
 from support.server import Row
 from support.settable import SettableServer
 
-BEHIND = 6
+BEHIND = 4
 """Questions without an answer that are enough to say that the server cannot follow."""
 AWAY = 1.0
 """Seconds of a restart in which calls are placed as if nothing was."""
@@ -45,6 +45,8 @@ class Outage:
     """The old process was no more."""
     up: float = 0.0
     """The new one served."""
+    back: float = 0.0
+    """Every device that has a connection was registered again."""
 
 
 @dataclass(slots=True)
@@ -139,6 +141,8 @@ class World:
         devices = [each for each in self._devices.values() if (each[2].transport, each[2].station) == ("TCP", number)]
         station = self._stations["TCP", number]
         await asyncio.gather(*(station.register(user.name, device) for user, _, device in devices))
+        if self.outages and self.network.up:
+            self.outages[-1].back = time.time()
 
     def _station(self, device: DevicePlan) -> Station:
         return self._stations[device.transport, device.station]
