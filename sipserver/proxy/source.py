@@ -10,7 +10,8 @@ by the hosts that it has used:
 
 A request from another host is let through where
 
-    it comes from a configured peer: those have many hosts, and are trusted to know their own calls
+    it comes from a configured peer: those have many hosts, and are trusted to know their own calls; from a named one
+        (``peers``) only where its side spoke from a host of the same peer before, or its certificate proves the peer
     its side named this host as its next hop, by Contact or Record-Route: it is behind a proxy that left the path
     its side is one of our addresses, and is registered from there now
     its side is one of our addresses, and the request has the credentials of that address: people who roam have them
@@ -34,6 +35,7 @@ from sipserver.proxy.plan import NeedTargets, Settings, Unproven
 from sipserver.proxy.record_route import CALLEE, CALLER
 from sipserver.sip.digest import Authenticator
 from sipserver.sip.effects import Effect
+from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request
 
 MAX_HOSTS: Final = 8
@@ -99,6 +101,14 @@ class Sources:
         first = call.caller if side == CALLER else call.callee
         return host == first or not first or (side, host) in call.others
 
+    def hosts(self, key: str, side: str) -> tuple[str, ...]:
+        """Where this side of the call has spoken from."""
+        call = self._calls.get(key)
+        if call is None:
+            return ()
+        first = call.caller if side == CALLER else call.callee
+        return (first, *[host for other, host in call.others if other == side])
+
     def address(self, key: str, side: str) -> str | None:
         """The address of record of this side, where it is one of ours."""
         call = self._calls.get(key)
@@ -112,22 +122,23 @@ class Sources:
 def prove_source(
     request: Request,
     dialog: tuple[str, str],
-    host: str,
+    flow: Flow,
     settings: Settings,
     authenticator: Authenticator,
     now: float,
     sources: Sources,
     targets: RemoteTargets,
 ) -> Generator[Effect, Any, None]:
-    """Let a request inside this dialog through that comes from a host which its side has not used, or refuse it.
+    """Let a request inside this dialog through that comes over a flow from a host which its side has not used, or
+    refuse it.
 
     Asks for targets and credentials as ``route.admit`` does. Raises SipError with the answer.
     """
     key, side = dialog
-    address = _plain(host)
+    host, address = flow.host, _plain(flow.host)
     if not (
         any([address in network for network in settings.peers])
-        or settings.named.at(host) is not None
+        or _is_same_peer(flow, settings, sources.hosts(key, side))
         or address in [_plain(each) for each in targets.hosts(key, side)]
     ):
         owner = sources.address(key, side)
@@ -140,6 +151,12 @@ def prove_source(
             if identity != owner:
                 raise Unproven(403, "Not A Part Of This Call")
     sources.learn(key, side, host)
+
+
+def _is_same_peer(flow: Flow, settings: Settings, hosts: tuple[str, ...]) -> bool:
+    """Whether a named peer is at the other end of the flow, and these are its hosts, too."""
+    peer = settings.named.of(flow) if settings.named else None
+    return peer is not None and (bool(peer.certificates) or peer in [settings.named.at(host) for host in hosts])
 
 
 def _plain(host: str) -> IPv4Address | IPv6Address | str:

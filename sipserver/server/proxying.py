@@ -260,7 +260,7 @@ class Proxying(Desk):
     def _check_source(self, request: Request, plan: Plan, dialog: tuple[str, str], flow: Flow) -> None:
         """A request inside a call from a host that its side has not used has to prove itself."""
         steps = prove_source(
-            request, dialog, flow.host, self.settings, self._authenticators[flow.listener], self.context.wall_clock(),
+            request, dialog, flow, self.settings, self._authenticators[flow.listener], self.context.wall_clock(),
             self.sources, self.targets,
         )  # fmt: skip
         answer: Any = None

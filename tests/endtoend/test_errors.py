@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from sipserver.calls.faults import KINDS
+from sipserver.sip.message import Response, parse
 from support.endpoint import Endpoint
 from support.pen import DOMAIN
 from support.phone import Phone
@@ -155,3 +156,42 @@ def test_what_belongs_to_nothing_and_what_cannot_be_read_is_on_record(start_serv
     (row,) = errors(server, "credentials")
     assert (row["method"], row["status"], row["party"]) == ("REGISTER", 401, None)
     assert {row["kind"] for row in server.rows("SELECT kind FROM errors")} <= set(KINDS)
+
+
+def test_bye_from_another_host_ends_no_call_unless_it_has_the_password(start_server: StartServer) -> None:
+    server = start_server("alice", "bob", config=QUICK)
+    with (
+        Phone(server.port, "alice") as alice,
+        Phone(server.port, "bob", "TCP") as bob,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere,
+    ):
+        elsewhere.bind(("127.0.0.2", 0))
+        elsewhere.settimeout(5)
+        bob.register()
+        alice.exchange("INVITE", f"sip:bob@{DOMAIN}", f"Contact: <{alice.contact}>")
+        alice.expect(100)
+        bob.respond(bob.expect("INVITE"), 200)
+        answer = alice.expect(200)
+        alice.send(alice.in_dialog("ACK", answer, cseq=answer.cseq[0]))
+        bob.expect("ACK")
+        # Everything is right but where it comes from.
+        elsewhere.sendto(alice.in_dialog("BYE", answer, cseq=50), alice.server)
+        challenge = parse(elsewhere.recv(65_536))
+        assert isinstance(challenge, Response)
+        assert challenge.status == 407
+        (row,) = errors(server, "forged")
+        assert (row["method"], row["status"], row["answered_by"]) == ("BYE", 407, "server")
+        assert server.rows("SELECT ended_at FROM calls") == [{"ended_at": None}]
+        # Alice's device has moved there, and knows her password.
+        target = answer.addresses("contact")[0].uri_text
+        elsewhere.sendto(alice.in_dialog("BYE", answer, cseq=51), alice.server)
+        challenge = parse(elsewhere.recv(65_536))
+        assert isinstance(challenge, Response)
+        credentials = alice.credentials(challenge, "BYE", target)
+        elsewhere.sendto(alice.in_dialog("BYE", answer, credentials, cseq=52), alice.server)
+        bob.respond(bob.expect("BYE"), 200)
+        assert b" 200 " in elsewhere.recv(65_536)
+    (call,) = server.ended_calls()
+    assert (call["end_cause"], call["ended_by"], row["call"]) == ("bye", "caller", call["id"])
+    assert server.stop() == 0
+    assert len(errors(server, "forged")) == 1

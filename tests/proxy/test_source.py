@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from sipserver.proxy.dialog import RemoteTargets
+from sipserver.proxy.peers import Peer, PeerTable
 from sipserver.proxy.plan import NeedTargets, Target
 from sipserver.proxy.record_route import CALLEE, CALLER
 from sipserver.proxy.source import MAX_HOSTS, Sources, prove_source
 from sipserver.sip.errors import SipError
-from support.proxy import AUTHENTICATOR, NOW, request, settings
+from support.proxy import AUTHENTICATOR, NOW, flow, request, settings
 
 ALICE, BOB = "alice@example.test", "bob@example.test"
 
@@ -79,7 +82,7 @@ def test_oldest_call_goes_where_the_table_is_full() -> None:
 def test_one_host_may_be_written_in_several_ways(registered: str, host: str) -> None:
     sources = begun()
     steps = prove_source(
-        request("BYE"), ("k", CALLER), host, settings(), AUTHENTICATOR, NOW, sources, RemoteTargets()
+        request("BYE"), ("k", CALLER), flow(host), settings(), AUTHENTICATOR, NOW, sources, RemoteTargets()
     )  # fmt: skip
     need = next(steps)
     assert isinstance(need, NeedTargets)
@@ -89,12 +92,39 @@ def test_one_host_may_be_written_in_several_ways(registered: str, host: str) -> 
     assert sources.knows("k", CALLER, host)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "names", "passes"),
+    [
+        ("203.0.113.1", "203.0.113.2", (), True), ("203.0.113.1", "198.51.100.7", (), False),
+        ("192.0.2.8", "203.0.113.2", (), False), ("192.0.2.8", "192.0.2.9", ("pbx.test",), True),
+    ],
+)  # fmt: skip
+def test_named_peer_speaks_for_its_own_calls(before: str, now: str, names: tuple[str, ...], passes: bool) -> None:
+    sources = begun(None)
+    sources.answered("k", before, "")
+    named = PeerTable(
+        [
+            Peer("carrier", networks=(ip_network("203.0.113.0/24"),)),
+            Peer("other", networks=(ip_network("198.51.100.0/24"),)),
+            Peer("pbx", certificates=frozenset(("pbx.test",))),
+        ]
+    )  # fmt: skip
+    over = flow(now)
+    over.peer_names = names
+    steps = prove_source(
+        request("BYE"), ("k", CALLEE), over, settings(named=named), AUTHENTICATOR, NOW, sources, RemoteTargets()
+    )  # fmt: skip
+    with pytest.raises(StopIteration if passes else SipError):
+        next(steps)
+    assert sources.knows("k", CALLEE, now) == passes
+
+
 def test_nobody_is_asked_about_who_has_no_address_here() -> None:
     sources = begun(None)
     sources.answered("k", "192.0.2.8", "")
     steps = prove_source(
-        request("BYE"), ("k", CALLEE), "peer.example", settings(), AUTHENTICATOR, NOW, sources, RemoteTargets()
+        request("BYE"), ("k", CALLEE), flow("203.0.113.9"), settings(), AUTHENTICATOR, NOW, sources, RemoteTargets()
     )  # fmt: skip
     with pytest.raises(SipError, match="403"):
         next(steps)
-    assert not sources.knows("k", CALLEE, "peer.example")
+    assert not sources.knows("k", CALLEE, "203.0.113.9")
