@@ -241,9 +241,9 @@ class ResponseContext:
         return out
 
     def on_contacts(
-        self, branch: int, contacts: Sequence[Contact], bindings: Sequence[Sequence[Target] | None]
+        self, branch: int, contacts: Sequence[Contact], bindings: Sequence[Sequence[Target]]
     ) -> Sequence[Effect]:
-        """The answer to NeedContacts: of each contact the bindings, None where it is no address of ours."""
+        """The answer to NeedContacts: of each contact the bindings, none where it is no address of ours."""
         each = self.branch(branch)
         if each is None:
             return _NOTHING
@@ -306,6 +306,7 @@ class ResponseContext:
                 self._go_on(out)
         elif timer == FAILOVER and each.state == CALLING and each.can_give_way and not self._closed:
             self._abandon(each, out)
+            self._go_on(out)
         elif timer == CANCELLING and each.pending:
             self._fail(each, 487 if self._cancelled else 408, TIMED_OUT, out)
             self._go_on(out)

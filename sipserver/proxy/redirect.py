@@ -87,7 +87,7 @@ def _with_contacts(response: Response, contacts: Sequence[str]) -> Response:
 
 
 def group_contacts(
-    contacts: Sequence[Contact], bindings: Sequence[Sequence[Target] | None], settings: Settings
+    contacts: Sequence[Contact], bindings: Sequence[Sequence[Target]], settings: Settings
 ) -> list[list[Target]]:
     """The targets behind these contacts by falling preference; ``bindings`` has those of each address of ours."""
     groups: list[list[Target]] = []
@@ -96,7 +96,7 @@ def group_contacts(
         if contact.q != q:
             start, q = len(groups), contact.q
         uri = Uri.parse(contact.uri_text)
-        ways: Sequence[Target] = bound or ()
+        ways = bound
         if contact.aor is None:
             ways = in_domain(uri.host.removesuffix("."), contact.uri_text, uri, settings)
         found = group_targets(ways, uri, settings)

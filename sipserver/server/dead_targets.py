@@ -1,7 +1,7 @@
 """Places that lately did not answer: of several they are tried last, until they have aged or answer after all.
 
-Only what the DNS led to is remembered here, since only there is a choice. It is an order, no verdict: where every
-place is dead, or there is but one, it is tried all the same.
+Only what the DNS or a route of the operator led to is remembered here, since only there is a choice. It is an order, no
+verdict: where every place is dead, or there is but one, it is tried all the same.
 """
 
 from __future__ import annotations
@@ -54,11 +54,15 @@ class DeadTargets:
         if self._until.pop(place, None) is not None:
             self._note(ALIVE, place, 0.0)
 
+    def is_dead(self, place: Place, now: float) -> bool:
+        """Whether this place is to be tried last."""
+        return self._until.get(place, 0.0) > now
+
     def live_first(self, places: list[Place], now: float) -> list[Place]:
         """The same places, the dead ones last; each part in its order."""
         if not self._until or len(places) < 2:
             return places
-        dead = [each for each in places if self._until.get(each, 0.0) > now]
+        dead = [each for each in places if self.is_dead(each, now)]
         return [each for each in places if each not in dead] + dead if dead else places
 
     def expire(self, now: float) -> None:

@@ -16,6 +16,7 @@ from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.locate import TCP, UDP, Place
 from sipserver.sip.uri import Uri
 from sipserver.transport.base import Transports
+from sipserver.transport.contract import is_ip
 from sipserver.transport.resolver import Resolver
 
 Found = Callable[[Flow | None], None]
@@ -24,13 +25,15 @@ Found = Callable[[Flow | None], None]
 class Search:
     """The places that one next hop has, tried one after the other."""
 
-    __slots__ = ("_host", "_places", "_transports", "place")
+    __slots__ = ("_host", "_places", "_transports", "is_named", "place")
 
     def __init__(self, transports: Transports, host: str, places: list[Place]) -> None:
         self._transports = transports
         self._host = host
         """Who has to be there: the name that stands in the URI, which a certificate has to be for (RFC 5922 §4)."""
         self._places = places
+        self.is_named = not is_ip(host)
+        """Whether the places are those of a name."""
         self.place: Place | None = None
         """The one that was tried last."""
 
@@ -96,6 +99,21 @@ class FlowFinder:
     def mark_dead(self, place: Place, seconds: float | None = None) -> None:
         """Nothing came of this place, or it asked to be left alone for so many seconds."""
         self.dead.mark(place, self._now(), seconds)
+
+    def live_way_first(self, target: Target) -> Target:
+        """The target with its alternates: those that are known to be dead last."""
+        ways = [target, *target.alternates]
+        dead = [each for each in ways if self._is_dead(each.hop)]
+        if not dead or len(dead) == len(ways):
+            return target
+        first, *others = [each for each in ways if each not in dead] + dead
+        target.alternates = ()
+        first.alternates = tuple(others)
+        return first
+
+    def _is_dead(self, hop: Uri | None) -> bool:
+        place = self._resolver.numeric(hop) if hop is not None else None
+        return place is not None and self.dead.is_dead(place, self._now())
 
     def search(self, uri: Uri, begin: Callable[[Search], None]) -> None:
         """Look up where this next hop is, and call ``begin`` with the places, the best first."""

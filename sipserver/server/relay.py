@@ -11,7 +11,7 @@ from sipserver.calls import faults
 from sipserver.calls.machine import Call
 from sipserver.location.base import Location
 from sipserver.proxy import effects, fork
-from sipserver.proxy.branch import ACCEPTED, Branch, NoHop
+from sipserver.proxy.branch import ACCEPTED, CALLING, Branch, NoHop
 from sipserver.proxy.dialog import DialogTable, RemoteTargets, answerer_hop, sender_hop
 from sipserver.proxy.media_relay import Exchange
 from sipserver.proxy.plan import Plan, Settings, Target
@@ -91,6 +91,13 @@ class Desk:
         bindings = self._location.get(aor, self.context.wall_clock())
         return tuple([_target(binding) for binding in bindings]) if known else None
 
+    def locate_all(self, aor: str) -> list[Target]:
+        """The same of every subscriber that this address stands for."""
+        found: list[Target] = []
+        for each, _ in self.settings.dial_plan.meant(aor):
+            found += self.locate(each) or ()
+        return found
+
     def on_undelivered(self, transaction: ServerTransaction, cause: str, call: Call | None = None) -> None:
         """An answer was never acknowledged, or could not be sent."""
         self.unanswered += 1
@@ -129,6 +136,9 @@ class Relay:
 
     def begin(self) -> None:
         """Start the response context."""
+        if self._desk.finder.dead and self._begun is not None:
+            for group in self._begun[1].groups:
+                group[:] = [self._desk.finder.live_way_first(each) if each.hop else each for each in group]
         self._run(self._context.start())
 
     def on_response(self, branch: int, response: Response) -> None:
@@ -146,7 +156,7 @@ class Relay:
             self._withhold_identity(branch, response)
         if response.status >= 300 or len(response.vias) < 2:
             self._note_response(self._pending(branch), response)
-        if self._searches is not None:
+        if self._searches is not None or self._desk.finder.dead:
             self._judge_place(branch, response)
         dialog = self._begun[1].dialog if self._begun is not None else None
         if dialog is not None and response.status > 100 and response.status not in ABSENT:
@@ -187,7 +197,8 @@ class Relay:
         each = self._pending(branch)
         if each is not None:
             self._note(faults.TIMEOUT if cause == TIMED_OUT else faults.UNREACHABLE, each.target, each.flow)
-            self._mark_dead(branch)
+            if each.state == CALLING or cause != TIMED_OUT:
+                self._mark_dead(each.target, each.flow)
         self._run(self._context.on_failed(branch, cause))
 
     def on_branch_timer(self, branch: int, timer: str) -> None:
@@ -349,9 +360,9 @@ class Relay:
         flow = finder.at_once(need.uri, need.target, need.dialog, reliable=need.reliable)
         if flow is not None:
             self._run(self._context.on_flow(need.branch, flow))
-        elif need.reliable:
+        elif need.reliable or (need.target is not None and need.target.flow_only):
             found = partial(self._on_flow, need.branch, None)
-            finder.find(need.uri, need.target, need.dialog, reliable=True, found=found)
+            finder.find(need.uri, need.target, need.dialog, reliable=need.reliable, found=found)
         else:
             finder.search(need.uri, partial(self._try_place, need.branch, False))
 
@@ -359,9 +370,10 @@ class Relay:
         """The next place of a next hop, or a stream to the place that is being tried."""
         if self._begun is None:
             return
-        if self._searches is None:
-            self._searches = {}
-        self._searches[branch] = search
+        if search.is_named:
+            if self._searches is None:
+                self._searches = {}
+            self._searches[branch] = search
         found = partial(self._on_flow, branch, search)
         if reliable:
             search.stream(found)
@@ -377,37 +389,36 @@ class Relay:
         each = self._pending(branch)
         if each is not None and each.datagram is None:
             self._note(faults.UNREACHABLE, each.target, tried)
-            self._mark_dead(branch)
+            self._mark_dead(each.target, tried)
         # Nobody is there: the same for the caller as an endpoint that is not registered.
         self._run(self._context.on_no_flow(branch, 480, "Temporarily Unavailable", more=more, tried=tried))
 
-    def _mark_dead(self, branch: int) -> None:
-        """Nothing came of this branch's place."""
-        search = self._searches.get(branch) if self._searches is not None else None
-        if search is not None and search.place is not None:
-            self._desk.finder.mark_dead(search.place)
+    def _mark_dead(self, target: Target, flow: Flow | None, seconds: float | None = None) -> None:
+        """Nothing came of this way, or it asked to be left alone for so many seconds. Endpoints are not judged: where
+        they are is theirs to say."""
+        if flow is not None and not target.aor and (self._searches is not None or target.hop is not None):
+            self._desk.finder.mark_dead((flow.transport, flow.host, flow.port), seconds)
 
     def _judge_place(self, branch: int, response: Response) -> None:
         """Who answers is there; but one that asks to be left alone for a while is (RFC 3261 §21.5.4)."""
         each = self._context.branch(branch)
         if each is None or each.flow is None:
             return
-        finder, flow = self._desk.finder, each.flow
-        place = flow.transport, flow.host, flow.port
+        flow = each.flow
         if response.status != 503:
-            finder.dead.answered(place)
+            self._desk.finder.dead.answered((flow.transport, flow.host, flow.port))
             return
         seconds = (response.header(names.RETRY_AFTER) or "").partition("(")[0].partition(";")[0].strip()
         if seconds.isascii() and seconds.isdigit():
-            finder.mark_dead(place, float(seconds[:6]))
+            self._mark_dead(each.target, flow, float(seconds[:6]))
 
     def _abandon(self, effect: effects.Abandon) -> None:
         self._note(faults.TIMEOUT, effect.target, effect.flow)
-        self._mark_dead(effect.branch)
+        self._mark_dead(effect.target, effect.flow)
         self._desk.context.transactions.abandon(effect.request)
 
     def _find_contacts(self, need: effects.NeedContacts) -> None:
-        found = [self._desk.locate(each.aor) if each.aor is not None else None for each in need.contacts]
+        found = [self._desk.locate_all(each.aor) if each.aor is not None else () for each in need.contacts]
         self._run(self._context.on_contacts(need.branch, need.contacts, found))
 
 

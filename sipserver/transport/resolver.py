@@ -46,7 +46,7 @@ class ResolverSettings:
 
     questions: int = 5_000
     """Answers remembered at most."""
-    at_once: int = 64
+    at_once: int = 256
     """Questions in progress."""
     waiters: int = 1_000
     """Requests that wait for answers."""

@@ -35,7 +35,7 @@ class Redirected(Driver):
         happened = super().do(effects)
         for effect in list(happened):
             if isinstance(effect, NeedContacts):
-                found = [self.bound.get(each.aor) if each.aor else None for each in effect.contacts]
+                found = [self.bound.get(each.aor or "", ()) for each in effect.contacts]
                 happened += self.do(self.context.on_contacts(effect.branch, effect.contacts, found))
         return happened
 

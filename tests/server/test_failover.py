@@ -177,6 +177,32 @@ async def test_name_that_leads_nowhere_is_unavailable(away: Away) -> None:
     assert (row["outcome"], row["devices"]) == ("offline", 1)
 
 
+async def test_way_of_the_operators_that_is_dead_is_taken_last(make_server: MakeServer) -> None:
+    ways = ", ".join(f'{{ domain = "far.test", to = "sip:198.51.100.{number}" }}' for number in (1, 3))
+    away = Away(make_server("alice", config=f"{OUTBOUND}routes = [{ways}]\n"))
+    await away.call()
+    (first,) = away.heard(1)
+    away.server.advance(2)
+    (second,) = away.heard(3)
+    away.answer(3, second, 486)
+    away.heard(3)
+    await away.call(call_id="again")
+    away.heard(1)
+    assert [each.call_id for each in away.heard(3)] == ["again"]
+    # It turns out to be there.
+    away.answer(1, first, 100)
+    await away.call(call_id="later")
+    assert [each.call_id for each in away.heard(1)][-1] == "later"
+
+
+async def test_endpoints_are_not_judged(away: Away) -> None:
+    bob = Device(away.server, "alice", "192.0.2.9", 5080)
+    assert bob.register("Contact: <sip:alice@192.0.2.9:5080;transport=tcp>").status == 200
+    await away.call("sip:alice@example.test")
+    assert statuses(away.alice.received()) == [100, 480]
+    assert len(away.server.service.dead_targets) == 0
+
+
 # Flows of one device (RFC 5626).
 
 
@@ -229,6 +255,17 @@ def test_proxy_that_knows_of_a_failed_flow_says_so(flows: Flows) -> None:
     assert statuses(flows.alice.received()) == [100, 480]
     row = flows.server.rows("SELECT outcome, sip_status FROM calls")[0]
     assert (row["outcome"], row["sip_status"]) == ("offline", 480)
+
+
+def test_flow_that_is_gone_is_not_looked_for_elsewhere(flows: Flows) -> None:
+    # Nobody has noticed yet that both connections are gone; where the contact points to, somebody else listens.
+    flows.server.transports.alive.clear()
+    flows.server.transports.accepting.add(("10.0.0.1", 5060))
+    flows.alice.send(flows.alice.invite("bob"))
+    flows.server.settle()
+    assert statuses(flows.alice.received()) == [100, 480]
+    assert flows.server.transports.alive == {}
+    assert [row["outcome"] for row in flows.server.rows(BRANCHES)] == ["unreachable", "unreachable"]
 
 
 # Redirections.
