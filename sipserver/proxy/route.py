@@ -72,7 +72,9 @@ def examine(request: Request, settings: Settings, minter: Minter) -> Examined:
     uri, proof = preprocess_route(request, plan, settings, minter)
     if uri.scheme == SIPS:
         plan.secure = True
-        check_contact(request)
+        # Inside a dialog it is the other side that named a SIPS contact, whatever it was called by.
+        if not is_inside(request):
+            check_contact(request)
     return Examined(plan, uri, proof, last_hop)
 
 

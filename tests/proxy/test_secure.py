@@ -103,6 +103,12 @@ def test_request_inside_a_sips_dialog_keeps_to_tls_whatever_its_target() -> None
     assert World().admit(bye, TLS).secure
 
 
+def test_sip_caller_may_refresh_a_call_whose_other_side_is_sips() -> None:
+    route = f"Route: <sip:192.0.2.10:5060;lr;vc={TOKEN}>"
+    made = World().admit(request("INVITE", "sips:bob@192.0.2.20", route, to="<sip:bob@example.test>;tag=to1"))
+    assert made.secure
+
+
 def test_route_that_faces_the_other_side_decides() -> None:
     routes = f"Route: <sips:192.0.2.10:5061;lr;vc={TOKEN}>, <sip:192.0.2.10:5060;lr;vc={TOKEN}>"
     bye = request("BYE", "sip:bob@192.0.2.20", routes, to="<sip:bob@example.test>;tag=to1")

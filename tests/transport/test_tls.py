@@ -9,17 +9,18 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sipserver.sip.flow import Flow
 from sipserver.transport import tls
-from sipserver.transport.base import ListenError, Settings, Transports
+from sipserver.transport.base import ListenAddress, ListenError, Settings, Transports
 from sipserver.transport.tcp import Connection
 from sipserver.transport.tls import TlsSession
 from support.certificates import Authority, Files
-from support.transport import PATIENCE, message, port_of, serving, stream_peer
+from support.transport import PATIENCE, Recorder, message, port_of, serving, stream_peer
 
 DOMAIN = "example.test"
 LISTENER = "tls:127.0.0.1:0"
@@ -119,6 +120,21 @@ async def test_a_message_is_received_and_answered(authority: Authority, security
             assert transports.flow_for("TCP", flow.host, flow.port) is None
         await receiver.until(lambda: receiver.closed == [flow])
         assert (handshakes(transports).done, handshakes(transports).open) == (1, 0)
+
+
+async def test_a_listener_may_be_known_by_a_name(authority: Authority, security: Shown) -> None:
+    transports, receiver = Transports(), Recorder()
+    address = replace(ListenAddress.parse(LISTENER), name="sip.example.test")
+    await transports.start([address], receiver, Settings(), security)
+    port = port_of(transports)
+    async with peer(port, authority.client()) as (_, writer):
+        writer.write(message())
+        await receiver.until(lambda: bool(receiver.data))
+    assert receiver.messages[0][1].sent_by == f"sip.example.test:{port}"
+    assert transports.is_us("sip.example.test", port)
+    assert transports.is_us("127.0.0.1", port)
+    assert transports.listening == [f"tls:127.0.0.1:{port}"]
+    await transports.close()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
