@@ -19,7 +19,7 @@ from support.certificates import Authority
 from support.endpoint import Endpoint
 from support.listening import ListeningServer
 from support.ports import free_port
-from support.server import DOMAIN
+from support.server import DOMAIN, sipserver
 
 USERS = ("alice", "bob", "carol")
 FLOOD = 2_000
@@ -28,18 +28,21 @@ FLOOD = 2_000
 class TlsServer(ListeningServer):
     """A server with a certificate of its own authority."""
 
-    def __init__(self, folder: Path, config: str = "") -> None:
+    def __init__(
+        self, folder: Path, config: str = "", *, domain: str = DOMAIN, users: tuple[str, ...] = USERS, tls_port: int = 0
+    ) -> None:
         folder.mkdir(parents=True)
+        self.domain = domain
         self.authority = Authority(folder)
-        self.tls_port = free_port()
+        self.tls_port = tls_port or free_port()
         self.renew()
         tls = '[tls]\ncertificate = "server.pem"\nkey = "server.key"\n'
         listen = ("udp:127.0.0.1:{port}", "tcp:127.0.0.1:{port}", f"tls:127.0.0.1:{self.tls_port}")
-        super().__init__(folder, USERS, config=f"{tls}{config}", listen=listen)
+        super().__init__(folder, users, config=f"{tls}{config}", domains=(domain,), listen=listen)
 
     def renew(self) -> None:
         """Make a new certificate."""
-        self.authority.issue(DOMAIN, "127.0.0.1", into="server")
+        self.authority.issue(self.domain, "127.0.0.1", into="server")
 
     def endpoint(self, *, scheme: str = "sip", context: ssl.SSLContext | None = None) -> Endpoint:
         """One over TLS that verifies the server."""
@@ -131,25 +134,50 @@ async def test_sips_call_goes_over_tls_from_end_to_end(server: TlsServer) -> Non
     ]  # fmt: skip
 
 
-async def test_certificate_of_a_peer_lets_it_in(tmp_path: Path) -> None:
-    strangers = Authority(tmp_path, "strangers")
-    config = (
-        'clients = "optional"\nclient_ca = "../strangers.pem"\n'
-        '[proxy]\nnamed_peers = [{ name = "peer", certificates = ["peer.test"] }]\n'
+async def test_servers_prove_to_each_other_who_they_are(tmp_path: Path) -> None:
+    port = free_port()
+    near_config = (
+        'ca = "../far/authority.pem"\n[proxy]\noutbound = true\nroutes = [\n'
+        f'  {{ domain = "far.test", to = "sip:127.0.0.1:{port};transport=tls" }},\n'
+        # Whoever is there is not who was asked for.
+        f'  {{ domain = "wrong.test", to = "sips:localhost:{port}" }},\n]\n'
     )
-    with TlsServer(tmp_path / "server", config) as server:
-        statuses = []
-        for name in ("peer.test", "*.test", "other.test", None):
-            context = server.authority.client()
-            if name is not None:
-                files = strangers.issue(name)
-                context.load_cert_chain(files.certificate, files.key)
-            async with server.endpoint() as alice, server.endpoint(context=context) as peer:
-                await alice.register("alice")
-                lines = ["From: <sip:eve@peer.test>;tag=1", f"To: <sip:alice@{DOMAIN}>", f"Call-ID: c-{name}"]
-                lines.append(f"Contact: {peer.contact('eve')}")
-                statuses.append((await peer.request("INVITE", f"sip:alice@{DOMAIN}", lines)).status)
-        assert statuses == [200, 403, 403, 403]
+    far_config = (
+        'clients = "optional"\nclient_ca = "../near/authority.pem"\n'
+        f'[proxy]\nnamed_peers = [{{ name = "near", certificates = ["{DOMAIN}"] }}]\n'
+    )
+    far = TlsServer(tmp_path / "far", far_config, domain="far.test", users=(), tls_port=port)
+    sipserver("subscribers", "add", "bob@far.test", "--password-stdin", "--data-dir", far.data_dir, text="pwbob\n")
+    with TlsServer(tmp_path / "near", near_config) as near, far:
+        async with near.endpoint() as alice, Endpoint(far.port, domain="far.test") as bob:
+            assert (await bob.register("bob")).status == 200
+            final, dialog = await alice.invite("alice", "bob@far.test")
+            assert final.status == 200
+            assert (await alice.bye(dialog)).status == 200
+            final, _ = await alice.invite("alice", "bob@wrong.test")
+            assert final.status >= 400
+            # Nobody else is let in, whatever else their certificate says.
+            assert [await stranger(far, near, name) for name in ("*.test", "sip.example.test", None)] == [403] * 3
+        rows = [*near.ended_calls(2), *far.ended_calls(4)[:1]]
+        assert [(row["outcome"], row["caller_transport"], row["callee_transport"]) for row in rows] == [
+            ("answered", "TLS", "TLS"), (rows[1]["outcome"], "TLS", None), ("answered", "TLS", "UDP")
+        ]  # fmt: skip
+        found = {row["kind"]: row["detail"] for row in near.rows("SELECT kind, detail FROM errors")}
+        assert found["tls_handshake"] == "certificate is for another name"
+        assert "unreachable" in found
+        assert {row["kind"] for row in far.rows("SELECT kind FROM errors")} <= {"tls_handshake", "refused"}
+
+
+async def stranger(far: TlsServer, near: TlsServer, name: str | None) -> int:
+    """How a call is answered that comes with a certificate for this name."""
+    context = far.authority.client()
+    if name is not None:
+        files = near.authority.issue(name)
+        context.load_cert_chain(files.certificate, files.key)
+    async with Endpoint(far.tls_port, domain="far.test", transport="TLS", security=context) as eve:
+        lines = [f"From: <sip:eve@{DOMAIN}>;tag=1", "To: <sip:bob@far.test>", f"Call-ID: c-{name}"]
+        lines.append(f"Contact: {eve.contact('eve')}")
+        return (await eve.request("INVITE", "sip:bob@far.test", lines)).status
 
 
 async def test_thousands_of_half_open_handshakes_are_nothing_to_others(server: TlsServer) -> None:
