@@ -20,7 +20,7 @@ from support.generator.record import Report, Store
 from support.generator.run import Run, generate, play
 from support.server import environment
 
-CALLS = 2_200
+CALLS = 2_100
 COMPARED = 2_000
 """Of those at least: what is called while the server is away may never reach it."""
 SEED = 1
@@ -40,7 +40,7 @@ def test_store_equals_the_plan_of_two_thousand_calls(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Some calls that were played, and the stopped server's stores."""
-    return play(tmp_path_factory.mktemp("generator") / "server", calls=90, seed=5, rate=20.0, clock=(3600.0, -3600.0))
+    return play(tmp_path_factory.mktemp("generator") / "server", calls=80, seed=5, rate=25.0, clock=(3600.0, -3600.0))
 
 
 def faults_found(data_dir: Path) -> list[str]:

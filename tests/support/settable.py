@@ -12,7 +12,8 @@ _START = """
 import sys, time
 from pathlib import Path
 ahead, real = Path(sys.argv.pop(1)), time.time
-time.time = lambda: real() + float(ahead.read_text())
+# The file is read first: it may take its time.
+time.time = lambda: float(ahead.read_text()) + real()
 from sipserver.cli.main import main
 main()
 """

@@ -8,16 +8,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from support.generator.run import CLOCK, generate
+from support.generator.run import CLOCK, RATE, generate
 
 
 def main() -> int:
     """The exit code: 0 where the store equals the plan."""
     parser = argparse.ArgumentParser(prog="support.generator", description=__doc__)
-    parser.add_argument("--calls", type=int, default=2_000)
+    parser.add_argument("--calls", type=int, default=2_100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1, help="how many runs, each with the next seed")
-    parser.add_argument("--rate", type=float, default=45.0, help="calls a second")
+    parser.add_argument("--rate", type=float, default=RATE, help="calls a second")
     parser.add_argument("--restarts", nargs="*", default=["KILL", "TERM"], choices=["KILL", "TERM"])
     parser.add_argument("--clock", nargs="*", type=float, default=CLOCK, help="seconds that the clock is set ahead")
     parser.add_argument("--folder", type=Path, help="where the stores stay; a temporary folder otherwise")

@@ -32,6 +32,8 @@ from support.generator.plan import (
     UserPlan,
 )
 
+LAST_VANISHES = 0.75
+"""Part of the calls after which nobody vanishes any more."""
 INTERVAL = 2
 """Seconds of a session."""
 _FORGED = {"elsewhere": "CANCEL"}
@@ -249,8 +251,9 @@ class Planner:
         return self._vanish("signed_off", self._shy, "registration_lost")
 
     def _vanish(self, end: str, users: list[UserPlan], cause: str) -> tuple[CallPlan, ...]:
-        """One side is never heard of again. Where all have vanished, an ordinary call."""
-        if not users:
+        """One side is never heard of again. Where all have vanished, or at the end, an ordinary call: it takes the
+        server its time to miss somebody."""
+        if not users or self._number > LAST_VANISHES * self._calls:
             return self._answered()
         who, side = users.pop(), self._dice.choice((CALLER, CALLEE))
         plan = self._with_media(self._talk(end, who if side == CALLEE else None))

@@ -41,7 +41,7 @@ connections_per_source = 1000
 """
 CLOCK = (3600.0, 0.0, -3600.0)
 """Seconds that the server's clock is ahead, one after the other: it is set forward once, and back twice."""
-RATE = 45.0
+RATE = 50.0
 """Calls a second."""
 BREATH = 0.02
 """Seconds after which it is looked again whether the server follows."""
@@ -113,10 +113,10 @@ def play(
 async def _all_closed(server: ServerProcess) -> None:
     """Wait until no call is open: the server takes its time to miss who has vanished."""
     open_calls = "SELECT count(*) AS open FROM calls WHERE ended_at IS NULL"
-    for _ in range(int(PATIENCE)):
+    for _ in range(int(4 * PATIENCE)):
         if not server.rows(open_calls)[0]["open"]:
             break
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.25)
 
 
 class Pace:
