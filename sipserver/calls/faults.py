@@ -45,6 +45,7 @@ STORE: Final = "store"
 PEER_ERROR: Final = "peer_error"
 TIMEOUT: Final = "timeout"
 UNREACHABLE: Final = "unreachable"
+FLOW_FAILED: Final = "flow_failed"
 UNACKNOWLEDGED: Final = "unacknowledged"
 UNDELIVERED: Final = "undelivered"
 MEDIA_RELAY: Final = "media_relay"
@@ -76,6 +77,7 @@ KINDS: Final = {
     PEER_ERROR: "An endpoint or another server answered with an error.",
     TIMEOUT: "A request that was sent on got no answer in time.",
     UNREACHABLE: "A request could not be sent on: no address, no connection, or the connection broke.",
+    FLOW_FAILED: "An endpoint behind a NAT did not answer its pings, and was taken out of use.",
     UNACKNOWLEDGED: "A final answer to an INVITE was never acknowledged.",
     UNDELIVERED: "An answer could not be sent, because the connection was gone.",
     ADDRESS_GONE: "This machine has lost an address that it listens at; nobody reaches it there until it is back.",

@@ -109,14 +109,17 @@ def read_contacts(
         if reg_id is not None and not has_flows:
             outbound.check_first_hop(request)
             reg_id = None
-        if instance is not None:
+        known = _known(address, current)
+        if instance is not None and known is None:
             _check_loop(address, aor, settings)
         if len(address.uri_text) + len(params) + shared > MAX_STORED:
             raise SipError(400, "Contact too long")
         expires_at = now + _interval(address, default, settings)
-        natted = (
-            direct and address.uri.host != flow.host and is_behind_nat(address.uri, request.top_via.host, flow.host)
-        )
+        natted = False
+        if direct:
+            # A refresh from the same host is what it was: its URI need not be parsed again.
+            is_same = known is not None and known.host == flow.host and known.local != ""
+            natted = known.natted if known is not None and is_same else _is_natted(address, request, flow)
         binding = Binding(
             aor, address.uri_text, _thousandths(address), expires_at, call_id, cseq, instance, reg_id, path, agent,
             params, flow.transport, flow.host, flow.port, flow.connection, now, flow.sent_by,
@@ -178,9 +181,8 @@ def contact_params(address: Address) -> str:
 def _read_contact(value: str, current: Sequence[Binding]) -> Address:
     try:
         address = Address.parse(value)
-        for binding in current:
-            if binding.contact == address.uri_text:
-                return address
+        if _known(address, current) is not None:
+            return address
         is_sip = address.uri.is_sip
     except SipError:
         raise SipError(400, "Bad Contact") from None
@@ -188,6 +190,18 @@ def _read_contact(value: str, current: Sequence[Binding]) -> Address:
     if not is_sip:
         raise SipError(400, "Contact is no SIP URI")
     return address
+
+
+def _known(address: Address, current: Sequence[Binding]) -> Binding | None:
+    """The binding with this very contact."""
+    for binding in current:
+        if binding.contact == address.uri_text:
+            return binding
+    return None
+
+
+def _is_natted(address: Address, request: Request, flow: Flow) -> bool:
+    return is_behind_nat(address.uri, request.top_via.host, flow.host)
 
 
 def _check_loop(address: Address, aor: str, settings: Settings) -> None:

@@ -127,7 +127,11 @@ class Registrations:
         # Whoever looks after calls has heard of connections, and knows who talks over which.
         if cause == NO_ANSWER:
             self.on_lost(binding, expired=False)
-        self._note("lost", binding, now, cause)
+            self.context.recorder.error(
+                at=int(now * 1000), kind=faults.FLOW_FAILED, method="OPTIONS", answered_by=faults.NETWORK,
+                agent=binding.user_agent, source=binding.host, target=self.party(binding.aor),
+            )  # fmt: skip
+        self._write_down("lost", binding, now, cause)
         self._locator.gone(binding)
         if self.context.may_log(now):
             self.context.log.info(
@@ -146,11 +150,11 @@ class Registrations:
                 self._locator.declare(change.after, request)
                 self._note_device(binding, now, request, refreshed=not is_new)
             if is_new:
-                self._note("bound", binding, now)
+                self._write_down("bound", binding, now)
                 self._log("bound", binding)
             elif change.kind == REMOVED:
                 self.on_lost(binding, expired=False)
-                self._note("unbound", binding, now)
+                self._write_down("unbound", binding, now)
                 self._log("unbound", binding)
                 self._locator.gone(binding)
             else:
@@ -225,7 +229,7 @@ class Registrations:
         """A binding has ended, and no REGISTER did it."""
         self.keeper.changed(Change(binding, None))
         self.on_lost(binding, expired=outcome == "expired")
-        self._note(outcome, binding, now)
+        self._write_down(outcome, binding, now)
         self._log(outcome, binding)
         self._locator.gone(binding)
 
@@ -235,7 +239,7 @@ class Registrations:
             agent=binding.user_agent,
         )  # fmt: skip
 
-    def _note(self, outcome: str, binding: Binding, now: float, detail: str | None = None) -> None:
+    def _write_down(self, outcome: str, binding: Binding, now: float, detail: str | None = None) -> None:
         place = self._locator.of_binding(binding)
         if self._locator.is_waiting(binding.host):
             self._locator.when_known(binding.host, partial(self._note_located, outcome, binding, now, detail))

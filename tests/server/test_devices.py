@@ -233,6 +233,27 @@ def test_reply_goes_back_through_the_nat_though_nobody_asked_for_rport(server: S
     assert statuses(server.sent_to(server.transports.udp_flow("192.0.2.20", 5060))) == [401]
 
 
+def test_device_that_came_back_over_another_connection_is_reached_there_in_its_call(server: Server) -> None:
+    alice, bob = Device(server, "alice"), Device(server, "bob", "192.0.2.20", 41_000, tcp=True)
+    line = f"Contact: <sip:bob@10.0.0.5;transport=tcp>;{DESK}"
+    contact = f"<{bob.contact}>".encode()
+    bob.register(line)
+    place(alice, f"sip:bob@{DOMAIN}")
+    (invite,) = invited(bob)
+    bob.send(bob.answer(invite, 200).replace(contact, b"<sip:bob@10.0.0.5;transport=tcp>"))
+    server.settle()
+    answer = [each for each in alice.received() if isinstance(each, Response)][-1]
+    alice.send(alice.in_dialog("ACK", answer, cseq=answer.cseq[0]))
+    del server.transports.alive[bob.flow.connection]
+    server.driver.on_closed(bob.flow)
+    server.settle()
+    bob.flow = server.transports.open("192.0.2.20", 41_001)
+    bob.register(line, cseq=90)
+    alice.send(alice.in_dialog("BYE", answer, cseq=90))
+    (bye,) = bob.requests("BYE")
+    assert bye.uri_text == "sip:bob@10.0.0.5;transport=tcp"
+
+
 # ---- next flow
 
 

@@ -173,6 +173,8 @@ def test_binding_that_does_not_answer_is_taken_out_of_use(pinged: tuple[Server, 
     server.tick(35)
     assert (contacts(server), on_disk(server)) == ([], [])
     assert outcomes(server)[-1] == ("lost", "pings not answered")
+    (row,) = server.rows("SELECT * FROM errors WHERE kind = 'flow_failed'")
+    assert (row["answered_by"], row["target"]) == ("network", server.service.parties.party(f"bob@{DOMAIN}"))
     assert server.service.registrations.keeper.kept == 0
     pings(bob)
     server.tick(30)
