@@ -55,6 +55,14 @@ class DialogTable:
         hops = self._dialogs.get(key)
         return None if hops is None else hops.get((side, uri_text))
 
+    def follow(self, key: str, side: str, contact: str, flow: Flow) -> None:
+        """This side's contact is reached over another connection from now on; whatever URI parameters it was named
+        with (``ob``, say) are of no account."""
+        hops, name = self._dialogs.get(key, {}), contact.partition(";")[0]
+        for hop, known in list(hops.items()):
+            if hop[0] == side and known.connection and hop[1].partition(";")[0] == name:
+                hops[hop] = flow
+
     def forget(self, key: str) -> None:
         """The dialog has ended."""
         self._dialogs.pop(key, None)

@@ -5,7 +5,7 @@ An address is held from its look-up to its commit (``location.base``), so that n
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -45,6 +45,10 @@ def _ignore(_binding: Binding, *, expired: bool) -> None:
     """Nobody wants to know."""
 
 
+def _ignore_change(_change: Change) -> None:
+    """Nobody wants to know."""
+
+
 class Lost(Protocol):
     """Who wants to know of bindings that go."""
 
@@ -78,6 +82,8 @@ class Registrations:
         """REGISTERs refused, challenges not counted."""
         self.on_lost: Lost = _ignore
         """Called for every binding that is none any more."""
+        self.on_reconnected: Callable[[Change], None] = _ignore_change
+        """Called where a contact was registered over a connection that it had not before."""
         self.keeper = keeper
         """Who looks after the flows of bindings."""
         keeper.told = self.note_lost
@@ -149,6 +155,8 @@ class Registrations:
             if change.after is not None:
                 self._locator.declare(change.after, request)
                 self._note_device(binding, now, request, refreshed=not is_new)
+                if binding.connection and (change.before is None or change.before.connection != binding.connection):
+                    self.on_reconnected(change)
             if is_new:
                 self._write_down("bound", binding, now)
                 self._log("bound", binding)

@@ -32,6 +32,7 @@ from sipserver.registrar.binding import Binding
 from sipserver.server import settings
 from sipserver.server.certificates import Certificates
 from sipserver.server.clock import Clock
+from sipserver.server.comebacks import Comebacks
 from sipserver.server.config import Config
 from sipserver.server.context import Context
 from sipserver.server.dead_targets import DEAD, DeadTargets
@@ -184,6 +185,8 @@ class Service:
             self.context, settings.liveness(config), self.watch, finder, self.location, self.context.tokens.fraction
         )
         self.registrations.on_lost = self.liveness.binding_lost
+        comebacks = Comebacks(self.watch, self.liveness, self.dialogs, self.transports)
+        self.registrations.on_reconnected = comebacks.registered
         self.proxying = Proxying(
             self.context,
             settings.proxy(config, self.transports.is_us),

@@ -204,3 +204,36 @@ def test_a_call_whose_browser_vanished_is_closed_as_such(server: Server) -> None
     (row,) = server.rows("SELECT * FROM calls")
     assert (row["outcome"], row["end_cause"], row["ended_by"]) == ("answered", "connection_lost", "server")
     assert row["end_uncertainty_ms"] >= 0
+
+
+@pytest.mark.parametrize("page_calls", [False, True])
+def test_a_page_that_is_back_over_another_connection_is_still_in_its_call(server: Server, page_calls: bool) -> None:
+    alice, bob = Device(server, "alice"), Browser(server, "bob")
+    alice.register()
+    bob.register()
+    answer = answered(bob, alice) if page_calls else answered(alice, bob)
+    old = bob.flow
+    bob.reconnect()
+    thief = Browser(server, "mallory", port=42_000, name=bob.name)
+    assert thief.register(f"Contact: <{bob.contact}>").status == 200
+    # Another device of his with a contact of its own is not meant either.
+    assert Browser(server, "bob", port=43_000, name="other.invalid").register(call_id="other").status == 200
+    assert bob.register(call_id="again").status == 200
+    bob.received()
+    server.tick(40)
+    (options,) = bob.requests("OPTIONS")
+    bob.send(bob.answer(options, 200))
+    server.tick(100)
+    assert [row["ended_at"] for row in server.rows("SELECT ended_at FROM calls")] == [None]
+    if page_calls:
+        lines = [f"Route: {route}" for route in answer.values("record-route")]
+        to, from_ = answer.header("from") or "", answer.header("to") or ""
+        alice.send(alice.write("BYE", bob.contact, *lines, call_id=answer.call_id, from_=from_, to=to))
+    else:
+        alice.send(alice.in_dialog("BYE", answer, cseq=90))
+    (bye,) = bob.requests("BYE")
+    bob.send(bob.answer(bye, 200))
+    (row,) = server.rows("SELECT * FROM calls")
+    assert (row["end_cause"], row["end_uncertainty_ms"]) == ("bye", None)
+    assert thief.received() == []
+    assert server.sent_to(old) == []
