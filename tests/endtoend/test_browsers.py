@@ -31,7 +31,7 @@ CONFIG = """
 ping = 1.0
 pong = 1.0
 [sessions]
-grace = 1.0
+grace = 2.0
 [tls]
 certificate = "{certificate}"
 key = "{key}"
@@ -91,6 +91,13 @@ def cable(lines: Lines) -> Iterator[Cable]:
 
 
 @pytest.fixture(scope="module")
+def cable_of_bob(lines: Lines) -> Iterator[Cable]:
+    """Between bob and the server."""
+    with Cable(lines.web) as cable:
+        yield cable
+
+
+@pytest.fixture(scope="module")
 def alice(lines: Lines, tabs: Tabs, cable: Cable) -> Iterator[Tab]:
     """A page with JsSIP."""
     with tabs.phone("jssip", "alice", f"wss://127.0.0.1:{cable.port}") as tab:
@@ -98,9 +105,9 @@ def alice(lines: Lines, tabs: Tabs, cable: Cable) -> Iterator[Tab]:
 
 
 @pytest.fixture(scope="module")
-def bob(lines: Lines, tabs: Tabs) -> Iterator[Tab]:
+def bob(lines: Lines, tabs: Tabs, cable_of_bob: Cable) -> Iterator[Tab]:
     """A page with SIP.js."""
-    with tabs.phone("sip.js", "bob", f"wss://127.0.0.1:{lines.web}") as tab:
+    with tabs.phone("sip.js", "bob", f"wss://127.0.0.1:{cable_of_bob.port}") as tab:
         yield tab
 
 
@@ -217,6 +224,22 @@ def test_a_page_that_is_loaded_anew_leaves_a_true_record_and_is_reached_again(
         assert row["talk_ms"] + (row["end_uncertainty_ms"] or 0) >= (left - began) * 1000 - TOLERANCE_MS
         other.hang_up()
         call_and_hang_up(lines, other, tab)
+
+
+def test_a_connection_that_breaks_for_a_moment_ends_no_call(
+    lines: Lines, alice: Tab, bob: Tab, cable_of_bob: Cable
+) -> None:
+    counts, registered = (Count(alice), Count(bob)), bob.count("registered")
+    alice.call("bob")
+    began = max(each.wait_for_talk() for each in counts)
+    cable_of_bob.cut()
+    cable_of_bob.mend()
+    bob.wait("registered", registered + 1)
+    ended = alice.hang_up()
+    # It hears of the end over its new connection.
+    for each in counts:
+        each.wait_for_end()
+    assert_talked(lines, alice, bob, alice, began, ended)
 
 
 def test_a_connection_that_goes_dead_in_a_call_leaves_a_true_record_and_is_made_again(
