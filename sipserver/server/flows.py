@@ -55,7 +55,9 @@ class Search:
         if not self._places:
             found(None)
             return
-        self.place = transport, host, port = self._places.pop(0)
+        place = self._places.pop(0)
+        self.place = place
+        transport, host, port = place
         if transport == UDP:
             found(self._transports.flow_for(UDP, host, port))
         else:

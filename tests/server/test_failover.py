@@ -27,6 +27,8 @@ ZONE = {
     ("one.far.test", "A"): Records(addresses=["198.51.100.1"]),
     ("two.far.test", "A"): Records(addresses=["198.51.100.2"]),
     ("three.far.test", "A"): Records(addresses=["198.51.100.3"]),
+    ("secure.test", "NAPTR"): Records(naptr=[Naptr(1, 1, "s", "SIPS+D2T", "", "_sips._tcp.secure.test")]),
+    ("_sips._tcp.secure.test", "SRV"): Records(srv=[Srv(1, 1, 5061, "one.far.test"), Srv(2, 1, 5061, "two.far.test")]),
     ("_sip._tcp.far.test", "SRV"): Records(srv=[Srv(1, 1, 5060, "one.far.test"), Srv(2, 1, 5070, "two.far.test")]),
 }
 BRANCHES = "SELECT outcome, status, transport, network FROM call_branches ORDER BY branch"
@@ -156,6 +158,22 @@ async def test_refused_connections_are_on_record(away: Away) -> None:
     assert [row["outcome"] for row in away.server.rows(BRANCHES)] == ["unreachable", None]
     (row,) = away.server.rows(ERRORS)
     assert (row["kind"], row["network"]) == ("unreachable", "198.51.100.0/24")
+
+
+async def test_domain_that_prefers_tls_has_to_prove_its_own_name(away: Away) -> None:
+    # The first server proves the name that the DNS gave it, which anybody might have written there (RFC 5922 §4).
+    away.server.transports.proving[("198.51.100.1", 5061)] = "one.far.test"
+    away.server.transports.proving[("198.51.100.2", 5061)] = "secure.test"
+    await away.call("sip:bob@secure.test")
+    (peer,) = away.server.transports.alive.values()
+    assert peer.label == "TLS 198.51.100.2:5061"
+    assert away.heard(1) == away.heard(2) == []
+    # Where nobody does, the call is not sent over anything weaker.
+    away.server.transports.alive.clear()
+    away.server.transports.proving.clear()
+    await away.call("sip:bob@secure.test", call_id="again")
+    assert statuses(away.alice.received())[-1] == 480
+    assert away.heard(1) == away.heard(2) == []
 
 
 async def test_large_request_asks_the_same_server_for_a_stream(away: Away) -> None:
