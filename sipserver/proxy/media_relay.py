@@ -246,6 +246,9 @@ class MediaRelay:
             fields["direction"] = [self._interface(near), self._interface(far)]
         if ":" in near.host or ":" in far.host:
             fields["address-family"] = "IP6" if ":" in far.host else "IP4"
+        if has_dtls(description) and b"\na=crypto:" not in description:
+            # Keys in the description would be weaker than what was asked for, and a relay offers them by itself.
+            fields["SDES"] = ["off"]
         if near.browser != far.browser:
             _translate(fields, far.browser, description)
         return AskRelay(leg, OFFER, fields, sender, description)

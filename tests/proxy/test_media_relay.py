@@ -261,3 +261,10 @@ def test_end_is_told_by_its_flow_its_contact_and_where_it_registered() -> None:
         "192.0.2.7", "10.0.0.1", False, "sip:a@10.0.0.1:5060"
     )
     assert end_of(flow("192.0.2.7", transport="WSS"), "", "192.0.2.8") == End("192.0.2.8", "", True)
+
+
+def test_relay_offers_no_keys_in_the_description_where_the_endpoint_offered_none() -> None:
+    relay = machine(ALWAYS)
+    offers = [HIDDEN + ICE + DTLS, HIDDEN + ICE + DTLS + b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\n", HIDDEN]
+    found = [asked(relay.on_request(f"{i}", "INVITE", exchange(), "", each)) for i, each in enumerate(offers)]
+    assert [each.fields.get("SDES") for each in found] == [["off"], None, None]
