@@ -177,7 +177,14 @@ class Relay:
             self._exchanges[effect.branch] = exchange
 
     def send(self, forward: effects.Forward, request: OutgoingRequest) -> None:
-        """Send a request with a client transaction of its own."""
+        """Send a request with a client transaction of its own, unless nobody wants it any more."""
+        each = self._context.branch(forward.branch)
+        if each is None or not each.pending:
+            return
+        if each.cancel_wanted:
+            # It was taken back while it waited, so nobody has to be told (RFC 3261 §9.1).
+            self.refuse(forward.branch, 487, "Request Terminated")
+            return
         self._desk.context.transactions.request(request, forward.flow, self, forward.branch)
 
     def refuse(self, branch: int, status: int, reason: str) -> None:

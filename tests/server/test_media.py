@@ -242,3 +242,20 @@ def test_record_has_the_media_as_the_endpoints_named_them(server: Server) -> Non
     assert made.media("kind", "codec", "direction") == [("audio", "PCMU", "sendrecv")]
     assert isinstance(made.answer, Response)
     assert isinstance(made, Talk)
+
+
+def test_call_that_is_taken_back_while_it_waits_is_never_sent(server: Server) -> None:
+    relay, made = Played(server), talk(server)
+    relay.at_once = False
+    branch = "z9hG4bKwaits"
+    invite = made.caller.invite("bob", *typed(HIDDEN), call_id="talk", cseq=1, branch=branch, body=HIDDEN)
+    made.caller.send(invite)
+    uri = made.callee.address
+    made.caller.send(made.caller.write("CANCEL", uri, call_id="talk", cseq=1, branch=branch))
+    relay.answer()
+    server.settle()
+    assert made.callee.received() == []
+    assert sorted(statuses(made.caller.received())) == [100, 200, 487]
+    assert made.call()["outcome"] == "cancelled"
+    assert relay.commands() == ["offer", "delete"]
+    assert relay.media.machine.legs == 0
