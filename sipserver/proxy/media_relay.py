@@ -37,6 +37,8 @@ REMEMBERED: Final = 8
 """Descriptions that a leg remembers."""
 MAX_LEGS: Final = 64
 """Legs of one call."""
+MAX_TAGS: Final = 16
+"""Tags of one leg, the caller's included."""
 MAX_CONTACTS: Final = 10_000
 """Contacts of which is remembered how they do media."""
 
@@ -85,7 +87,7 @@ def end_of(flow: Flow, contact: str, host: str = "") -> End:
 class Leg:
     """One session at a relay."""
 
-    __slots__ = ("answered", "branch", "call", "gone", "id", "key", "offerer", "relay", "remembered", "tags")
+    __slots__ = ("answered", "branch", "call", "ended", "gone", "id", "key", "offerer", "relay", "remembered", "tags")
 
     def __init__(self, key: str, number: int, branch: int, call: str | None, caller_tag: str) -> None:
         self.key = key
@@ -100,6 +102,8 @@ class Leg:
         """Position of the relay that has it; -1 until one has answered."""
         self.tags: dict[str, str] = {caller_tag: CALLER}
         """Tags of the dialog, and whose they are."""
+        self.ended: set[str] = set()
+        """Tags of dialogs that are over."""
         self.offerer = ""
         """The tag of who made an offer in a response that was not answered yet."""
         self.remembered: dict[tuple[str, bytes], bytes] = {}
@@ -233,9 +237,8 @@ class MediaRelay:
     def _offer(
         self, leg: Leg, sender: str, other: str, near: End, far: End, description: bytes
     ) -> AskRelay | bytes | None:
-        if leg.gone:
+        if leg.gone or not _knows(leg, sender, other):
             return None
-        self._know(leg, sender, other)
         became = leg.known(sender, description)
         if became is not None:
             return became
@@ -254,9 +257,8 @@ class MediaRelay:
         return AskRelay(leg, OFFER, fields, sender, description)
 
     def _answer(self, leg: Leg, offerer: str, sender: str, near: End, description: bytes) -> AskRelay | bytes | None:
-        if leg.gone:
+        if leg.gone or not _knows(leg, sender, offerer):
             return None
-        self._know(leg, sender, offerer)
         became = leg.known(sender, description)
         if became is not None:
             return became
@@ -297,7 +299,15 @@ class MediaRelay:
     def dialog_over(self, key: str, tag: str | None) -> list[Leg]:
         """A dialog of a call that goes on has ended."""
         call = self._calls.get(key)
-        return [] if call is None else self._end(call, [leg for leg in call.legs if leg.tags.get(tag or "") == CALLEE])
+        if call is None or tag is None:
+            return []
+        over = [leg for leg in call.legs if leg.tags.get(tag) == CALLEE]
+        for leg in over:
+            # The answer to the last command is the record of all that went through, so its tag is needed to the end.
+            leg.ended.add(tag)
+        return self._end(
+            call, [leg for leg in over if CALLEE not in [leg.tags[t] for t in leg.tags.keys() - leg.ended]]
+        )
 
     def call_over(self, key: str) -> list[Leg]:
         """The call is over."""
@@ -366,11 +376,6 @@ class MediaRelay:
                 return leg
         return None
 
-    def _know(self, leg: Leg, sender: str, other: str) -> None:
-        for tag in (sender, other):
-            if tag and tag not in leg.tags and len(leg.tags) < MAX_LEGS:
-                leg.tags[tag] = CALLEE
-
     def _fields(self, leg: Leg, command: str, from_tag: str, near: End, description: bytes) -> dict[str, Any]:
         fields: dict[str, Any] = {
             "command": command, "call-id": leg.id, "from-tag": from_tag, "sdp": description,
@@ -383,6 +388,16 @@ class MediaRelay:
 
     def _interface(self, end: End) -> str:
         return self.settings.interfaces[0 if is_private(end.host) else 1]
+
+
+def _knows(leg: Leg, *tags: str) -> bool:
+    """Whether these belong to the leg, or can be taken in: several may answer (RFC 3261 §13.2.2.4)."""
+    for tag in tags:
+        if tag and tag not in leg.tags:
+            if len(leg.tags) >= MAX_TAGS:
+                return False
+            leg.tags[tag] = CALLEE
+    return True
 
 
 def delete(leg: Leg) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from sipserver.proxy.media_relay import (
     ALWAYS,
     ANSWER,
     MAX_LEGS,
+    MAX_TAGS,
     NAT,
     NEVER,
     OFFER,
@@ -268,3 +269,21 @@ def test_relay_offers_no_keys_in_the_description_where_the_endpoint_offered_none
     offers = [HIDDEN + ICE + DTLS, HIDDEN + ICE + DTLS + b"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\n", HIDDEN]
     found = [asked(relay.on_request(f"{i}", "INVITE", exchange(), "", each)) for i, each in enumerate(offers)]
     assert [each.fields.get("SDES") for each in found] == [["off"], None, None]
+
+
+def test_session_with_two_answers_lasts_as_long_as_one_of_their_dialogs() -> None:
+    relay = machine()
+    first = relayed(relay)
+    relay.on_reply(asked(relay.on_response(KEY, first, "b2", OPEN)), 0, reply(b"also"))
+    assert relay.dialog_over(KEY, "nobody") == relay.dialog_over(KEY, None) == relay.dialog_over("other", "b") == []
+    assert relay.dialog_over(KEY, "b") == []
+    assert relay.legs == 1
+    assert [leg.id for leg in relay.dialog_over(KEY, "b2")] == ["key.1"]
+
+
+def test_answers_of_one_device_are_bounded() -> None:
+    relay = machine()
+    first = relayed(relay)
+    found = [relay.on_response(KEY, first, f"t{i}", OPEN) for i in range(MAX_TAGS)]
+    assert [isinstance(each, AskRelay) for each in found].count(True) == MAX_TAGS - 2
+    assert found[-1] is None
