@@ -152,7 +152,7 @@ def _init(node: ast.ClassDef) -> list[str]:
         if value.startswith("field(default_factory="):
             factory = value.removeprefix("field(default_factory=").removesuffix(")")
             parameters.append(f"{name}: {kind} | None = None")
-            body.append(f"        self.{name} = {factory}() if {name} is None else {name}")
+            body.append(f"        self.{name} = ({factory})() if {name} is None else {name}")
         else:
             parameters.append(f"{name}: {kind}" + (f" = {value}" if value else ""))
             body.append(f"        self.{name} = {name}")

@@ -27,6 +27,7 @@ class Send(Effect):
     \"\"\"A field.\"\"\"
     count: int = 3
     rest: list[int] = field(default_factory=list)
+    most: int = field(default_factory=lambda: int("8"))
 
 @dataclass(slots=True)
 class Empty(Effect):
@@ -79,6 +80,7 @@ def test_dataclasses_get_the_init_that_the_decorator_would_make(hook: Any) -> No
     first, second = space["Send"](b"x"), space["Send"](b"x", count=3)
     assert first == second
     assert (first.data, first.count, first.rest) == (b"x", 3, [])
+    assert first.most == 8
     first.rest.append(1)
     assert second.rest == []
     assert space["Own"]().a == 7
