@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from sipserver.proxy.rate import Meter
+from sipserver.proxy.rate import Meter, unlimited
 from sipserver.sip.flow import Flow
 from sipserver.sip.uri import Uri
 
@@ -35,7 +35,7 @@ class Peer:
     """Whether it belongs to our trust domain (RFC 3325 §2.3): believed about identities, and told them."""
     target: Uri | None = None
     """Where requests to it are sent."""
-    rate: Meter = field(default_factory=lambda: Meter(0.0))
+    rate: Meter = field(default_factory=unlimited)
     """Requests outside of dialogs, in both directions."""
     max_calls: int = 0
     """Calls at once, in both directions; 0 for as many as there are."""

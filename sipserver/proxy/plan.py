@@ -10,7 +10,7 @@ from typing import Final
 from sipserver.proxy.dialling import DialPlan
 from sipserver.proxy.peers import Peer, PeerTable
 from sipserver.proxy.privacy import NOBODY, Disclosure
-from sipserver.proxy.rate import Meter
+from sipserver.proxy.rate import Meter, unlimited
 from sipserver.proxy.session import NOTHING, SessionTimers, Timing
 from sipserver.proxy.static_routes import Permissions, StaticRoutes
 from sipserver.sip.effects import Effect
@@ -77,9 +77,9 @@ class Settings:
     """Where single subscribers may send to, where ``outbound`` does not let all of them send anywhere."""
     dial_plan: DialPlan = field(default_factory=DialPlan)
     """Which addresses stand for others."""
-    calls: Meter = field(default_factory=lambda: Meter(0.0))
+    calls: Meter = field(default_factory=unlimited)
     """How many calls a subscriber may place."""
-    requests: Meter = field(default_factory=lambda: Meter(0.0))
+    requests: Meter = field(default_factory=unlimited)
     """How many requests outside of dialogs a subscriber may send."""
     asserted: str = NOBODY
     """Who is told the address that a caller has proved to have (RFC 3325): NOBODY, PEERS or ENDPOINTS."""

@@ -55,6 +55,11 @@ class Meter:
         return len(self._full_at)
 
 
+def unlimited() -> Meter:
+    """A meter that lets everything through."""
+    return Meter(0.0)
+
+
 def retry_after(seconds: float) -> tuple[str, ...]:
     """The Retry-After line for somebody who has to wait so long."""
     return (f"Retry-After: {int(seconds) + 1}",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,7 +69,13 @@ class World:
             "SELECT caller FROM calls WHERE caller IS NOT NULL AND caller_transport = 'TLS' AND ended_at IS NOT NULL",
             lambda rows: len(rows) == 1,
         )
-        (known,) = self.server.rows("SELECT party FROM parties WHERE address = 'erin@example.org'", store="accounts.db")
+        deadline = time.monotonic() + PATIENCE
+        parties = "SELECT party FROM parties WHERE address = 'erin@example.org'"
+        # Another store than that of the calls, so another moment.
+        while not (found := self.server.rows(parties, store="accounts.db")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        (known,) = found
         query = f"SELECT id FROM calls WHERE caller = '{known['party']}' AND ended_at IS NOT NULL"
         self.server.wait_for_rows(query, lambda rows: len(rows) == count)
 
