@@ -125,6 +125,24 @@ async def test_server_that_answers_late_is_taken_off(away: Away) -> None:
     assert [line["target"] for line in away.server.log("target.alive")] == ["UDP 198.51.100.1:5060"]
 
 
+async def test_invite_that_is_answered_after_all_is_the_call(away: Away) -> None:
+    await away.call()
+    (first,) = away.heard(1)
+    away.server.advance(2)
+    (second,) = away.heard(2)
+    away.answer(2, second, 180)
+    away.answer(1, first, 200)
+    (cancel,) = away.heard(2)
+    assert cancel.method == "CANCEL"
+    away.answer(2, second, 487)
+    assert statuses(away.alice.received()) == [100, 180, 200]
+    rows = away.server.rows(BRANCHES)
+    assert [(row["outcome"], row["status"], row["transport"]) for row in rows] == [
+        ("answered", 200, "UDP"), ("elsewhere", 487, "UDP"),
+    ]  # fmt: skip
+    assert away.server.rows("SELECT outcome, devices FROM calls") == [{"outcome": "answered", "devices": 2}]
+
+
 async def test_server_that_is_overloaded_is_left_alone_for_as_long_as_it_asks(away: Away) -> None:
     await away.call()
     (first,) = away.heard(1)
