@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from sys import intern
 from typing import Any, Final
 
 from sipserver.registrar.binding import Binding
@@ -93,5 +94,5 @@ def from_row(row: tuple[Any, ...]) -> Binding:
     route = tuple(path.split(PATH_SEPARATOR)) if path else ()
     return Binding(
         aor, contact, q, expires_at, call_id, cseq, instance, reg_id, route, user_agent, params, transport, host, port,
-        0, registered_at, local, bool(flow_only), bool(natted), gruu_since,
+        0, registered_at, intern(local), bool(flow_only), bool(natted), gruu_since,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import intern
 from typing import Final
 
 from sipserver.registrar import outbound
@@ -122,7 +123,7 @@ def read_contacts(
             natted = known.natted if known is not None and is_same else _is_natted(address, request, flow)
         binding = Binding(
             aor, address.uri_text, _thousandths(address), expires_at, call_id, cseq, instance, reg_id, path, agent,
-            params, flow.transport, flow.host, flow.port, flow.connection, now, flow.sent_by,
+            params, flow.transport, flow.host, flow.port, flow.connection, now, intern(flow.sent_by),
             direct and (flow.reliable or natted or reg_id is not None), natted,
             0.0 if instance is None else outbound.gruu_since(instance, reg_id, call_id, current, now),
         )  # fmt: skip
