@@ -437,11 +437,6 @@ class Liveness:
         found = self._context.transports.flow_for(flow.transport, flow.host, flow.port, flow.connection)
         return found if found is not None and found.connection == flow.connection else None
 
-    def registered(self, key: str, side: str) -> Target | None:
-        """The connection over which the device on this side of a call is registered now, if it is."""
-        call = self._calls.get(key)
-        return self._registered(call.caller if side == CALLER else call.callee) if call is not None else None
-
     def _registered(self, side: _Side) -> Target | None:
         """The connection over which this device is registered now, if it is."""
         if side.address is None:

@@ -220,18 +220,14 @@ class Proxying(Desk):
             raise _Refused(SipError(403, "Target Not In This Dialog"), "", plan)
 
     def _find_way(self, plan: Plan) -> None:
-        """For a request inside a call: the flow that our Record-Route remembers where we do not, the connection that a
-        device is back over, and the contact of a side that names itself by a GRUU."""
-        if plan.dialog is None:
+        """For a request inside a call: the flow that our Record-Route remembers where we do not, and the contact of a
+        side that names itself by a GRUU."""
+        if plan.dialog is None or (not plan.flow_token and plan.gruu is None):
             return
         key, side = plan.dialog
         side = other_side(side)
         hop = plan.groups[0][0].uri_text
-        learned = self.dialogs.flow_for(key, side, hop)
-        if learned is not None and learned.connection and plan.gruu is None and not plan.routes:
-            self._reconnect(plan, learned, key, side)
-            return
-        known = learned is not None
+        known = self.dialogs.flow_for(key, side, hop) is not None
         if plan.flow_token and not known and not plan.routes:
             way = ways.unseal(self.minter.sealer, key, plan.flow_token).get(side)
             flow = self.context.transports.flow_of("UDP", way.host, way.port, 0, way.local) if way is not None else None
@@ -243,17 +239,6 @@ class Proxying(Desk):
                 self._aim(plan, plan.gruu, known=known)
             except StoreError:
                 raise _Refused(SipError(503, "Store Unavailable", RETRY_LATER), "", plan, faults.STORE) from None
-
-    def _reconnect(self, plan: Plan, learned: Flow, key: str, side: str) -> None:
-        """Where the connection of this side broke, and its device has registered over another, that one is taken."""
-        if self.context.transports.flow_of(learned.transport, learned.host, learned.port, learned.connection, ""):
-            return
-        device = self.liveness.registered(key, side)
-        if device is not None and not device.path:
-            target = plan.groups[0][0]
-            target.transport, target.host, target.port = device.transport, device.host, device.port
-            target.connection = device.connection
-            plan.located = True
 
     def _aim(self, plan: Plan, uri: Uri, *, known: bool) -> None:
         """RFC 5627 §6.1: the contact of the device takes the place of its GRUU, unless there are routes left
