@@ -14,7 +14,7 @@ from sipserver.calls.times import parse_stamp
 from support.generator.dialog import Played
 from support.generator.probe import ASKED_EVERY, Probe
 from support.generator.story import Story
-from support.generator.world import World
+from support.generator.world import ClockSet, World
 from support.pen import DOMAIN
 from support.server import Row, ServerProcess
 
@@ -137,6 +137,17 @@ def _longest(asked: list[float], answered: dict[int, float], since: float, until
     return longest
 
 
+def ahead(settings: list[ClockSet], started: float, stamp: str) -> float:
+    """How far a clock that was set like this is ahead in a call that began then, and on record at ``stamp``."""
+    may_be = [settings[0].ahead]
+    for each in settings:
+        if each.noticed_at <= started:
+            may_be = [each.ahead]
+        elif each.written_at <= started + LONGEST_STALL:
+            may_be.append(each.ahead)
+    return min(may_be, key=lambda seconds: abs(parse_stamp(stamp) / 1000 - seconds - started))
+
+
 class Scene:
     """What every comparison of one run needs."""
 
@@ -149,13 +160,7 @@ class Scene:
 
     def ahead(self, started: float, stamp: str) -> float:
         """How far the server's clock was ahead, by which all times of the call are told that began then."""
-        may_be = [self._settings[0].ahead]
-        for each in self._settings:
-            if each.noticed_at <= started:
-                may_be = [each.ahead]
-            elif each.written_at <= started + LONGEST_STALL:
-                may_be.append(each.ahead)
-        return min(may_be, key=lambda ahead: abs(parse_stamp(stamp) / 1000 - ahead - started))
+        return ahead(self._settings, started, stamp)
 
     def just_restarted(self, story: Story) -> bool:
         """Whether the call began right after a restart, when devices with connections were still signing on."""
