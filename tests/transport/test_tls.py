@@ -173,18 +173,41 @@ async def test_a_handshake_that_drips_in_byte_by_byte_is_one(authority: Authorit
     session, incoming, outgoing = client_session(authority.client())
     async with serving(LISTENER, security=security) as (transports, receiver):
         async with stream_peer(port_of(transports)) as (reader, writer):
-            while True:
-                try:
-                    session.do_handshake()
-                except ssl.SSLWantReadError:
-                    await drip(writer, outgoing.read())
-                    incoming.write(await asyncio.wait_for(reader.read(65_536), PATIENCE))
-                else:
-                    break
+            await shake_hands(session, incoming, outgoing, reader, writer)
             session.write(message())
             await drip(writer, outgoing.read())
             await receiver.until(lambda: receiver.data == [message()])
         assert handshakes(transports).failed == 0
+
+
+@pytest.mark.parametrize(
+    "said", [b"\x17\x03\x03\x00\x05hello", b"MESSAGE sip:a SIP/2.0\r\n\r\n", b"\x15\x03\x03\x00\x02\x02\x28"]
+)
+async def test_what_is_not_of_the_session_ends_it(authority: Authority, security: Shown, said: bytes) -> None:
+    session, incoming, outgoing = client_session(authority.client())
+    async with serving(LISTENER, security=security) as (transports, receiver):
+        async with stream_peer(port_of(transports)) as (reader, writer):
+            await shake_hands(session, incoming, outgoing, reader, writer)
+            session.write(message())
+            writer.write(outgoing.read() + said)
+            await at_end(reader)
+        assert receiver.data == [message()]
+        await receiver.until(lambda: len(receiver.closed) == 1)
+
+
+async def shake_hands(
+    session: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:  # fmt: skip
+    """The client's side of a handshake, a byte at a time."""
+    while True:
+        try:
+            session.do_handshake()
+        except ssl.SSLWantReadError:
+            await drip(writer, outgoing.read())
+            incoming.write(await asyncio.wait_for(reader.read(65_536), PATIENCE))
+        else:
+            return
 
 
 async def drip(writer: asyncio.StreamWriter, data: bytes) -> None:
