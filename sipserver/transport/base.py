@@ -7,14 +7,14 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.locate import Usable
 from sipserver.transport.bound import GRACE, Absences, is_watched
 from sipserver.transport.connecting import Connector
 from sipserver.transport.contract import (
-    DEFAULT_PORT,
+    DEFAULT_PORTS,
     ListenAddress,
     ListenError,
     Receiver,
@@ -30,6 +30,9 @@ from sipserver.transport.udp import UdpListener
 from sipserver.transport.websocket import WebSockets
 
 __all__ = ["ListenAddress", "ListenError", "Receiver", "Security", "Settings", "Transports"]
+
+_DEFAULT: Final = 0
+"""Stands for the port that is not named."""
 
 Listener = TypeVar("Listener", UdpListener, TcpListener)
 
@@ -87,11 +90,14 @@ class Transports:
                     port = udp.port
                 else:
                     port = await self._listen(index, replace(address, host=host), security)
-                if address.name:
-                    self._names.append((address.name, port))
-                if not is_ip(address.host):
-                    self._names.append((address.host, port))
-            self._wildcards = [(each.host, each.port) for each in self._listeners() if each.wildcard]
+                names = [address.name, *([] if is_ip(address.host) else [address.host])]
+                self._names += [(name, each) for name in names if name for each in _ports(address.transport, port)]
+            self._wildcards = [
+                (each.host, port)
+                for each in self._listeners()
+                if each.wildcard
+                for port in _ports(each.transport, each.port)
+            ]
             if self._wildcards or any([is_watched(each.host) for each in self._listeners()]):
                 await self.local.start()
             self._collect_ours()
@@ -205,8 +211,11 @@ class Transports:
             self.tcp.settings = self.tcp.handshakes.settings = settings
 
     def is_us(self, host: str, port: int | None) -> bool:
-        """Whether this host, an IP address or the name of a listener in lower case, and port are a listener's."""
-        port = port or DEFAULT_PORT
+        """Whether this host, an IP address or the name of a listener in lower case, and port are a listener's.
+
+        No port means the one that is usual for what the listener speaks: 443 where that is WSS.
+        """
+        port = port or _DEFAULT
         if (host, port) in self._ours:
             return True
         if ":" in host and (canonical_ip(host), port) in self._ours:
@@ -270,12 +279,16 @@ class Transports:
         """Every host and port that is ours, so that asking is one look-up."""
         ours = set(self._names)
         for each in self._listeners():
-            if each.wildcard:
-                ours |= {(host, each.port) for host in self.local.addresses if (":" in host) == (":" in each.host)}
-            else:
-                ours.add((each.host, each.port))
+            alike = [host for host in self.local.addresses if (":" in host) == (":" in each.host)]
+            hosts = alike if each.wildcard else [each.host]
+            ours |= {(host, port) for host in hosts for port in _ports(each.transport, each.port)}
         self._ours = frozenset(ours)
         self._usable = frozenset((each.transport, 6 if ":" in each.host else 4) for each in self._listeners())
+
+
+def _ports(transport: str, port: int) -> tuple[int, ...]:
+    """The ports by which a listener is named: its own, and _DEFAULT where that goes without saying."""
+    return (port, _DEFAULT) if port == DEFAULT_PORTS[transport] else (port,)
 
 
 async def _numeric(loop: asyncio.AbstractEventLoop, address: ListenAddress) -> str:

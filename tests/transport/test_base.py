@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import pytest
@@ -310,3 +311,16 @@ async def test_one_server_listens_on_udp_and_tcp() -> None:
         writer.close()
     await transports.close()
     assert {flow.transport for _, flow in receiver.messages} == {"UDP", "TCP"}
+
+
+@pytest.mark.parametrize(("transport", "port"), [("udp", 5060), ("tcp", 5060), ("ws", 80)])
+async def test_a_port_that_goes_without_saying_is_that_of_the_transport(transport: str, port: int) -> None:
+    # An address for each process that runs tests.
+    host = f"127.5.{os.getpid() % 250}.7"
+    try:
+        async with serving(f"{transport}:{host}:{port}") as (transports, _):
+            assert transports.is_us(host, None)
+            assert not transports.is_us("127.5.6.255", None)
+            assert transports.is_us(host, 5060) == (port == 5060)
+    except ListenError as error:
+        pytest.skip(f"this port is for others here: {error}")
