@@ -18,11 +18,12 @@ from sipserver.transport.identity import names_of
 def certificate_findings(config: Config, now: float) -> Iterator[Finding]:
     """What there is to say of ``[tls]``; nothing where TLS is not used. ``now`` is UNIX time."""
     secure = [listener for listener in config.listeners if is_secure(listener.address)]
-    if not secure:
-        return
     tls = config.tls
+    # A listener may come with a flag of ``serve``.
+    if not secure and not tls.certificate:
+        return
     try:
-        make(tls, {listener.clients or "none" for listener in secure})
+        make(tls, {listener.clients or "none" for listener in secure} or {"none"})
     except CertificateError as error:
         yield Finding("tls", str(error), ok=False)
         return

@@ -130,6 +130,17 @@ def test_good_certificate_is_shown_with_its_names_and_end(
     assert not detail.endswith("soon")
 
 
+def test_certificate_for_a_listener_that_comes_with_a_flag_is_looked_at(
+    sipserver: Sipserver, tmp_path: Path, authority: Authority
+) -> None:
+    authority.issue("example.test", days=-5, into="over")
+    file = tmp_path / "x.toml"
+    file.write_text('[server]\nlisten = ["udp:127.0.0.1:0"]\n[tls]\ncertificate = "over.pem"\nkey = "over.key"\n')
+    result = sipserver("check", "--config", str(file), "--no-ports")
+    assert result.exit_code == 1
+    assert ", ended on " in result.stdout
+
+
 def test_certificate_that_ends_is_told(sipserver: Sipserver, tmp_path: Path, authority: Authority) -> None:
     authority.issue("example.test", days=5, into="soon")
     (found,) = checked(sipserver, tmp_path, 'certificate = "soon.pem"\nkey = "soon.key"').values()
