@@ -120,6 +120,9 @@ class Media:
     ) -> bool:
         span = body.find_description(request) if exchange is not None else None
         if exchange is None or span is None:
+            if exchange is not None and request.body:
+                # It may hold an offer that is not to be touched: then its answer is not, either.
+                exchange.offered = True
             passenger.send(effect, effect.request)
             return True
         description = request.body[span[0] : span[1]]

@@ -259,3 +259,14 @@ def test_call_that_is_taken_back_while_it_waits_is_never_sent(server: Server) ->
     assert made.call()["outcome"] == "cancelled"
     assert relay.commands() == ["offer", "delete"]
     assert relay.media.machine.legs == 0
+
+
+def test_answer_to_an_offer_that_may_not_be_touched_is_not_touched_either(server: Server) -> None:
+    relay, made = Played(server), talk(server)
+    hidden = sdp("10.0.0.8")
+    made.place(HIDDEN, "Identity: eyJ;info=<https://example.test/cert>")
+    assert made.invite.body == HIDDEN
+    made.respond(200, hidden)
+    assert made.answer.body == hidden
+    made.ack()
+    assert relay.asked == []
