@@ -34,7 +34,7 @@ half_open = 200
 HALF_OPEN = 1_000
 PER_SOURCE = 90
 """Connections from one address, fewer than what is refused."""
-UNNOTICED = 1.0
+UNNOTICED = 2.0
 """Seconds within which every call is set up and ended, on a machine that does much else."""
 
 EVIL = handshake(lines=["Sec-WebSocket-Protocol: sip", "Origin: https://evil.test"])
