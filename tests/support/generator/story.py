@@ -133,6 +133,7 @@ def _which_was_kept(story: Story, tag: str, seen: Sequence[Seen]) -> str:
     """
     answers: dict[str, float] = {}
     left: dict[str, float] = {}
+    over: dict[str, float] = {}
     for each in seen:
         if each.run != story.run or each.link == "attacker" or not each.to_server or each.at < story.started:
             continue
@@ -145,11 +146,19 @@ def _which_was_kept(story: Story, tag: str, seen: Sequence[Seen]) -> str:
             answers.setdefault(each.to_tag, each.at)
         elif each.method == "BYE" and not each.status and each.from_tag == tag:
             story.parted.setdefault(each.to_tag, each.at)
-        elif each.method == "BYE" and each.status and each.to_tag == tag and _is_over(each.status):
-            left.setdefault(each.from_tag, each.at)
-    stay = [device for device in answers if device not in story.parted]
+        elif each.method == "BYE" and each.status and _is_over(each.status):
+            device = each.from_tag if each.to_tag == tag else each.to_tag
+            over.setdefault(device, each.at)
+            if each.to_tag == tag:
+                left.setdefault(device, each.at)
+    # Once no dialog is left and a BYE is answered, the call is over: what the caller says then comes too late.
+    never = float("inf")
+    alone_at = max((min(story.parted.get(each, never), left.get(each, never)) for each in answers), default=never)
+    over_at = min((at for at in over.values() if at >= alone_at), default=never)
+    parted = {device: at for device, at in story.parted.items() if at <= over_at}
+    stay = [device for device in answers if device not in parted]
     if not stay:
-        return _last_parted_from(story.parted, answers)
+        return _last_parted_from(parted, answers)
     up = [device for device in stay if device not in left]
     return min(up, key=lambda device: answers[device]) if up else max(stay, key=lambda device: left[device])
 
