@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,30 @@ def test_answer_to_an_offer_that_may_not_be_touched_is_not_touched_either(server
     assert made.answer.body == hidden
     made.ack()
     assert relay.asked == []
+
+
+def test_relayed_calls_leave_nothing_for_the_collector(server: Server) -> None:
+    relay, both = Played(server), talk(server)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(4):
+            made = Talk(server, both.caller, both.callee, call_id=f"call{number}")
+            both.caller.received()
+            both.callee.received()
+            relay.at_once = number % 2 == 0
+            made.caller.send(made.caller.invite("bob", *typed(HIDDEN), call_id=made.call_id, cseq=1, body=HIDDEN))
+            relay.answer()
+            (made.invite,) = made.callee.requests("INVITE")
+            relay.at_once = True
+            made.respond(200, OPEN)
+            made.ack()
+            made.hang_up()
+            server.advance(200)
+            del made
+            if number == 0:
+                gc.collect()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert relay.commands() == ["offer", "answer", "delete"] * 4
