@@ -52,7 +52,8 @@ class Rtpengine:
         with (self.folder / "rtpengine.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    self.program, "--table=-1", f"--interface={self.host}", f"--listen-ng={self.address}",
+                    self.program, "--config-file=none", "--table=-1", f"--interface={self.host}",
+                    f"--listen-ng={self.address}",
                     f"--port-min={first}", f"--port-max={last}", "--foreground", "--log-stderr", "--log-level=6",
                     "--num-threads=2", "--timeout=60",
                 ],
