@@ -29,7 +29,7 @@ class DeadTargets:
         """Seconds that a place counts as dead; 0 remembers none."""
         self.marked = 0
         """How often a place was marked that was not."""
-        self._note = note
+        self._tell = note
         self._until: dict[Place, float] = {}
 
     def __len__(self) -> int:
@@ -46,13 +46,13 @@ class DeadTargets:
             if len(self._until) >= MAX_PLACES:
                 del self._until[next(iter(self._until))]
             self.marked += 1
-            self._note(DEAD, place, seconds)
+            self._tell(DEAD, place, seconds)
         self._until[place] = now + seconds
 
     def answered(self, place: Place) -> None:
         """This place is there."""
         if self._until.pop(place, None) is not None:
-            self._note(ALIVE, place, 0.0)
+            self._tell(ALIVE, place, 0.0)
 
     def is_dead(self, place: Place, now: float) -> bool:
         """Whether this place is to be tried last."""
