@@ -83,7 +83,7 @@ class Context:
             return flow
         via = request.top_via
         port = build.response_port(via)
-        if port == flow.port or (via.rport is None and via.host != flow.host and scope(via.host) != NAME):
+        if port == flow.port or (via.rport is None and NAME < scope(via.host) < scope(flow.host)):
             return flow
         return (
             self.transports.flow_for("UDP", flow.host, port, listener=flow.listener, local_host=flow.local_host) or flow

@@ -20,7 +20,6 @@ from sipserver.location.base import Location
 from sipserver.proxy.forward import request_uri
 from sipserver.registrar.binding import Binding, Change
 from sipserver.server.context import Context
-from sipserver.server.timers import TimerQueue
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Response
@@ -39,7 +38,6 @@ STEP: Final = 0.1
 AT_ONCE: Final = 400
 """Bindings that are pinged in one step at most; the others wait for the next."""
 _CRLFS: Final = b"\r\n\r\n"
-_STEP: Final = "step"
 
 
 @dataclass(slots=True)
@@ -80,7 +78,7 @@ class FlowKeeper:
         context: Context,
         settings: Settings,
         location: Location,
-        timers: TimerQueue,
+        later: Callable[[float, Callable[[], None]], object],
         domain: str,
     ) -> None:
         self.lost: dict[str, int] = {}
@@ -93,7 +91,8 @@ class FlowKeeper:
         """OPTIONS that were not."""
         self._context = context
         self._location = location
-        self._timers = timers
+        self._later = later
+        """Calls back after so many seconds."""
         self._from = f"<sip:{domain}>"
         self.told: Callable[[Binding, str], None] = _ignore
         """Called with every binding that is none any more, and why."""
@@ -146,9 +145,7 @@ class FlowKeeper:
             if after.natted:
                 self._keep(after, kept)
                 return
-        if kept is not None:
-            self._asked.pop(kept.branch, None)
-            kept.binding = None
+        self._let_go(kept)
 
     def connection_lost(self, flow: Flow) -> None:
         """A connection is gone, and with it what lived by it (RFC 5626 §7)."""
@@ -164,6 +161,8 @@ class FlowKeeper:
         if binding in self._losing:
             return
         self._losing.add(binding)
+        # Nobody is there: nothing more is sent, however long the disk takes.
+        self._let_go(self._kept.pop(binding, None))
         go_on = partial(self._remove, binding, cause)
         try:
             if self._location.acquire(binding.aor, go_on):
@@ -178,7 +177,7 @@ class FlowKeeper:
             for binding, cause in again:
                 self.lose(binding, cause)
 
-    def on_timer(self, timer: str) -> None:
+    def turn(self) -> None:
         """The wheel turns by a slot."""
         self._turning = False
         if not self._kept:
@@ -193,6 +192,7 @@ class FlowKeeper:
             if kept.binding is not None:
                 self._ping(kept, kept.binding)
                 self._put(kept, 0.9 + 0.1 * self._context.tokens.fraction())
+        self._location.flush()
 
     def on_response(self, response: Response, flow: Flow) -> bool:
         """An answer that belongs to no transaction; whether it is that to an OPTIONS from here."""
@@ -263,9 +263,7 @@ class FlowKeeper:
         # RFC 5626 §4.4.1: who registers a connection as its flow pings it, and WebSocket has pings of its own.
         by_itself = binding.is_connected and (binding.reg_id is not None or binding.transport in ("WS", "WSS"))
         if self._settings.ping == OFF or by_itself:
-            if kept is not None:
-                self._asked.pop(kept.branch, None)
-                kept.binding = None
+            self._let_go(kept)
             return
         if kept is None:
             kept = _Kept(binding)
@@ -276,6 +274,12 @@ class FlowKeeper:
         self._kept[binding] = kept
         self._turn()
 
+    def _let_go(self, kept: _Kept | None) -> None:
+        """Ping this one no more."""
+        if kept is not None:
+            self._asked.pop(kept.branch, None)
+            kept.binding = None
+
     def _put(self, kept: _Kept, part: float) -> None:
         """Have its turn come after this part of the interval."""
         slots = len(self._wheel)
@@ -284,7 +288,7 @@ class FlowKeeper:
     def _turn(self) -> None:
         if not self._turning:
             self._turning = True
-            self._timers.add(STEP, self, _STEP)
+            self._later(STEP, self.turn)
 
     def _ping(self, kept: _Kept, binding: Binding) -> None:
         settings = self._settings

@@ -156,7 +156,7 @@ class Service:
         locator = self.whereabouts.locator
         domain = config.server.domains[0]
         gruus = GruuMinter(keyring.derive("gruu"))
-        keeper = FlowKeeper(self.context, settings.keeping(config), self.location, self.timers, domain)
+        keeper = FlowKeeper(self.context, settings.keeping(config), self.location, self._later, domain)
         self.registrations = Registrations(
             self.context, settings.registrar(config), authenticators, self.credentials, self.location, self.parties,
             self.activity, gruus, keeper, locator,
@@ -375,6 +375,10 @@ class Service:
     def _write_lines(self) -> None:
         self._lines_wait = False
         self.log.flush()
+
+    def _later(self, after: float, call: Callable[[], None]) -> None:
+        """Call back after so many seconds."""
+        self._loop.call_at(self._loop.time() + after, call)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

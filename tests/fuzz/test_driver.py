@@ -105,6 +105,8 @@ class World:
         """When time has passed nothing is left but what is on disk, and calls that nobody ended."""
         self.server.settle()
         self.server.advance(QUIET)
+        # What was sent from elsewhere looked like a NAT's, and did not answer its pings.
+        self.server.settle()
         self.server.service.tick()
         # Sides of calls whose registration is gone were asked whether they are there: 64*T1.
         self.server.advance(40)
