@@ -118,7 +118,8 @@ class CallCheck:
         if row["answered_at"] is not None and answered is not None:
             # What had told which device was kept may not have been looked at any more.
             found = self._seconds(row["answered_at"])
-            self._time("answered_at", min(story.answers.values(), key=lambda at: abs(at - found)))
+            before = [at for at in story.answers.values() if at <= found + EARLY]
+            self._time("answered_at", max(before, default=answered))
 
     def _evidence(self) -> list[float]:
         story = self.story
@@ -216,7 +217,7 @@ class CallCheck:
         elif outcome in ("busy", "declined") and passed.status == 486:
             # A device that rings first is not busy; its 180 may have been overtaken.
             outcome = "declined" if story.ringing is not None else "busy"
-        elif not story.finals and self.scene.just_restarted(story):
+        elif self.scene.just_restarted(story) and all(each.status == 487 for each in story.finals.values()):
             # A device whose connection broke has not come back yet.
             outcome, by, cause = row["outcome"], SERVER, row["end_cause"]
         elif passed.status == 408 and self._stood_still(passed.at):
@@ -385,7 +386,9 @@ class CallCheck:
         """What was agreed on before the answer, until that, or until nobody waited for one any more."""
         story, plan = self.story, self.plan
         found = [each for each in self.scene.store.media[self.row["id"]] if each["early"]]
-        since = story.pracked if plan.delayed else story.ringing
+        since = story.ringing
+        if plan.delayed:
+            since = story.pracked if story.pracked_early else None
         until = story.first_answer or story.cancelled
         if until is None:
             until = min((each.at for each in story.finals.values()), default=None)

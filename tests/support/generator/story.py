@@ -68,6 +68,8 @@ class Story:
     """By the tag of the device: when its first response to the INVITE came, if only 100."""
     pracked: float | None = None
     """When the PRACK of a 183 was accepted."""
+    pracked_early: bool = False
+    """Whether nobody had answered the INVITE by then."""
     seen_of: dict[str, float] = field(default_factory=dict)
     """By side: when there was a sign of life of it in the answered call last."""
     byes: list[Bye] = field(default_factory=list)
@@ -254,7 +256,8 @@ class _Teller:
             return
         elif each.method == "PRACK":
             if 200 <= each.status < 300:
-                story.pracked = story.pracked or each.at
+                if story.pracked is None:
+                    story.pracked, story.pracked_early = each.at, not story.finals
         elif each.method in ("INVITE", "UPDATE"):
             if 200 <= each.status < 300 and key not in self._changed and not story.byes:
                 self._changed.add(key)
