@@ -1,4 +1,4 @@
-"""Which side of a call is behind a NAT, by what it says of itself and where that came from.
+"""Whose media cannot be reached, by what a side says of itself and where that came from.
 
 An endpoint that names a private address (RFC 1918, 6598, 4193, link-local) while its packets come from another one is
 behind a NAT and knows nothing of it. One that names the address it sends from is not, or shares the network with this
@@ -8,22 +8,15 @@ server. A public address that is another than the source is a gateway's, and bel
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
-from ipaddress import ip_address, ip_network
 from typing import Final
 
 from sipserver.sip.errors import SipError
+from sipserver.sip.nat import NOWHERE, WORLD, scope
 from sipserver.sip.uri import Uri
 
 MAX_ADDRESSES: Final = 16
 """Connection lines of a description that are looked at."""
 
-_PRIVATE: Final = tuple([
-    ip_network(text) for text in (
-        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8",
-        "fc00::/7", "fe80::/10", "::1/128",
-    )
-])  # fmt: skip
 _CONNECTION: Final = b"\nc=IN IP"
 _NOWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound to it
 
@@ -54,14 +47,9 @@ def is_behind_nat(named: Iterable[str], source: str) -> bool:
     return any([address != source and is_private(address) for address in named])
 
 
-@lru_cache(10_000)
 def is_private(address: str) -> bool:
     """Whether this is an IP address that means something within a network alone; a name is not."""
-    try:
-        known = ip_address(address)
-    except ValueError:
-        return False
-    return any([known.version == network.version and known in network for network in _PRIVATE])
+    return NOWHERE < scope(address) < WORLD
 
 
 def host_of(uri_text: str) -> str:
