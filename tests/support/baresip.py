@@ -21,7 +21,7 @@ APPLICATIONS = ("account.so", "menu.so", "ctrl_tcp.so")
 CONFIG = """\
 poll_method             epoll
 sip_listen              {host}:{sip_port}
-net_interface           {host}
+net_interface           {address}
 call_local_timeout      120
 call_max_calls          4
 audio_player            aubridge,nowhere
@@ -108,7 +108,7 @@ class Baresip:
         config = CONFIG.format(
             # It listens for TLS one port above.
             sip_port=free_port(2), rtp_port=rtp_port, rtp_last=rtp_port + 19, control_port=self._control_port,
-            modules=modules, host=host,
+            modules=modules, host=host, address=host.strip("[]"),
         )  # fmt: skip
         if authority is not None:
             config += f"sip_cafile {authority}\n"

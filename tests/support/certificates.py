@@ -42,16 +42,18 @@ class Authority:
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(
-        self, *names: str, uris: Sequence[str] = (), days: float = 30, into: str = "", common_name: str = "test"
-    ) -> Files:
-        """A certificate for these DNS names and IP addresses, and these URIs; negative ``days`` are over."""
+        self, *names: str, uris: Sequence[str] = (), dns: Sequence[str] = (), days: float = 30, into: str = "",
+        common_name: str = "test",
+    ) -> Files:  # fmt: skip
+        """A certificate for these DNS names and IP addresses, these URIs, and all of ``dns`` as if they were
+        names; negative ``days`` are over."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = x509.CertificateBuilder(self._name, None, key.public_key(), x509.random_serial_number())
         builder = builder.subject_name(subject).not_valid_before(now - timedelta(days=2) + timedelta(days=min(days, 0)))
         builder = builder.not_valid_after(now + timedelta(days=days))
-        alternatives = [*map(_name, names), *map(x509.UniformResourceIdentifier, uris)]
+        alternatives = [*map(_name, names), *map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
         if alternatives:
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())

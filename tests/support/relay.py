@@ -19,13 +19,15 @@ class Rtpengine:
     """The relay; it takes its ports from a range of its own. Use with ``with``."""
 
     def __init__(
-        self, folder: Path, host: str = "127.0.0.1", *, port: int = 0, ports: tuple[int, int] = (0, 0)
+        self, folder: Path, host: str = "127.0.0.1", *, port: int = 0, ports: tuple[int, int] = (0, 0), also: str = ""
     ) -> None:
+        """``also`` is another address for media, of the other IP version."""
         self.program = shutil.which("rtpengine") or shutil.which("rtpengine-daemon")
         if self.program is None:
             pytest.skip("rtpengine is not installed")
         self.folder = folder
         self.host = host
+        self.addresses = [host, also] if also else [host]
         self.port = port or free_port()
         """Of the ng protocol."""
         # Each worker of the tests has a range that no other has, below those that the system gives out.
@@ -52,8 +54,8 @@ class Rtpengine:
         with (self.folder / "rtpengine.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    self.program, "--config-file=none", "--table=-1", f"--interface={self.host}",
-                    f"--listen-ng={self.address}",
+                    self.program, "--config-file=none", "--table=-1",
+                    *(f"--interface={address}" for address in self.addresses), f"--listen-ng={self.address}",
                     f"--port-min={first}", f"--port-max={last}", "--foreground", "--log-stderr", "--log-level=6",
                     "--num-threads=2", "--timeout=60",
                 ],
