@@ -183,13 +183,20 @@ def talk(phones: dict[Kind, Baresip | Linphone], calls: list[Call], number: int)
     time.sleep(TALK)
     for phone in phones.values():
         if isinstance(phone, Baresip):
-            # It hears and sees the other side: an event for each stream.
-            phone.wait("CALL_RTPESTAB", count=2 * number)
+            wait_for_audio(phone, number)
     for each in calls:
         each.hung_up = phones[each.caller if each.ended_by == "caller" else each.callee].hang_up()
     for each in calls:
         each.over = max(phones[kind].wait("CALL_CLOSED", count=number).at for kind in (each.caller, each.callee))
     return calls
+
+
+def wait_for_audio(phone: Baresip, calls: int) -> None:
+    """Until it has heard the other side of so many calls."""
+    deadline = time.monotonic() + 15
+    while sum(event.kind == "CALL_RTPESTAB" and event.values.get("param") == "audio" for event in phone.events) < calls:
+        assert time.monotonic() < deadline, f"{phone.user} hears nothing: {phone.log()}"
+        time.sleep(0.02)
 
 
 def place_of(row: Row, side: str = "") -> tuple[str, ...]:
@@ -225,8 +232,13 @@ def assert_media(server: Server, call_id: str, each: Call) -> None:
         for kind, codec in (("audio", audio), ("video", "VP8"))
     ], f"{each}: {media}"
     reports = server.rows(
-        "SELECT side, media_kind, packets_received FROM quality_reports WHERE call = ? AND source = 'relay'", call_id
+        "SELECT side, media_kind FROM quality_reports"
+        " WHERE call = ? AND source = 'relay' AND direction = 'remote' AND packets_received > 0",
+        call_id,
     )
-    relayed = product(("caller", "callee"), ("audio", "video")) if each.caller.family != each.callee.family else ()
-    assert sorted((row["side"], row["media_kind"]) for row in reports) == sorted(relayed), f"{each}: {reports}"
-    assert all(row["packets_received"] > 0 for row in reports), f"{each}: {reports}"
+    sent = {(row["side"], row["media_kind"]) for row in reports}
+    assert len(sent) == len(reports)
+    # linphone's picture comes once a second, so there may have been none.
+    sides = {"caller": each.caller, "callee": each.callee}
+    least = {(side, "audio") for side in sides} | {(side, "video") for side in sides if sides[side].agent is Baresip}
+    assert (sent >= least) if each.caller.family != each.callee.family else not sent, f"{each}: {reports}"
