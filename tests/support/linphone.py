@@ -43,8 +43,8 @@ video_rtp_port={video_first}-{video_last}
 [video]
 device=StaticImage: Static picture
 size=qcif
-automatically_initiate={video}
-automatically_accept={video}
+automatically_initiate=1
+automatically_accept=1
 
 [proxy_0]
 reg_proxy=<sip:{server}:{port};transport={transport}>
@@ -87,7 +87,6 @@ class Linphone:
         *,
         transport: str = "udp",
         domain: str = "example.test",
-        video: bool = True,
         host: str = "127.0.0.1",
         server: str = "127.0.0.1",
         authority: Path | None = None,
@@ -98,13 +97,12 @@ class Linphone:
         self._folder = folder / f"linphone-{user}"
         # It keeps a database there, and goes without if there is no such folder.
         (self._folder / ".local/share/linphone").mkdir(parents=True)
-        self._video = video
         self._lines: list[tuple[str, float]] = []
         self._arrived = threading.Condition()
         rtp = free_port(20)
         config = CONFIG.format(
             address=host.strip("[]"), ipv6=int(":" in host), server=server, port=server_port, transport=transport,
-            user=user, domain=domain, password=f"pw{user}", authority=authority or "", video=int(video),
+            user=user, domain=domain, password=f"pw{user}", authority=authority or "",
             audio_first=rtp, audio_last=rtp + 9, video_first=rtp + 10, video_last=rtp + 19,
             **{each: free_port() if each == transport else 0 for each in ("udp", "tcp", "tls")},
         )  # fmt: skip
@@ -115,11 +113,13 @@ class Linphone:
         nowhere = {"ALSA_CONFIG_PATH": os.devnull, "PULSE_SERVER": f"unix:{folder}/pulse", "HOME": folder}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
         command = ["linphone-daemon", "--config", f"{folder}/linphonerc", "--log", f"{folder}/log", "--auto-answer"]
+        # Video is sent, a still picture, and what comes is not shown.
+        command.append("-C")
         # It crashes on telling some of them.
         command.append("--disable-stats-events")
         with (self._folder / "stderr").open("wb") as errors:
             self._process = subprocess.Popen(
-                [*command, "-C"] if self._video else command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=errors, env=kept | nowhere, text=True, errors="replace",
             )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -181,7 +181,7 @@ class Linphone:
         return found[1]
 
     def heard(self) -> list[int]:
-        """The packets of audio that it received, of each call that is over; to be asked when it has ended."""
+        """The packets of audio that it received, call by call; to be asked when the process has ended."""
         return [int(number) for number in _AUDIO.findall(self._logged())]
 
     def log(self) -> str:
