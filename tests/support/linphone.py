@@ -112,11 +112,11 @@ class Linphone:
         folder = str(self._folder)
         nowhere = {"ALSA_CONFIG_PATH": os.devnull, "PULSE_SERVER": f"unix:{folder}/pulse", "HOME": folder}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
-        command = ["linphone-daemon", "--config", f"{folder}/linphonerc", "--log", f"{folder}/log", "--auto-answer"]
-        # Video is sent, a still picture, and what comes is not shown.
-        command.append("-C")
-        # It crashes on telling some of them.
-        command.append("--disable-stats-events")
+        command = [
+            "linphone-daemon", "--config", f"{folder}/linphonerc", "--log", f"{folder}/log", "--auto-answer",
+            # Video is sent (a still picture, once a second), and what comes is not shown; no events of RTCP.
+            "-C", "--disable-stats-events",
+        ]  # fmt: skip
         with (self._folder / "stderr").open("wb") as errors:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
