@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import sys
 import types
@@ -95,3 +96,17 @@ def test_every_module_to_be_compiled_exists(hook: Any) -> None:
 def test_without_a_compiler_or_headers_the_reason_is_told(hook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler-anywhere")
     assert "no-such-compiler-anywhere" in hook.what_is_missing()
+
+
+def test_nothing_that_is_compiled_names_a_value_inside_a_comprehension(hook: types.ModuleType) -> None:
+    """mypyc 2.4 compiles ``[x for y in z if (x := f(y))]`` to code that reads x before it is set, and crashes."""
+    package = HOOK.parent.parent / "sipserver"
+    comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    found = [
+        f"{path.relative_to(package)}:{node.lineno}"
+        for path in (*(path for folder in hook.FOLDERS for path in (package / folder).glob("*.py")),
+                     *(package / module for module in hook.MODULES))
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, comprehensions)
+        for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)
+    ]  # fmt: skip
+    assert found == []

@@ -108,11 +108,11 @@ class Linker:
 
     def _between(self, one: str | None, other: str, keys: Iterable[str]) -> Call | None:
         """The only one of these calls that these two parties have with each other."""
-        found = [
-            call for key in keys
-            if (call := self._recorder.find(key)) is not None
-            and (call.caller, call.callee) in ((one, other), (other, one))
-        ]  # fmt: skip
+        found = []
+        for key in keys:
+            call = self._recorder.find(key)
+            if call is not None and (call.caller, call.callee) in ((one, other), (other, one)):
+                found.append(call)
         return found[0] if len(found) == 1 and one is not None else None
 
     def _earlier(self, call_id: str) -> CutShort | None:

@@ -103,7 +103,7 @@ def foreign(call_id: str, to: str = f"sip:nobody@{DOMAIN}") -> bytes:
     """An INVITE of somebody at another domain, for whom a peer vouches."""
     return "\r\n".join(
         (
-            f"INVITE {to} SIP/2.0", "Via: SIP/2.0/TLS 127.0.0.1:9;branch=z9hG4bK" + call_id, "Max-Forwards: 70",
+            f"INVITE {to} SIP/2.0", f"Via: SIP/2.0/TLS 127.0.0.1:9;rport;branch=z9hG4bK{call_id}", "Max-Forwards: 70",
             "From: <sip:erin@example.org>;tag=e", f"To: <{to}>", f"Call-ID: {call_id}", "CSeq: 1 INVITE",
             "Contact: <sip:erin@127.0.0.1:9;transport=tls>", "P-Asserted-Identity: <sip:erin@example.org>",
             "Content-Length: 0", "", "",
