@@ -108,10 +108,11 @@ class Linker:
 
     def _between(self, one: str | None, other: str, keys: Iterable[str]) -> Call | None:
         """The only one of these calls that these two parties have with each other."""
+        parties = sorted((one or "", other))
         found = []
         for key in keys:
             call = self._recorder.find(key)
-            if call is not None and (call.caller, call.callee) in ((one, other), (other, one)):
+            if call is not None and sorted((call.caller or "", call.callee or "")) == parties:
                 found.append(call)
         return found[0] if len(found) == 1 and one is not None else None
 

@@ -88,6 +88,7 @@ class Registrations:
         """Who looks after the flows of bindings."""
         keeper.told = self.note_lost
         self.gruus = gruus
+        self._began = context.wall_clock()
         self._authenticators = authenticators
         self._parties = parties
         self._locator = locator or Locator(LocationSettings(), context.wall_clock)
@@ -129,7 +130,8 @@ class Registrations:
 
     def note_lost(self, binding: Binding, cause: str) -> None:
         """The flow of a binding failed, so that it is none any more."""
-        now = self.context.wall_clock()
+        # What a restart has cost was gone when it began, and may have come back since.
+        now = self._began if cause == RESTART else self.context.wall_clock()
         # Whoever looks after calls has heard of connections, and knows who talks over which.
         if cause == NO_ANSWER:
             self.on_lost(binding, expired=False)

@@ -220,6 +220,10 @@ class CallCheck:
         elif self.scene.just_restarted(story) and all(each.status == 487 for each in story.finals.values()):
             # A device whose connection broke has not come back yet.
             outcome, by, cause = row["outcome"], SERVER, row["end_cause"]
+        elif self.scene.just_restarted(story) and plan.status == 200 and passed.status in (480, 486):
+            # Of those that are there somebody refuses for all: the device that was to answer has not come back yet.
+            refused = "declined" if story.ringing is not None else "busy"
+            outcome, by, cause = "no_answer" if passed.status == 480 else refused, CALLEE, "refused"
         elif passed.status == 408 and self._stood_still(passed.at):
             # Timer C ran out before the endpoints came to say what they had planned.
             self.scene.report.forced += 1
