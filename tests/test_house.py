@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sipserver"
 FOLDERS = (
-    "sip", "registrar", "proxy", "calls", "location", "accounts", "storage", "transport", "telemetry", "server", "cli",
+    "sip", "registrar", "proxy", "calls", "location", "accounts", "storage", "transport", "telemetry", "server",
+    "analysis", "cli",
 )  # fmt: skip
 
 MAY_IMPORT = {
@@ -27,8 +28,10 @@ MAY_IMPORT = {
     "server": (
         "sip", "registrar", "proxy", "calls", "location", "accounts", "storage", "transport", "telemetry",
     ),
+    "analysis": ("calls", "storage"),
     "cli": (
         "sip", "registrar", "proxy", "calls", "location", "accounts", "storage", "transport", "telemetry", "server",
+        "analysis",
     ),
 }  # fmt: skip
 """What a folder may import of ours besides itself."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipserver.calls import error_views, quality_schema
+from sipserver.calls import analysis_schema, error_views, quality_schema
 from sipserver.storage.migrations import Database, Migrations
 
 MIGRATIONS = Migrations("calls")
@@ -281,3 +281,9 @@ def m006_errors(database: Database) -> None:
 def m007_relayed_quality(database: Database) -> None:
     """Quality says who measured: an endpoint, or since this step a media relay (``source = 'relay'``)."""
     quality_schema.view_quality(database)
+
+
+@MIGRATIONS()
+def m010_analysis(database: Database) -> None:
+    """What analysts count by: marks of every call and figures by day as views, and an index that has the marks."""
+    analysis_schema.create(database)

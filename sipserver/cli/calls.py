@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,25 @@ class Moment(click.ParamType[int]):
         """The milliseconds that the text means."""
         if isinstance(value, int):
             return value
-        ago = _AGO.match(value)
-        if ago:
-            return int((time.time() - int(ago[1]) * _SECONDS[ago[2]]) * 1000)
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time: use 2026-11-23, 2026-11-23T21:02, or 90s, 30m, 2h, 1d, 1w", param, ctx)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+            return moment(value, time.time())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def moment(text: str, now: float, where: tzinfo = UTC) -> int:
+    """The time that a text means, in milliseconds; raises ValueError with a sentence.
+
+    ISO 8601, in the zone where it has no offset; or so long before ``now``, which is in seconds.
+    """
+    ago = _AGO.match(text)
+    if ago:
+        return int((now - int(ago[1]) * _SECONDS[ago[2]]) * 1000)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time: use 2026-11-23, 2026-11-23T21:02, or 90s, 30m, 2h, 1d, 1w") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=where)).timestamp() * 1000)
 
 
 @click.group()

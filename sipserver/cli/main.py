@@ -20,6 +20,7 @@ COMMANDS = {
     "calls": "sipserver.cli.calls:calls",
     "activity": "sipserver.cli.activity:activity",
     "errors": "sipserver.cli.errors:errors",
+    "report": "sipserver.cli.report:report",
     "sample": "sipserver.cli.sample:sample",
     "turn-credentials": "sipserver.cli.turn:turn_credentials",
     "check": "sipserver.cli.check:check",
