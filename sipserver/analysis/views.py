@@ -83,6 +83,7 @@ FIGURES: Final = {
     "signed_in": Figure("Parties that signed in, or refreshed for the first or last time of a day, in the period"),
     "active": Figure("Parties that signed in, placed a call or answered one in the period"),
     "change_percent": Figure("Against the period of the same length before; absent where nothing was recorded then"),
+    "errors": Figure("What was refused, failed or could not be read, each as often as it happened"),
     "errors_per_100": Figure("Errors for a hundred sign-ins and calls"),
     "parties": Figure("Parties that placed so many calls"),
 }  # fmt: skip

@@ -67,7 +67,7 @@ def _options(command: Command) -> Command:
     for option in reversed(
         (
             click.option("--from", "since", metavar="TIME",
-                help="From then on (2026-11-23, 2h, 1d, in --tz). Default: 30 days before the end."),
+                help="From then on (2026-11-23 in --tz; 2h, 1d: so long before the end). Default: 30d."),
             click.option("--to", "until", metavar="TIME",
                 help="Before this time. Default: now, or the end of the record."),
             click.option("--by", type=click.Choice(UNITS), help="Pieces of time. Default: as fits the period."),
@@ -142,7 +142,7 @@ def _asked(connection: sqlite.Connection, since: str | None, until: str | None, 
     last = min(record.last or int(now * 1000), int(now * 1000))
     end = moment(until, now, where) if until is not None else last
     end += -end % MINUTE_MS
-    begin = moment(since, now, where) if since is not None else end - DEFAULT_DAYS * DAY_MS
+    begin = moment(since, end / 1000, where) if since is not None else end - DEFAULT_DAYS * DAY_MS
     begin -= begin % MINUTE_MS
     if begin >= end:
         raise ValueError("the period ends before it begins: --from has to be before --to, or before the record ends")
