@@ -17,7 +17,7 @@ from typing import Final
 from sipserver.storage.migrations import Database
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class View:
     """A view, with what it means."""
 
