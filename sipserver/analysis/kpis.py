@@ -128,7 +128,8 @@ SIGNED_IN_SQL: Final = """
         )
 """
 _REFRESHED: Final = """UNION ALL SELECT party FROM sign_in_days
-                WHERE (first_at >= :from AND first_at < :to) OR (last_at >= :from AND last_at < :to)"""
+                WHERE day >= substr(:from, 1, 10) AND day <= substr(:to, 1, 10)
+                    AND ((first_at >= :from AND first_at < :to) OR (last_at >= :from AND last_at < :to))"""
 ACTIVE_SQL: Final = """
         SELECT count(DISTINCT party) AS active FROM (
             SELECT party FROM sign_ins WHERE at >= :from AND at < :to AND outcome = 'bound' {scope}
@@ -212,11 +213,15 @@ class Kpis:
         return self.ask("traffic", PLACED_SQL, bucket, self.of_calls)[0]
 
     def features(self, bucket: Bucket) -> Values:
-        """Video and content of calls that began then."""
-        (row,) = self.ask("features", FEATURES_SQL, bucket, self.of_calls)
+        """Video, content and upgrades of calls that began then."""
         (more,) = self.ask("features", UPGRADED_SQL, bucket, self.of_calls)
+        return {**self.minutes(bucket), **more}
+
+    def minutes(self, bucket: Bucket) -> Values:
+        """Video and content of calls that began then, and minutes of both; no media are looked at for it."""
+        (row,) = self.ask("features", FEATURES_SQL, bucket, self.of_calls)
         zero = {name: row[name] or 0 for name in ("answered", "with_video", "with_content", "minutes", "video_minutes")}
-        return {**row, **zero, **more}
+        return {**row, **zero}
 
     def media(self, bucket: Bucket) -> list[Values]:
         """Calls by kind, codec and resolution of a stream."""
