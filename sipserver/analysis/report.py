@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any, Final
 
-from sipserver.analysis.kpis import Kpis, Values
-from sipserver.analysis.periods import HOUR_MS, Bucket, By, Recorded, buckets, label
+from sipserver.analysis.kpis import AGAIN_S, Kpis, Values
+from sipserver.analysis.periods import DAY_MS, HOUR_MS, Bucket, By, Recorded, buckets, label, stamp
 from sipserver.analysis.traffic import BEFORE_SQL, OPEN_SQL, SPANS_SQL, Cell, cells, channels_for, hourly, sweep
+from sipserver.calls.analysis_schema import LONG_MS
 from sipserver.calls.errors import error_rates
 
 Rows = list[Values]
@@ -39,6 +40,11 @@ class Asked:
     def whole(self) -> Bucket:
         """The period in one piece."""
         return Bucket(self.begin, self.end, label(self.begin, "day", self.where))
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """What some queries are asked with besides: see ``traffic.BEFORE_SQL`` and ``kpis.RETRIES_SQL``."""
+        return {"lately": stamp(self.begin - LONG_MS), "after": stamp(self.end + DAY_MS), "within": AGAIN_S}
 
     @property
     def before(self) -> Bucket:

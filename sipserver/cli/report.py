@@ -210,8 +210,8 @@ def _columns(found: dict[str, list[Values]]) -> list[str]:
     return [name for name in names if name in FIGURES]
 
 
-def _parameters(asked: Asked) -> dict[str, str]:
-    return {**asked.kpis.parameters, **asked.whole.bounds}
+def _parameters(asked: Asked) -> dict[str, Any]:
+    return {**asked.kpis.parameters, **asked.whole.bounds, **asked.more}
 
 
 def _explained(found: dict[str, list[Values]], asked: Asked) -> str:

@@ -12,6 +12,7 @@ import pytest
 from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import By, recorded, zone
 from sipserver.analysis.report import REPORTS, SUMMARY, Asked, change, make
+from sipserver.analysis.traffic import BEFORE_SQL
 from sipserver.analysis.views import FIGURES, VIEW_NAMES
 from support.record import BEGIN, DAY, END, HOUR, Record
 
@@ -191,7 +192,7 @@ def test_queries_can_be_run_as_they_are_explained(record: Record) -> None:
         found.kpis.agent = "acme"
         make(name, found)
         assert found.kpis.queries or name == "none"
-        bounds = {**found.kpis.parameters, **found.whole.bounds, "after": found.whole.bounds["to"], "within": 900}
+        bounds = {**found.kpis.parameters, **found.whole.bounds, **found.more}
         for query in found.kpis.queries.values():
             assert "{" not in query.text()
             record.connection.execute(query.text(), bounds).fetchall()
@@ -203,3 +204,13 @@ def test_facts_are_read_from_their_index(record: Record) -> None:
         "WHERE started_at >= 'a' AND started_at < 'b'"
     ).fetchall()
     assert "COVERING INDEX calls_facts" in plan[0][3]
+
+
+def test_calls_of_before_are_found_without_going_through_all(record: Record) -> None:
+    plan = record.connection.execute(
+        f"EXPLAIN QUERY PLAN {BEFORE_SQL.format(scope='')}", {"from": "b", "lately": "a"}
+    ).fetchall()
+    used = [row[3] for row in plan if row[3].startswith(("SEARCH", "SCAN"))]
+    assert [line.split(" USING ")[1].removeprefix("COVERING ").split(" (")[0] for line in used] == [
+        "INDEX calls_facts", "INDEX calls_long",
+    ]  # fmt: skip
