@@ -118,9 +118,13 @@ class NameServer:
             with connection, suppress(OSError):
                 if self._closing:
                     return
-                length = int.from_bytes(connection.recv(2), "big")
-                answer = self.answer(connection.recv(length), "tcp").to_wire(max_size=65_535)
-                connection.sendall(len(answer).to_bytes(2, "big") + answer)
+                with connection.makefile("rb") as stream:
+                    length = int.from_bytes(stream.read(2), "big")
+                    query = stream.read(length)
+                # Who asked may have gone away before the question was there.
+                if query and len(query) == length:
+                    answer = self.answer(query, "tcp").to_wire(max_size=65_535)
+                    connection.sendall(len(answer).to_bytes(2, "big") + answer)
 
 
 def sip_zone(
