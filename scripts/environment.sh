@@ -76,7 +76,7 @@ make_package() {
     if [ "$(cat .venv/.package 2>/dev/null)" = "$state" ]; then return; fi
     if [ "${SIPSERVER_PURE:-}" != 1 ]; then
         make_compiler
-        say "Compiling sipserver, which takes about two minutes"
+        say "Compiling sipserver, which takes some minutes"
     fi
     "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall . || return 1
     if [ "${SIPSERVER_PURE:-}" != 1 ] && ! is_compiled; then
