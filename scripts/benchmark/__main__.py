@@ -54,7 +54,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="What registrations and calls cost, in processor time.")
-    parser.add_argument("operations", nargs="*", choices=[*report.OPERATIONS, []], help="both where none is named")
+    parser.add_argument("operations", nargs="*", metavar="register|call", help="both where none is named")
     parser.add_argument("--count", type=int, default=20_000, help="calls, and registrations, of a run (20000)")
     parser.add_argument("--rate", type=int, default=1_000, help="calls per second; registrations: four times that")
     parser.add_argument("--runs", type=int, default=1, help="runs, of which the median counts (1)")
@@ -66,6 +66,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave logs and stores of each run where they are")
     options = parser.parse_args()
     options.operations = options.operations or list(report.OPERATIONS)
+    unknown = set(options.operations) - set(report.OPERATIONS)
+    if unknown:
+        parser.error(f"known are {' and '.join(report.OPERATIONS)}, not {', '.join(sorted(unknown))}")
     if options.phases and phases.why_not():
         parser.error(phases.why_not())
     return options

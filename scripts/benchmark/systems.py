@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO
 
@@ -30,7 +31,7 @@ def person(number: int) -> str:
     return f"room{number:05d}"
 
 
-class System:
+class System(ABC):
     """One server on 127.0.0.1 while it is measured."""
 
     def __init__(self, name: str, folder: Path, port: int) -> None:
@@ -39,13 +40,13 @@ class System:
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def start(self) -> None:
         """Returns when it answers. Raises BenchError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kept(self) -> dict[str, int]:
         """Bindings and records of answered calls on disk, to be asked once it has stopped."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """In order; killed where that takes more than 20 s."""
@@ -169,7 +170,7 @@ class Kamailio(System):
 
 def make(name: str, folder: Path, port: int) -> System:
     """The system of this name."""
-    return (Sipserver if name == "sipserver" else Kamailio)(name, folder, port)
+    return Sipserver(name, folder, port) if name == "sipserver" else Kamailio(name, folder, port)
 
 
 def missing(name: str) -> str:

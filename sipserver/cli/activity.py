@@ -9,8 +9,16 @@ import click
 
 from sipserver.accounts import parties
 from sipserver.calls.query import list_activity, list_devices, list_refreshes, list_sign_ins
-from sipserver.cli.calls import Moment, party_of
+from sipserver.cli.calls import party_of
 from sipserver.cli.output import Form, form_options, show_rows
+from sipserver.cli.selecting import (
+    address_option,
+    limit_option,
+    names_option,
+    party_option,
+    since_option,
+    until_option,
+)
 from sipserver.cli.stores import accounts_if_readable, calls_store, store_options
 from sipserver.storage.database import sqlite
 
@@ -37,20 +45,6 @@ def activity() -> None:
     Example:
       sipserver activity list
     """
-
-
-address_option = click.option("--address", metavar="ADDRESS", help="Of this address only.")
-party_option = click.option("--party", metavar="ID", help="Of this party id only.")
-names_option = click.option(
-    "--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids."
-)
-
-
-since_option = click.option("--since", type=Moment(), metavar="TIME", help="From then on (2026-11-23, 2h, 1d).")
-until_option = click.option("--until", type=Moment(), metavar="TIME", help="Before this time.")
-limit_option = click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The newest so many at most."
-)
 
 
 @activity.command("list")

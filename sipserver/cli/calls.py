@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 import time
-from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from sipserver.calls.times import Stamp, parse_stamp
 from sipserver.cli.ladder import ladder
 from sipserver.cli.output import Form, csv_text, fields, form_options, plain, show_rows, table
 from sipserver.cli.refusal import Refusal
+from sipserver.cli.selecting import Moment, limit_option, names_option, since_option, until_option
 from sipserver.cli.stores import accounts_if_readable, calls_store, store_options
 from sipserver.storage.database import sqlite
 
@@ -54,45 +53,12 @@ PARTS = {
 LADDER_WIDTH = 110
 """Columns of a ladder that is not printed on a terminal."""
 
-_AGO = re.compile(r"(\d{1,6})([smhdw])\Z")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
 POLL_SECONDS = 0.5
 LATE_ROWS_MS = 60_000
 MOST_CALLS = 100_000
 """Calls that are looked at in one go."""
 
 Record = dict[str, Any]
-
-
-class Moment(click.ParamType[int]):
-    """A time, as UNIX milliseconds: ISO 8601 (UTC where it has no offset), or so long ago (90s, 30m, 2h, 1d, 1w)."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The milliseconds that the text means."""
-        if isinstance(value, int):
-            return value
-        try:
-            return moment(value, time.time())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-def moment(text: str, now: float, where: tzinfo = UTC) -> int:
-    """The time that a text means, in milliseconds; raises ValueError with a sentence.
-
-    ISO 8601, in the zone where it has no offset; or so long before ``now``, which is in seconds.
-    """
-    ago = _AGO.match(text)
-    if ago:
-        return int((now - int(ago[1]) * _SECONDS[ago[2]]) * 1000)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no time: use 2026-11-23, 2026-11-23T21:02, or 90s, 30m, 2h, 1d, 1w") from None
-    return int((found if found.tzinfo else found.replace(tzinfo=where)).timestamp() * 1000)
 
 
 @click.group()
@@ -112,10 +78,8 @@ def calls() -> None:
 @click.option("--party", metavar="ID", help="Calls from or to this party id.")
 @click.option("--outcome", type=click.Choice(CALL_OUTCOMES), help="Calls that ended like this.")
 @click.option("--open", "open_only", is_flag=True, help="Calls that go on.")
-@click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The newest so many at most."
-)
-@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@limit_option
+@names_option
 @form_options
 @store_options
 def list_(
@@ -150,7 +114,7 @@ def list_(
 
 @calls.command()
 @click.argument("row_id", metavar="ID")
-@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@names_option
 @form_options
 @store_options
 def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
@@ -191,7 +155,7 @@ def show(row_id: str, names: bool, form: Form | None, data_dir: Path) -> None:
 
 @calls.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as a JSON object on each line.")
-@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@names_option
 @store_options
 def follow(as_json: bool, names: bool, data_dir: Path) -> None:
     """Print a line whenever a call is placed, rings, is answered or ends, until Ctrl-C.
@@ -292,14 +256,12 @@ def party_of(people: sqlite.Connection | None, address: str) -> str:
 
 
 @calls.command()
-@click.option("--since", type=Moment(), metavar="TIME", help="Reports that came from then on (2026-11-23, 2h, 1d).")
-@click.option("--until", type=Moment(), metavar="TIME", help="Reports that came before this time.")
+@since_option
+@until_option
 @click.option("--address", metavar="ADDRESS", help="Reports that this address's endpoints sent by PUBLISH or NOTIFY.")
 @click.option("--party", metavar="ID", help="The same by party id.")
-@click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The newest so many at most."
-)
-@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@limit_option
+@names_option
 @form_options
 @store_options
 def quality(

@@ -8,8 +8,9 @@ import click
 
 from sipserver.calls.errors import error_rates, list_errors
 from sipserver.calls.faults import ANSWERED_BY, KINDS
-from sipserver.cli.calls import Moment, Record, name_parties, party_of
+from sipserver.cli.calls import Record, name_parties, party_of
 from sipserver.cli.output import Form, form_options, show_rows
+from sipserver.cli.selecting import Moment, limit_option, names_option
 from sipserver.cli.stores import accounts_if_readable, calls_store, store_options
 
 COLUMNS = (
@@ -38,10 +39,8 @@ def errors() -> None:
 @click.option("--by", "answered_by", type=click.Choice(ANSWERED_BY), help="Errors that came from there.")
 @click.option("--agent", metavar="TEXT", help="Errors of endpoints whose User-Agent or Server has this in it.")
 @click.option("--address", metavar="ADDRESS", help="Errors of requests from or to this address.")
-@click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="The newest so many at most."
-)
-@click.option("--names/--no-names", default=True, help="Show addresses where accounts.db may be read, or party ids.")
+@limit_option
+@names_option
 @form_options
 @store_options
 def list_(

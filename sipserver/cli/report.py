@@ -17,9 +17,9 @@ from sipserver.analysis.kpis import Kpis, Values
 from sipserver.analysis.periods import DAY_MS, MINUTE_MS, UNITS, By, recorded, zone
 from sipserver.analysis.report import Asked
 from sipserver.analysis.views import FIGURES, Query
-from sipserver.cli.calls import moment
 from sipserver.cli.output import Command, Form, csv_text, form_options, table
 from sipserver.cli.refusal import WrongUse
+from sipserver.cli.selecting import moment
 from sipserver.cli.stores import calls_store, store_options
 from sipserver.storage.database import sqlite
 

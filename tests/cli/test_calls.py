@@ -15,7 +15,8 @@ from click.testing import Result
 
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.calls.times import parse_stamp
-from sipserver.cli.calls import Moment, Watched, change_line, stage
+from sipserver.cli.calls import Watched, change_line, stage
+from sipserver.cli.selecting import Moment
 from sipserver.storage.migrations import open_store
 
 Sipserver = Callable[..., Result]
