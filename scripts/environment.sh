@@ -47,8 +47,8 @@ make_venv() {
     return 1
 }
 
-# make_environment EXTRA: what serving needs (''), or the tests as well (test), with the package compiled where that can
-# be. Without a change since the last time it takes no network and no time.
+# make_environment EXTRA: what serving needs (''), or the tests or the benchmark as well (test, bench), with the package
+# compiled where that can be. Without a change since the last time it takes no network and no time.
 make_environment() {
     make_tools "$1" && make_package
 }
@@ -58,8 +58,8 @@ make_tools() {
     local extra=$1 each state
     if ! "$PYTHON_OF_VENV" -c '' 2>/dev/null; then make_venv || return 1; fi
     state="$PWD $(cksum <pyproject.toml)"
-    # What the tests need includes what serving needs.
-    for each in "${extra:-run}" test; do
+    # What the tests or the benchmark need includes what serving needs.
+    for each in ${extra:-run test bench}; do
         if [ "$(cat ".venv/.tools-$each" 2>/dev/null)" = "$state" ]; then return; fi
     done
     say "Installing sipserver${extra:+ with the tools of its tests} into .venv"

@@ -84,19 +84,20 @@ def _control(server: Sipserver, what: str) -> None:
 
 
 def _shares(dumps: list[Path]) -> dict[str, float]:
-    """Of the dumps of all threads; the loop's is that which spent anything in the package's own code."""
+    """Of the dumps of all threads; the loop's is that which spent most in the package's own code, the others write."""
     if not dumps:
         raise BenchError("callgrind wrote nothing")
+    threads = [read(dump) for dump in dumps]
+    loop = max(threads, key=lambda thread: sum(thread[1].values()))
     spent: dict[str, float] = defaultdict(float)
-    for dump in dumps:
-        total, modules = read(dump)
-        ours = sum(modules.values())
-        if ours < total / 100:
+    for thread in threads:
+        total, modules = thread
+        if thread is loop:
+            for module, cost in modules.items():
+                spent[_phase(module)] += cost
+            spent[REST] += total - sum(modules.values())
+        else:
             spent[STORE] += total
-            continue
-        for module, cost in modules.items():
-            spent[_phase(module)] += cost
-        spent[REST] += total - ours
     whole = sum(spent.values())
     return {phase: cost / whole for phase, cost in sorted(spent.items(), key=lambda item: -item[1])}
 
