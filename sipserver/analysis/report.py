@@ -165,6 +165,35 @@ def busy_hours(asked: Asked) -> Rows:
     ]  # fmt: skip
 
 
+WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def weekdays(asked: Asked) -> Rows:
+    """The mean traffic at each hour of each weekday, as clocks in the zone show them; None where nothing was recorded.
+
+    A cell lies within one hour of the clock, also in zones that differ from UTC by half or quarter hours. The hour that
+    comes twice when the clock is set back counts twice, the one that is left out then is not missed.
+    """
+    talk: dict[tuple[int, int], int] = {}
+    known: dict[tuple[int, int], int] = {}
+    for cell in asked.swept():
+        there = asked.recorded.within(cell.begin, cell.end)
+        if there:
+            local = datetime.fromtimestamp(cell.begin / 1000, asked.where)
+            place = local.hour, local.weekday()
+            talk[place] = talk.get(place, 0) + cell.talk_ms
+            known[place] = known.get(place, 0) + there
+    if not known:
+        return []
+    return [
+        {"hour": f"{hour:02}:00", **{
+            name: talk[hour, day] / known[hour, day] if (hour, day) in known else None
+            for day, name in enumerate(WEEKDAYS)
+        }}
+        for hour in range(24)
+    ]  # fmt: skip
+
+
 def _quality(asked: Asked) -> Rows:
     kpis = asked.kpis
     return [{**row, "rrd_ms": None, "sdd_ms": None} for row in asked.by_piece(kpis.sessions, kpis.delays)]
@@ -260,6 +289,7 @@ REPORTS: Final[dict[str, tuple[Part, ...]]] = {
         Part("traffic", "Traffic", _traffic),
         Part("busy_hours", "Busy hours, and the channels that they take", busy_hours),
         Part("parties", "Parties by the calls that they placed", lambda asked: asked.once(asked.kpis.parties)),
+        Part("weekdays", "Traffic by hour and weekday, in Erlang", weekdays),
     ),
     "quality": (
         Part("quality", "Quality of service", _quality),

@@ -68,6 +68,11 @@ FIGURES: Final = {
     "peak_calls_per_s": Figure("The most calls that began within one second of the clock"),
     "busy_hour": Figure("Time-consistent: the hour of the day, from a quarter hour on, with the highest mean traffic "
         "over all days. Fixed: the full hour of a day with the most traffic", "ITU-T E.600, E.500"),
+    **dict.fromkeys(
+        ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
+        Figure("Mean carried traffic, in Erlang, at this hour of all such days of the period, as clocks in the zone "
+            "show it; absent where no such hour was recorded", "ITU-T E.600"),
+    ),
     "channels": Figure("The fewest channels at which no more than the wanted share of calls is lost, if they came at "
         "random (Erlang B)", "ITU-T E.521"),
     "video_percent": Figure("Answered calls that had video at any time"),

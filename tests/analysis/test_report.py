@@ -17,6 +17,7 @@ from sipserver.analysis.views import FIGURES, VIEW_NAMES
 from support.record import BEGIN, DAY, END, HOUR, Record
 
 QUARTER = HOUR // 4
+MINUTE = HOUR // 60
 
 
 @pytest.fixture
@@ -126,6 +127,33 @@ def test_day_of_25_hours_holds_25_hours_of_a_call(empty: Record) -> None:
     assert [(row["day"], row["erlang"]) for row in rows] == [("2026-10-25", 1.0), ("2026-10-26", 1.0)]
     hours = asked(empty, berlin_midnight, berlin_midnight + 25 * HOUR, "hour", "Europe/Berlin")
     assert len(make("traffic", hours, "traffic")["traffic"]) == 25
+
+
+@pytest.mark.parametrize("where", ["Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("by", ["hour", "month"])
+def test_weekdays_against_a_slow_count(record: Record, where: str, by: By) -> None:
+    begin, end = BEGIN + 7 * MINUTE, END - 3 * HOUR - 11 * MINUTE
+    runs = [(begin - HOUR, BEGIN + DAY + 3 * MINUTE), (BEGIN + DAY + 5 * HOUR, END - 5 * HOUR)]
+    for since, to in runs:
+        record.run(since, to)
+    rows = make("traffic", asked(record, begin, end, by, where), "weekdays")["weekdays"]
+    spans = [(row["answered_at"], row.get("ended_at", END - 5 * HOUR)) for row in record.calls if "answered_at" in row]
+    talk: dict[tuple[str, str], int] = {}
+    known: dict[tuple[str, str], int] = {}
+    for quarter in range(BEGIN, END, QUARTER):
+        since, to = max(quarter, begin), min(quarter + QUARTER, end)
+        there = sum(max(0, min(to, stop) - max(since, start)) for start, stop in runs)
+        local = datetime.fromtimestamp(quarter / 1000, zone(where))
+        place = f"{local:%H:00}", f"{local:%A}".lower()
+        if there:
+            talk[place] = talk.get(place, 0) + sum(max(0, min(to, b) - max(since, a)) for a, b in spans)
+            known[place] = known.get(place, 0) + there
+    assert len(rows) == 24
+    for row in rows:
+        for day in list(row)[1:]:
+            place = row["hour"], day
+            assert row[day] == (round(talk[place] / known[place], 4) if place in known else None), place
+    assert sum(value is None for row in rows for value in row.values()) > 48, "two days were not in the period"
 
 
 def test_change_against_the_period_before(empty: Record) -> None:
