@@ -1,151 +1,35 @@
-"""Figures of one period: each a query over the views of the store, with what it means in ``views.FIGURES``.
+"""Figures of one period: each a query of ``queries``, with what it means in ``views.FIGURES``.
 
 A count of what was not there is 0, a ratio of nothing is None. Whoever asks for periods in which no server ran leaves
-the figures out (``periods.Recorded``).
+the figures out (``periods.Recorded``). Figures by time are asked for all pieces of a period at once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sipserver.analysis import queries
 from sipserver.analysis.periods import DAY_MS, Bucket
-from sipserver.analysis.traffic import PEAK_RATE_SQL
-from sipserver.analysis.views import Query
-from sipserver.calls.analysis_schema import RATIOS, REGISTRATIONS, VIDEO
-from sipserver.storage.database import sqlite
+from sipserver.analysis.source import Source, more_values
+from sipserver.analysis.views import Query, Values
 
-PERCENTILES: Final = (50, 90, 95, 99)
 AGAIN_S: Final = 900
 """Who calls again within so many seconds of a call that came to nothing has tried again."""
 
-Values = dict[str, Any]
-
-SESSIONS_SQL: Final = f"""
-        SELECT {RATIOS},
-            100.0 * sum(outcome NOT IN ('offline', 'not_found', 'forbidden'))
-                / nullif(sum(outcome NOT IN ('not_found', 'forbidden')), 0) AS reachable_percent
-        FROM v_call_facts WHERE started_at >= :from AND started_at < :to {{scope}}
-"""  # noqa: S608 - made of constants
-PLACED_SQL: Final = """
-        SELECT count(*) AS calls, count(answered_at) AS answered, count(*) - count(ended_at) AS open
-        FROM calls WHERE started_at >= :from AND started_at < :to {scope}
-"""
-DELAYS_SQL: Final = """
-        SELECT setup_ms, count(*) AS calls FROM v_call_facts
-        WHERE started_at >= :from AND started_at < :to AND (answered OR ring_ms IS NOT NULL) AND setup_ms IS NOT NULL
-            {scope}
-        GROUP BY setup_ms ORDER BY setup_ms
-"""
-FEATURES_SQL: Final = f"""
-        SELECT {VIDEO}
-        FROM v_call_facts WHERE started_at >= :from AND started_at < :to {{scope}}
-"""  # noqa: S608
-UPGRADED_SQL: Final = """
-        SELECT count(*) AS upgraded FROM v_call_facts
-        WHERE started_at >= :from AND started_at < :to AND video {scope} AND answered_at < (
-            SELECT min(from_at) FROM call_media WHERE call = v_call_facts.id AND kind = 'video' AND accepted = 1
-                AND early = 0)
-"""
-MEDIA_SQL: Final = """
-        SELECT kind, codec, resolution, count(DISTINCT call) AS calls
-        FROM v_call_facts JOIN call_media ON call_media.call = v_call_facts.id
-        WHERE started_at >= :from AND started_at < :to AND accepted = 1 AND early = 0 {scope}
-        GROUP BY kind, codec, resolution ORDER BY kind, calls DESC, codec, resolution
-"""
-OUTCOMES_SQL: Final = """
-        SELECT outcome, sip_status, end_cause, count(*) AS calls
-        FROM v_call_facts WHERE started_at >= :from AND started_at < :to {scope}
-        GROUP BY outcome, sip_status, end_cause ORDER BY calls DESC, outcome, sip_status, end_cause
-"""
-# A plus before a column keeps SQLite from going through all calls of all parties by the index on them.
-RETRIES_SQL: Final = """
-        WITH attempts AS (
-            SELECT started_at, ended_at, answered_at, outcome,
-                lead(started_at) OVER (PARTITION BY caller, callee ORDER BY started_at, id) AS again
-            FROM calls WHERE started_at >= :from AND started_at < :after AND +caller IS NOT NULL
-                AND +callee IS NOT NULL {scope}
-        )
-        SELECT outcome, count(*) AS calls,
-            sum(ifnull((julianday(again) - julianday(ended_at)) * 86400.0 < :within, 0)) AS again,
-            100.0 * sum(ifnull((julianday(again) - julianday(ended_at)) * 86400.0 < :within, 0)) / count(*)
-                AS again_percent
-        FROM attempts WHERE started_at < :to AND answered_at IS NULL AND ended_at IS NOT NULL
-        GROUP BY outcome ORDER BY calls DESC, outcome
-"""
-PARTIES_SQL: Final = """
-        SELECT placed, count(*) AS parties FROM (
-            SELECT count(*) AS placed FROM calls
-            WHERE started_at >= :from AND started_at < :to AND +caller IS NOT NULL {scope} GROUP BY caller
-        ) GROUP BY placed ORDER BY placed
-"""
-REPORTED_SQL: Final = """
-        SELECT {value} AS value, count(*) AS n FROM quality_reports
-        WHERE at >= :from AND at < :to AND {value} IS NOT NULL AND kind IN ('session', 'summary') {{scope}}
-        GROUP BY 1 ORDER BY 1
-"""
-KINDS_SQL: Final = """
-        SELECT kind, answered_by, sum(count) AS errors FROM errors
-        WHERE at >= :from AND at < :to {scope} GROUP BY kind, answered_by ORDER BY errors DESC, kind, answered_by
-"""
-ERRORS_SQL: Final = "        SELECT ifnull(sum(count), 0) AS errors FROM errors WHERE at >= :from AND at < :to {scope}"
-MATRIX_SQL: Final = """
-        SELECT caller_country, caller_region, caller_site, callee_country, callee_region, callee_site,
-            count(*) AS calls, count(answered_at) AS answered, round(sum(talk_ms) / 60000.0, 1) AS minutes
-        FROM calls WHERE started_at >= :from AND started_at < :to {scope}
-        GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY calls DESC, 1, 2, 3, 4, 5, 6
-"""
-AGENTS_SQL: Final = """
-        SELECT agent, sum(placed) AS placed, sum(received) AS received, sum(video) AS with_video,
-            round(sum(minutes), 1) AS minutes
-        FROM (
-            SELECT caller_agent AS agent, count(*) AS placed, 0 AS received, sum(video) AS video,
-                sum(talk_ms) / 60000.0 AS minutes
-            FROM v_call_facts WHERE started_at >= :from AND started_at < :to {scope} GROUP BY 1
-            UNION ALL
-            SELECT callee_agent, 0, count(*), sum(video), sum(talk_ms) / 60000.0
-            FROM v_call_facts WHERE started_at >= :from AND started_at < :to AND answered {scope} GROUP BY 1
-        )
-        WHERE agent IS NOT NULL GROUP BY agent ORDER BY placed + received DESC, agent
-"""
-TRANSPORTS_SQL: Final = """
-        SELECT caller_transport, callee_transport, count(*) AS calls, count(answered_at) AS answered
-        FROM calls WHERE started_at >= :from AND started_at < :to {scope}
-        GROUP BY 1, 2 ORDER BY calls DESC, 1, 2
-"""
-REGISTRATIONS_SQL: Final = f"""
-        SELECT {REGISTRATIONS}
-        FROM v_registration_attempts WHERE at >= :from AND at < :to {{scope}}
-"""  # noqa: S608
-REFRESHES_SQL: Final = """
-        SELECT ifnull(sum(refreshes), 0) AS refreshes FROM sign_in_days
-        WHERE day >= substr(:from, 1, 10) AND day < substr(:to, 1, 10)
-"""
-SIGNED_IN_SQL: Final = """
-        SELECT count(DISTINCT party) AS signed_in FROM (
-            SELECT party FROM sign_ins WHERE at >= :from AND at < :to AND outcome = 'bound' {scope}
-            {refreshed}
-        )
-"""
-_REFRESHED: Final = """UNION ALL SELECT party FROM sign_in_days
-                WHERE day >= substr(:from, 1, 10) AND day <= substr(:to, 1, 10)
-                    AND ((first_at >= :from AND first_at < :to) OR (last_at >= :from AND last_at < :to))"""
-ACTIVE_SQL: Final = """
-        SELECT count(DISTINCT party) AS active FROM (
-            SELECT party FROM sign_ins WHERE at >= :from AND at < :to AND outcome = 'bound' {scope}
-            {refreshed}
-            UNION ALL SELECT caller FROM calls WHERE started_at >= :from AND started_at < :to {calls}
-            UNION ALL SELECT callee FROM calls
-                WHERE started_at >= :from AND started_at < :to AND answered_at IS NOT NULL {calls}
-        )
-"""
+_ZERO: Final = {
+    "calls", "answered", "open", "with_video", "with_content", "minutes", "video_minutes", "upgraded", "n", "errors",
+    "attempts", "ineffective", "signed_in", "active", "reports",
+}  # fmt: skip
+"""Columns that are 0 where there is nothing to count."""
 
 
 @dataclass(slots=True)
 class Kpis:
-    """Asks a store for figures, of all calls or of those of a site and of agents, and keeps the queries that did it."""
+    """Asks a source for figures, of all calls or of those of a site and of agents, and keeps the queries it asked."""
 
-    connection: sqlite.Connection
+    source: Source
     site: str | None = None
     """Only what has to do with this site, on whichever side."""
     agent: str | None = None
@@ -167,157 +51,228 @@ class Kpis:
         """The condition on calls; nothing, or it begins with AND."""
         condition = ""
         if self.site is not None:
-            condition += " AND (caller_site = :site OR callee_site = :site)"
+            condition += " AND (caller_site = $site OR callee_site = $site)"
         if self.agent is not None:
             condition += (
-                " AND (instr(lower(caller_agent), lower(:agent)) > 0 OR instr(lower(callee_agent), lower(:agent)) > 0)"
+                f" AND ({self.source.has('caller_agent', 'agent')} OR {self.source.has('callee_agent', 'agent')})"
             )
         return condition
 
     @property
     def of_sign_ins(self) -> str:
         """The condition on sign-ins."""
-        condition = " AND site = :site" if self.site is not None else ""
+        condition = " AND site = $site" if self.site is not None else ""
         return condition + self.of_agent
 
     @property
     def of_agent(self) -> str:
         """The condition on what has one agent and no site."""
-        return " AND instr(lower(agent), lower(:agent)) > 0" if self.agent is not None else ""
+        return f" AND {self.source.has('agent', 'agent')}" if self.agent is not None else ""
 
-    def ask(self, part: str, sql: str, bucket: Bucket, scope: str, **more: Any) -> list[Values]:
+    def bounds(self, begin: int, end: int) -> Values:
+        """What queries about a piece of time are asked with."""
+        source = self.source
+        return {
+            **self.parameters, "from": source.moment(begin), "to": source.moment(end),
+            "first_day": source.day(begin), "end_day": source.day(end), **more_values(source, begin, end),
+            "within_ms": AGAIN_S * 1_000,
+        }  # fmt: skip
+
+    def ask(self, part: str, sql: str, bucket: Bucket, scope: str) -> list[Values]:
         """The rows of a query about a piece of time."""
-        text = self.note(part, sql, scope)
-        cursor = self.connection.execute(text, {**self.parameters, **bucket.bounds, **more})
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        names, rows = self._ask(part, sql, bucket, scope)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def _ask(self, part: str, sql: str, bucket: Bucket, scope: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        return self.source.ask(self.note(part, sql, scope), self.bounds(bucket.begin, bucket.end))
+
+    def ask_each(self, part: str, sql: str, pieces: Sequence[Bucket], scope: str) -> list[Values]:
+        """A row for each piece, in their order; ``sql`` gives rows that begin with the number of a piece."""
+        if not pieces:
+            return []
+        self.source.cut(pieces)
+        names, rows = self._ask(part, sql, Bucket(pieces[0].begin, pieces[-1].end, ""), scope)
+        zero = {name: 0 if name in _ZERO else None for name in names[1:]}
+        found = [dict(zero) for _ in pieces]
+        for number, *row in rows:
+            found[number].update((name, value) for name, value in zip(names[1:], row, strict=True) if value is not None)
+        return found
 
     def note(self, part: str, sql: str, scope: str) -> str:
         """The query with its condition, kept for whoever wants to know what made a figure."""
-        text = sql.replace("{scope}", scope)
+        text = self.source.fill(sql).replace("{scope}", scope).replace("{calls}", self.of_calls)
         self.queries.setdefault(f"{part} {text}", Query(part, text))
         return text
 
     def sessions(self, bucket: Bucket) -> Values:
+        """See ``sessions_each``."""
+        return self.sessions_each([bucket])[0]
+
+    def sessions_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """SER, SEER, ISA, SCR, ASR, NER, ABR, durations, request delays and reachability of calls that began then."""
-        (row,) = self.ask("sessions", SESSIONS_SQL, bucket, self.of_calls)
-        return {**row, "answered": row["answered"] or 0}
+        return self.ask_each("sessions", queries.SESSIONS, pieces, self.of_calls)
 
     def delays(self, bucket: Bucket) -> Values:
+        """See ``delays_each``."""
+        return self.delays_each([bucket])[0]
+
+    def delays_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """Percentiles of the post-dial delay, in milliseconds."""
-        found = self.ask("delays", DELAYS_SQL, bucket, self.of_calls)
-        return _percentiles("pdd", "_ms", [(row["setup_ms"], row["calls"]) for row in found])
+        found = self.ask_each("delays", queries.DELAYS, pieces, self.of_calls)
+        return [_without(row, "n") for row in found]
 
     def placed(self, bucket: Bucket) -> Values:
+        """See ``placed_each``."""
+        return self.placed_each([bucket])[0]
+
+    def placed_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """Calls that began then, those that go on as well, and how many of them were answered."""
-        return self.ask("traffic", PLACED_SQL, bucket, self.of_calls)[0]
+        return self.ask_each("traffic", queries.PLACED, pieces, self.of_calls)
 
     def features(self, bucket: Bucket) -> Values:
+        """See ``features_each``."""
+        return self.features_each([bucket])[0]
+
+    def features_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """Video, content and upgrades of calls that began then."""
-        (more,) = self.ask("features", UPGRADED_SQL, bucket, self.of_calls)
-        return {**self.minutes(bucket), **more}
+        more = self.ask_each("features", queries.UPGRADED, pieces, self.of_calls)
+        return [{**row, **each} for row, each in zip(self.minutes_each(pieces), more, strict=True)]
 
     def minutes(self, bucket: Bucket) -> Values:
+        """See ``minutes_each``."""
+        return self.minutes_each([bucket])[0]
+
+    def minutes_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """Video and content of calls that began then, and minutes of both; no media are looked at for it."""
-        (row,) = self.ask("features", FEATURES_SQL, bucket, self.of_calls)
-        zero = {name: row[name] or 0 for name in ("answered", "with_video", "with_content", "minutes", "video_minutes")}
-        return {**row, **zero}
+        return self.ask_each("features", queries.FEATURES, pieces, self.of_calls)
 
     def media(self, bucket: Bucket) -> list[Values]:
         """Calls by kind, codec and resolution of a stream."""
-        return self.ask("media", MEDIA_SQL, bucket, self.of_calls)
+        return self.ask("media", self.source.media(), bucket, self.of_calls)
 
     def outcomes(self, bucket: Bucket) -> list[Values]:
         """Calls by outcome, status and cause of the end."""
-        return self.ask("outcomes", OUTCOMES_SQL, bucket, self.of_calls)
+        return self.ask("outcomes", queries.OUTCOMES, bucket, self.of_calls)
 
     def retries(self, bucket: Bucket) -> list[Values]:
         """Calls that came to nothing, by outcome, and how many were tried again."""
-        # The next try may come when the period is over.
-        after = Bucket(bucket.begin, bucket.end + DAY_MS, "").bounds["to"]
-        return self.ask("retries", RETRIES_SQL, bucket, self.of_calls, after=after, within=AGAIN_S)
+        found = self.ask("retries", self.source.retries(), bucket, self.of_calls)
+        return [{**row, "again_percent": 100.0 * row["again"] / row["calls"]} for row in found]
 
     def parties(self, bucket: Bucket) -> list[Values]:
         """How many parties placed so many calls."""
-        return self.ask("parties", PARTIES_SQL, bucket, self.of_calls)
+        return self.ask("parties", queries.PARTIES, bucket, self.of_calls)
 
     def peak_rate(self, bucket: Bucket) -> int:
+        """See ``peak_rates``."""
+        found: int = self.peak_rates([bucket])[0]["peak_calls_per_s"]
+        return found
+
+    def peak_rates(self, pieces: Sequence[Bucket]) -> list[Values]:
         """The most calls that began within a second."""
-        (row,) = self.ask("traffic", PEAK_RATE_SQL.replace("max(n)", "max(n) AS n"), bucket, self.of_calls)
-        return row["n"] or 0
+        found = self.ask_each("traffic", queries.PEAK_RATE, pieces, self.of_calls)
+        return [{"peak_calls_per_s": row["n"]} for row in found]
 
     def reported(self, bucket: Bucket) -> Values:
+        """See ``reported_each``."""
+        return self.reported_each([bucket])[0]
+
+    def reported_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """What endpoints and relays measured: how many reports, and percentiles."""
-        found: Values = {}
-        for value, name in (("mos_lq", "mos_lq"), ("loss_percent", "loss_percent"), ("jitter_ms", "jitter_ms"),
-                ("round_trip_ms", "round_trip_ms")):  # fmt: skip
-            sql = REPORTED_SQL.format(value=value)
-            rows = [(row["value"], row["n"]) for row in self.ask("reported", sql, bucket, self.of_agent)]
-            found.setdefault("reports", 0)
-            found["reports"] = max(found["reports"], sum(count for _, count in rows))
-            # Of what is good when it is high, the low end is what people complain about.
-            worst = 5 if value == "mos_lq" else 95
-            found[f"{name}_p50"] = _nearest_rank(rows, 50)
-            found[f"{name}_p{worst}"] = _nearest_rank(rows, worst)
+        found: list[Values] = [{"reports": 0} for _ in pieces]
+        for value in queries.REPORTED_COLUMNS:
+            each = self.ask_each("reported", queries.reported(value), pieces, self.of_agent)
+            for row, more in zip(found, each, strict=True):
+                row["reports"] = max(row["reports"], more.pop("n"))
+                row.update(more)
         return found
 
     def errors(self, bucket: Bucket) -> int:
+        """See ``errors_each``."""
+        found: int = self.errors_each([bucket])[0]["errors"]
+        return found
+
+    def errors_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """How many errors there were."""
-        (row,) = self.ask("errors", ERRORS_SQL, bucket, self.of_agent)
-        return int(row["errors"])
+        return self.ask_each("errors", queries.ERRORS, pieces, self.of_agent)
 
     def kinds(self, bucket: Bucket) -> list[Values]:
         """Errors by kind and by who answered."""
-        return self.ask("kinds", KINDS_SQL, bucket, self.of_agent)
+        return self.ask("kinds", queries.KINDS, bucket, self.of_agent)
 
     def matrix(self, bucket: Bucket) -> list[Values]:
         """Calls from where to where."""
-        return self.ask("matrix", MATRIX_SQL, bucket, self.of_calls)
+        return _minutes(self.ask("matrix", queries.MATRIX, bucket, self.of_calls))
 
     def agents(self, bucket: Bucket) -> list[Values]:
         """Calls by agent: placed, and received and answered."""
-        return self.ask("agents", AGENTS_SQL, bucket, self.of_calls)
+        return _minutes(self.ask("agents", queries.AGENTS, bucket, self.of_calls))
 
     def transports(self, bucket: Bucket) -> list[Values]:
         """Calls by the transports of both sides."""
-        return self.ask("transports", TRANSPORTS_SQL, bucket, self.of_calls)
+        return self.ask("transports", queries.TRANSPORTS, bucket, self.of_calls)
 
     def registrations(self, bucket: Bucket) -> Values:
+        """See ``registrations_each``."""
+        return self.registrations_each([bucket])[0]
+
+    def registrations_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """Attempts to register, refused ones, and the parties that were there."""
-        (row,) = self.ask("registrations", REGISTRATIONS_SQL, bucket, self.of_sign_ins)
-        attempts, refused = row["attempts"] or 0, row["ineffective"] or 0
-        # Refreshes are counted for a party and a day of UTC, whatever its agent and site.
-        whole = not self.parameters and not bucket.begin % DAY_MS and not bucket.end % DAY_MS
-        refreshes = self.ask("registrations", REFRESHES_SQL, bucket, "")[0]["refreshes"] if whole else None
-        total = None if refreshes is None else attempts + refreshes
-        return {
-            "bound": attempts - refused,
-            "refused": refused,
-            "refused_percent": 100.0 * refused / attempts if attempts else None,
-            "refreshes": refreshes,
-            "ira_percent": 100.0 * refused / total if total else None,
-            **self.ask("registrations", self._of_parties(SIGNED_IN_SQL), bucket, self.of_sign_ins)[0],
-            **self.active(bucket),
-        }
+        found = self.attempts_each(pieces)
+        sql = self._of_parties(queries.SIGNED_IN)
+        for more in (self.ask_each("registrations", sql, pieces, self.of_sign_ins), self.active_each(pieces)):
+            for row, each in zip(found, more, strict=True):
+                row.update(each)
+        return found
+
+    def attempts_each(self, pieces: Sequence[Bucket]) -> list[Values]:
+        """Attempts to register, and refused ones."""
+        rows = self.ask_each("registrations", queries.REGISTRATIONS, pieces, self.of_sign_ins)
+        return [
+            _attempts(row["attempts"], row["ineffective"], refreshes)
+            for row, refreshes in zip(rows, self._refreshes(pieces), strict=True)
+        ]
+
+    def _refreshes(self, pieces: Sequence[Bucket]) -> list[int | None]:
+        """Refreshes are counted for a party and a day of UTC, whatever its agent and site: None for other pieces."""
+        whole = [each for each in pieces if not each.begin % DAY_MS and not each.end % DAY_MS]
+        if self.parameters or not whole:
+            return [None] * len(pieces)
+        rows = self.ask("registrations", queries.REFRESHES, Bucket(whole[0].begin, whole[-1].end, ""), "")
+        by_day = {row["day"]: row["refreshes"] for row in rows}
+        return [
+            sum(by_day.get(self.source.day(day), 0) for day in range(each.begin, each.end, DAY_MS))
+            if not each.begin % DAY_MS and not each.end % DAY_MS else None
+            for each in pieces
+        ]  # fmt: skip
 
     def active(self, bucket: Bucket) -> Values:
+        """See ``active_each``."""
+        return self.active_each([bucket])[0]
+
+    def active_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """Parties that did something."""
-        return self.ask("registrations", self._of_parties(ACTIVE_SQL), bucket, self.of_sign_ins)[0]
+        return self.ask_each("registrations", self._of_parties(queries.ACTIVE), pieces, self.of_sign_ins)
 
     def _of_parties(self, sql: str) -> str:
-        refreshed = "" if self.parameters else _REFRESHED
-        return sql.replace("{refreshed}", refreshed).replace("{calls}", self.of_calls)
+        return sql.replace("{refreshed}", "") if self.parameters else sql
 
 
-def _percentiles(name: str, unit: str, found: list[tuple[int, int]]) -> Values:
-    return {f"{name}_p{percent}{unit}": _nearest_rank(found, percent) for percent in PERCENTILES}
+def _attempts(attempts: int, refused: int, refreshes: int | None) -> Values:
+    total = None if refreshes is None else attempts + refreshes
+    return {
+        "bound": attempts - refused,
+        "refused": refused,
+        "refused_percent": 100.0 * refused / attempts if attempts else None,
+        "refreshes": refreshes,
+        "ira_percent": 100.0 * refused / total if total else None,
+    }
 
 
-def _nearest_rank(found: list[tuple[Any, int]], percent: int) -> Any:
-    """The smallest value that at least so many of a hundred do not exceed; ``found`` is in order, with counts."""
-    rank = -(-sum(count for _, count in found) * percent // 100)
-    for value, count in found:
-        rank -= count
-        if rank <= 0:
-            return value
-    return None
+def _without(row: Values, name: str) -> Values:
+    return {key: value for key, value in row.items() if key != name}
+
+
+def _minutes(rows: list[Values]) -> list[Values]:
+    """Minutes with one place. Not in SQL: there halves are rounded in more ways than one."""
+    return [{**row, "minutes": None if row["minutes"] is None else round(row["minutes"], 1)} for row in rows]

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any, Final
 
-from sipserver.analysis.kpis import AGAIN_S, Kpis, Values
-from sipserver.analysis.periods import DAY_MS, HOUR_MS, Bucket, By, Recorded, buckets, label, stamp
-from sipserver.analysis.traffic import BEFORE_SQL, OPEN_SQL, SPANS_SQL, Cell, cells, channels_for, hourly, sweep
-from sipserver.calls.analysis_schema import LONG_MS
-from sipserver.calls.errors import error_rates
+from sipserver.analysis.kpis import Kpis
+from sipserver.analysis.periods import HOUR_MS, Bucket, By, Recorded, buckets, label
+from sipserver.analysis.traffic import Cell, cells, channels_for, hourly
+from sipserver.analysis.views import Values
 
 Rows = list[Values]
 
@@ -42,9 +41,9 @@ class Asked:
         return Bucket(self.begin, self.end, label(self.begin, "day", self.where))
 
     @property
-    def more(self) -> dict[str, Any]:
-        """What some queries are asked with besides: see ``traffic.BEFORE_SQL`` and ``kpis.RETRIES_SQL``."""
-        return {"lately": stamp(self.begin - LONG_MS), "after": stamp(self.end + DAY_MS), "within": AGAIN_S}
+    def parameters(self) -> dict[str, Any]:
+        """What the queries about the whole period are asked with."""
+        return self.kpis.bounds(self.begin, self.end)
 
     @property
     def before(self) -> Bucket:
@@ -59,24 +58,31 @@ class Asked:
         """Whether anything would be on record if it had happened then."""
         return self.recorded.within(bucket.begin, bucket.end) > 0
 
-    def by_piece(self, *figures: Callable[[Bucket], Values]) -> Rows:
+    def by_piece(self, *figures: Callable[[list[Bucket]], list[Values]]) -> Rows:
         """A row for each piece."""
-        rows: Rows = []
-        names: list[str] | None = None
-        for bucket in self.pieces():
-            known = self.recorded.within(bucket.begin, bucket.end)
-            row: Values = {self.by: bucket.label}
-            if known:
-                for figure in figures:
-                    row.update(figure(bucket))
-                row["recorded_percent"] = 100.0 * known / (bucket.end - bucket.begin)
-                names = list(row)
-            else:
-                row["recorded_percent"] = 0.0
-            rows.append(row)
-            self.progress(bucket.end - bucket.begin)
+        pieces = self.pieces()
+        recorded = [self.recorded.within(bucket.begin, bucket.end) for bucket in pieces]
+        known = [bucket for bucket, there in zip(pieces, recorded, strict=True) if there]
+        columns = []
+        for number, figure in enumerate(figures, 1):
+            columns.append(figure(known))
+            self._tell(number, len(figures))
+        rows = {bucket.begin: row for bucket, *each in zip(known, *columns, strict=True) for row in [_joined(each)]}
+        names = list(next(iter(rows.values()), {}))
         # Absent is absent, but in the same columns.
-        return [{name: row.get(name) for name in names} for row in rows] if names else rows
+        return [
+            {
+                self.by: bucket.label,
+                **rows.get(bucket.begin, dict.fromkeys(names)),
+                "recorded_percent": 100.0 * there / (bucket.end - bucket.begin),
+            }
+            for bucket, there in zip(pieces, recorded, strict=True)
+        ]
+
+    def _tell(self, step: int, steps: int) -> None:
+        """So many steps of one that goes through the period are done."""
+        length = self.end - self.begin
+        self.progress(length * step // steps - length * (step - 1) // steps)
 
     def once(self, figure: Callable[[Bucket], Rows]) -> Rows:
         """The rows for the whole period; none where nothing was recorded."""
@@ -85,13 +91,12 @@ class Asked:
     def swept(self) -> list[Cell]:
         """The cells of the period, filled."""
         if self._cells is None:
-            for sql in (BEFORE_SQL, SPANS_SQL, OPEN_SQL):
-                self.kpis.note("traffic", sql, self.kpis.of_calls)
             self._cells = cells(self.begin, self.end, [bucket.begin for bucket in self.pieces()])
-            sweep(
-                self.kpis.connection, self._cells, scope=self.kpis.of_calls, parameters=self.kpis.parameters,
-                known_until=self.recorded.last or self.end, progress=self.progress,
-            )  # fmt: skip
+            made = self.kpis.source.sweep(
+                self._cells, self.kpis.of_calls, self.parameters, self.recorded.last or self.end, self.progress
+            )
+            for sql in made:
+                self.kpis.note("traffic", sql, self.kpis.of_calls)
         return self._cells
 
 
@@ -108,7 +113,10 @@ def _traffic(asked: Asked) -> Rows:
     found = asked.swept()
     at = 0
 
-    def carried(bucket: Bucket) -> Values:
+    def carried(pieces: list[Bucket]) -> list[Values]:
+        return [in_piece(bucket) for bucket in pieces]
+
+    def in_piece(bucket: Bucket) -> Values:
         nonlocal at
         while at < len(found) and found[at].begin < bucket.begin:
             at += 1
@@ -125,10 +133,7 @@ def _traffic(asked: Asked) -> Rows:
             "peak_calls_most": max(cell.peak_most for cell in mine),
         }
 
-    def placed(bucket: Bucket) -> Values:
-        return asked.kpis.placed(bucket)
-
-    return asked.by_piece(placed, carried, lambda bucket: {"peak_calls_per_s": asked.kpis.peak_rate(bucket)})
+    return asked.by_piece(asked.kpis.placed_each, carried, asked.kpis.peak_rates)
 
 
 def busy_hours(asked: Asked) -> Rows:
@@ -196,7 +201,7 @@ def weekdays(asked: Asked) -> Rows:
 
 def _quality(asked: Asked) -> Rows:
     kpis = asked.kpis
-    return [{**row, "rrd_ms": None, "sdd_ms": None} for row in asked.by_piece(kpis.sessions, kpis.delays)]
+    return [{**row, "rrd_ms": None, "sdd_ms": None} for row in asked.by_piece(kpis.sessions_each, kpis.delays_each)]
 
 
 def _changes(now: Iterable[Values], before: Iterable[Values] | None, keys: tuple[str, ...], value: str) -> Rows:
@@ -223,7 +228,7 @@ def _products(asked: Asked) -> Rows:
     """Error rates by product and version, now and before."""
 
     def rates(bucket: Bucket) -> Rows:
-        return error_rates(asked.kpis.connection, since=bucket.begin, until=bucket.end, by_day=False)
+        return asked.kpis.source.error_rates(bucket.begin, bucket.end)
 
     before = rates(asked.before) if asked.was_recorded(asked.before) else []
     earlier = {(row["product"], row["version"]): row["errors_per_100"] for row in before}
@@ -237,7 +242,7 @@ def _products(asked: Asked) -> Rows:
 
 
 def _by_error(asked: Asked) -> Rows:
-    return asked.by_piece(lambda bucket: {"errors": asked.kpis.errors(bucket)})
+    return asked.by_piece(asked.kpis.errors_each)
 
 
 SUMMARY: Final = (
@@ -295,7 +300,7 @@ REPORTS: Final[dict[str, tuple[Part, ...]]] = {
         Part("quality", "Quality of service", _quality),
         Part("outcomes", "What became of calls", lambda asked: asked.once(asked.kpis.outcomes)),
         Part("retries", "Tried again after a call came to nothing", lambda asked: asked.once(asked.kpis.retries)),
-        Part("reported", "What endpoints and relays measured", lambda asked: asked.by_piece(asked.kpis.reported)),
+        Part("reported", "What endpoints and relays measured", lambda asked: asked.by_piece(asked.kpis.reported_each)),
     ),
     "errors": (
         Part("kinds", "Errors by kind", _kinds),
@@ -303,7 +308,7 @@ REPORTS: Final[dict[str, tuple[Part, ...]]] = {
         Part("errors", "Errors", _by_error),
     ),
     "features": (
-        Part("features", "Video and content", lambda asked: asked.by_piece(asked.kpis.features)),
+        Part("features", "Video and content", lambda asked: asked.by_piece(asked.kpis.features_each)),
         Part("media", "Codecs and resolutions", lambda asked: asked.once(asked.kpis.media)),
     ),
     "locations": (
@@ -314,7 +319,7 @@ REPORTS: Final[dict[str, tuple[Part, ...]]] = {
         Part("transports", "Calls by transport", lambda asked: asked.once(asked.kpis.transports)),
     ),
     "sign-ins": (
-        Part("sign_ins", "Sign-ins and active parties", lambda asked: asked.by_piece(asked.kpis.registrations)),
+        Part("sign_ins", "Sign-ins and active parties", lambda asked: asked.by_piece(asked.kpis.registrations_each)),
     ),
 }  # fmt: skip
 """Every report, and its parts in order."""
@@ -327,6 +332,11 @@ PASSES: Final = {"summary": 2, "traffic": 2, "quality": 2, "errors": 1, "feature
 def make(name: str, asked: Asked, only: str | None = None) -> dict[str, Rows]:
     """The parts of a report; or ``only`` this one."""
     return {part.name: _rounded(part.rows(asked)) for part in REPORTS[name] if only in (None, part.name)}
+
+
+def _joined(rows: Iterable[Values]) -> Values:
+    """One row of the columns of several."""
+    return {name: value for row in rows for name, value in row.items()}
 
 
 def _rounded(rows: Rows) -> Rows:

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import Any, Final
 
 from sipserver.analysis.periods import DAY_MS, HOUR_MS, stamp
 from sipserver.calls.analysis_schema import LASTED, LONG_MS
@@ -24,35 +24,28 @@ _MS: Final = "CAST(round((julianday({}) - 2440587.5) * 86400000.0) AS INTEGER)"
 SPANS_SQL: Final = f"""
         SELECT {_MS.format("answered_at")} AS began, {_MS.format("ended_at")} AS ended, end_uncertainty_ms
         FROM v_call_facts
-        WHERE answered AND started_at >= :from AND started_at < :to {{scope}}
+        WHERE answered AND started_at >= $from AND started_at < $to {{scope}}
 """  # noqa: S608 - made of constants
 """When calls were up, of those that began in a piece of the period."""
 
 BEFORE_SQL: Final = f"""
         SELECT {_MS.format("answered_at")} AS began, {_MS.format("ended_at")} AS ended, end_uncertainty_ms
         FROM v_call_facts
-        WHERE answered AND started_at >= :lately AND started_at < :from
-            AND (ended_at > :from OR end_uncertainty_ms > 0) {{scope}}
+        WHERE answered AND started_at >= $lately AND started_at < $from
+            AND (ended_at > $from OR end_uncertainty_ms > 0) {{scope}}
         UNION ALL
         SELECT {_MS.format("answered_at")}, {_MS.format("ended_at")}, end_uncertainty_ms
         FROM calls INDEXED BY calls_long
         WHERE {LASTED} > {LONG_MS} AND ended_at IS NOT NULL AND answered_at IS NOT NULL
-            AND started_at < :lately {{scope}}
+            AND started_at < $lately {{scope}}
 """  # noqa: S608
 """The same of those that began before and may still have been up: all that began lately, and few of the others."""
 
 OPEN_SQL: Final = f"""
         SELECT {_MS.format("answered_at")} AS began FROM calls
-        WHERE ended_at IS NULL AND answered_at < :to {{scope}}
+        WHERE ended_at IS NULL AND answered_at < $to {{scope}}
 """  # noqa: S608
 """Those that go on; they are up as far as the record reaches."""
-
-PEAK_RATE_SQL: Final = """
-        SELECT max(n) FROM (
-            SELECT count(*) AS n FROM calls WHERE started_at >= :from AND started_at < :to {scope}
-            GROUP BY substr(started_at, 1, 19)
-        )
-"""
 
 
 @dataclass(slots=True)
@@ -81,7 +74,7 @@ def sweep(
     found: list[Cell],
     *,
     scope: str,
-    parameters: dict[str, str],
+    parameters: dict[str, Any],
     known_until: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:

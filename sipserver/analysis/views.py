@@ -7,9 +7,12 @@ tool has them. A report says with ``--explain`` which queries made it and what i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sipserver.calls.analysis_schema import VIEWS
+
+Values = dict[str, Any]
+"""A row by the names of its columns."""
 
 VIEW_NAMES: Final = tuple(view.name for view in VIEWS)
 """The views of analysis in the store."""

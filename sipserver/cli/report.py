@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from sipserver.analysis import report as reports
-from sipserver.analysis.kpis import Kpis, Values
+from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import DAY_MS, MINUTE_MS, UNITS, By, recorded, zone
 from sipserver.analysis.report import Asked
-from sipserver.analysis.views import FIGURES, Query
+from sipserver.analysis.source import Views
+from sipserver.analysis.views import FIGURES, Query, Values
 from sipserver.cli.output import Command, Form, csv_text, form_options, table
 from sipserver.cli.refusal import WrongUse
 from sipserver.cli.selecting import moment
@@ -148,7 +149,7 @@ def _asked(connection: sqlite.Connection, since: str | None, until: str | None, 
         raise ValueError("the period ends before it begins: --from has to be before --to, or before the record ends")
     days = (end - begin) / DAY_MS
     fitting: By = "hour" if days <= 3 else "day" if days <= 62 else "week" if days <= 400 else "month"
-    return Asked(Kpis(connection), record, begin, end, by or fitting, where)
+    return Asked(Kpis(Views(connection)), record, begin, end, by or fitting, where)
 
 
 def _made(name: str, asked: Asked, only: str | None) -> dict[str, list[Values]]:
@@ -178,7 +179,7 @@ def _show(
         }  # fmt: skip
         if explain:
             document["queries"] = [
-                {"part": query.part, "sql": query.text(), "parameters": _parameters(asked)}
+                {"part": query.part, "sql": query.text(), "parameters": asked.parameters}
                 for query in asked.kpis.queries.values()
             ]
             document["definitions"] = {
@@ -210,19 +211,15 @@ def _columns(found: dict[str, list[Values]]) -> list[str]:
     return [name for name in names if name in FIGURES]
 
 
-def _parameters(asked: Asked) -> dict[str, Any]:
-    return {**asked.kpis.parameters, **asked.whole.bounds, **asked.more}
-
-
 def _explained(found: dict[str, list[Values]], asked: Asked) -> str:
     """What the figures mean, and what made them."""
     columns = _columns(found)
     width = max(map(len, columns), default=0)
     meanings = [f"{name:{width}}  {FIGURES[name].meaning} ({FIGURES[name].source})" for name in columns]
-    values = "\n".join(f"-- :{name} = '{value}'" for name, value in _parameters(asked).items())
-    pieces = "-- Rows by time have the bounds of their own piece in :from and :to.\n"
+    values = "\n".join(f"-- ${name} = {value!r}" for name, value in asked.parameters.items())
     queries = "\n\n".join(_sql(query) for query in asked.kpis.queries.values())
-    return "\n".join((*meanings, "", f"{pieces}{values}", "", queries))
+    source = f"-- From {asked.kpis.source.name}."
+    return "\n".join((*meanings, "", source, values, asked.kpis.source.explained(), "", queries))
 
 
 def _sql(query: Query) -> str:

@@ -70,7 +70,7 @@ def test_sessions(record: Record, scope: dict[str, str], bucket: Bucket) -> None
     delivered = [row for row in down if row["outcome"] in ("busy", "declined", "no_answer")
         or (row["outcome"] == "cancelled" and row.get("ring_ms") is not None)]  # fmt: skip
     known = [row for row in calls if row["outcome"] not in ("not_found", "forbidden")]
-    assert Kpis(record.connection, **scope).sessions(bucket) == {
+    assert Kpis(record.source, **scope).sessions(bucket) == {
         "calls": len(calls),
         "answered": len(up),
         "ser_percent": percent(len(up), asked),
@@ -97,7 +97,7 @@ def rank(values: list[Any], share: int) -> Any:
 def test_delays(record: Record, scope: dict[str, str], bucket: Bucket) -> None:
     delays = [row["setup_ms"] for row in over(bucket, record, scope)
         if (answered(row) or row.get("ring_ms") is not None) and row["setup_ms"] is not None]  # fmt: skip
-    assert Kpis(record.connection, **scope).delays(bucket) == {
+    assert Kpis(record.source, **scope).delays(bucket) == {
         f"pdd_p{share}_ms": rank(delays, share) for share in (50, 90, 95, 99)
     }
 
@@ -110,7 +110,7 @@ def test_features(record: Record, scope: dict[str, str], bucket: Bucket) -> None
         mine = [each for each in record.media if each["call"] == row["id"] and each["accepted"] and not each["early"]]
         began = [each["from_at"] for each in mine if each["kind"] == "video"]
         upgraded += bool(row["video"] and began and min(began) > row["answered_at"])
-    assert Kpis(record.connection, **scope).features(bucket) == {
+    assert Kpis(record.source, **scope).features(bucket) == {
         "answered": len(up),
         "with_video": sum(row["video"] for row in up),
         "video_percent": percent(sum(row["video"] for row in up), len(up)),
@@ -124,7 +124,7 @@ def test_features(record: Record, scope: dict[str, str], bucket: Bucket) -> None
 
 @pytest.mark.parametrize("bucket", PERIODS, ids=range(3))
 def test_what_is_counted_by_kind(record: Record, scope: dict[str, str], bucket: Bucket) -> None:
-    kpis = Kpis(record.connection, **scope)
+    kpis = Kpis(record.source, **scope)
     calls, all_calls = over(bucket, record, scope), of(bucket, record.calls, scope)
     ids = {row["id"] for row in calls}
     media = {(each["call"], each["kind"], each["codec"], each["resolution"]) for each in record.media
@@ -171,7 +171,7 @@ def test_retries(record: Record, scope: dict[str, str], bucket: Bucket) -> None:
                 and (other["caller"], other["callee"]) == (row["caller"], row["callee"])]  # fmt: skip
             tried[row["outcome"]] += 1
             again[row["outcome"]] += bool(later and min(later) - row["ended_at"] < 900_000)
-    found = Kpis(record.connection, **scope).retries(bucket)
+    found = Kpis(record.source, **scope).retries(bucket)
     assert {row["outcome"]: (row["calls"], row["again"]) for row in found} == {
         outcome: (count, again[outcome]) for outcome, count in tried.items()
     }
@@ -180,7 +180,7 @@ def test_retries(record: Record, scope: dict[str, str], bucket: Bucket) -> None:
 
 @pytest.mark.parametrize("bucket", [*PERIODS, EMPTY], ids=range(4))
 def test_placed_and_peak_rate(record: Record, scope: dict[str, str], bucket: Bucket) -> None:
-    kpis, calls = Kpis(record.connection, **scope), of(bucket, record.calls, scope)
+    kpis, calls = Kpis(record.source, **scope), of(bucket, record.calls, scope)
     assert kpis.placed(bucket) == {
         "calls": len(calls), "answered": sum(map(answered, calls)), "open": sum("ended_at" not in row for row in calls)
     }  # fmt: skip
@@ -191,7 +191,7 @@ def test_placed_and_peak_rate(record: Record, scope: dict[str, str], bucket: Buc
 @pytest.mark.parametrize("bucket", [*PERIODS, EMPTY], ids=range(4))
 def test_errors_and_reports(record: Record, scope: dict[str, str], bucket: Bucket) -> None:
     agent = {"agent": scope["agent"]} if "agent" in scope else {}
-    kpis = Kpis(record.connection, **agent)
+    kpis = Kpis(record.source, **agent)
     found = of(bucket, record.errors, agent, "at")
     assert kpis.errors(bucket) == sum(row["count"] for row in found)
     kinds: Counter[tuple[str, str]] = Counter()
@@ -222,7 +222,7 @@ def test_registrations(record: Record, scope: dict[str, str], bucket: Bucket) ->
             if any(bucket.begin <= row[name] < bucket.end for name in ("first_at", "last_at"))}  # fmt: skip
     calls = of(bucket, record.calls, scope)
     active = there | {row["caller"] for row in calls} | {row["callee"] for row in calls if answered(row)}
-    assert Kpis(record.connection, **scope).registrations(bucket) == {
+    assert Kpis(record.source, **scope).registrations(bucket) == {
         "bound": bound, "refused": refused, "refused_percent": percent(refused, bound + refused),
         "refreshes": refreshes,
         "ira_percent": None if refreshes is None else percent(refused, bound + refused + refreshes),
@@ -239,7 +239,7 @@ def test_views_by_day_say_the_same(record: Record) -> None:
         row[0]: row[1:] for row in record.connection.execute("SELECT * FROM v_registration_figures_by_day")
     }
     active = {row[0]: row[1] for row in record.connection.execute("SELECT day, active FROM v_active_parties_by_day")}
-    kpis = Kpis(record.connection)
+    kpis = Kpis(record.source)
     for day in range(5):
         bucket = Bucket(BEGIN + day * DAY, BEGIN + (day + 1) * DAY, "")
         name = bucket.bounds["from"][:10]
@@ -254,7 +254,7 @@ def test_views_by_day_say_the_same(record: Record) -> None:
 
 def test_views_of_the_whole_store(record: Record) -> None:
     everything = Bucket(BEGIN, END, "")
-    kpis = Kpis(record.connection)
+    kpis = Kpis(record.source)
     rows = record.connection.execute("SELECT placed, parties FROM v_calls_per_party").fetchall()
     assert dict(rows) == {row["placed"]: row["parties"] for row in kpis.parties(everything)}
     (calls,) = record.connection.execute("SELECT sum(calls) FROM v_location_matrix").fetchone()

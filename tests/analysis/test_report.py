@@ -31,7 +31,7 @@ def empty(tmp_path: Path) -> Iterator[Record]:
 
 
 def asked(record: Record, begin: int, end: int, by: By = "day", where: str = "UTC") -> Asked:
-    return Asked(Kpis(record.connection), recorded(record.connection), begin, end, by, zone(where))
+    return Asked(Kpis(record.source), recorded(record.connection), begin, end, by, zone(where))
 
 
 def up(record: Record, name: str, begin: int, end: int, uncertain: int | None = None) -> None:
@@ -220,7 +220,7 @@ def test_queries_can_be_run_as_they_are_explained(record: Record) -> None:
         found.kpis.agent = "acme"
         make(name, found)
         assert found.kpis.queries or name == "none"
-        bounds = {**found.kpis.parameters, **found.whole.bounds, **found.more}
+        bounds = found.parameters
         for query in found.kpis.queries.values():
             assert "{" not in query.text()
             record.connection.execute(query.text(), bounds).fetchall()

@@ -11,6 +11,7 @@ from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import recorded, zone
 from sipserver.analysis.report import Asked, make
 from sipserver.analysis.sample import TABLES, write_sample
+from sipserver.analysis.source import Views
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.calls.verify import verify
 from sipserver.storage.database import StoreError, connect
@@ -74,7 +75,9 @@ def test_people_call_by_day(tmp_path: Path) -> None:
     path = tmp_path / "calls.db"
     write(path)
     with closing(open_store(path, MIGRATIONS, readonly=True)) as connection:
-        asked = Asked(Kpis(connection), recorded(connection), BEGIN - DAYS * DAY, BEGIN, "hour", zone("Europe/Berlin"))
+        asked = Asked(
+            Kpis(Views(connection)), recorded(connection), BEGIN - DAYS * DAY, BEGIN, "hour", zone("Europe/Berlin")
+        )
         rows = make("traffic", asked, "traffic")["traffic"]
         at_night = sum(row["calls"] or 0 for row in rows if row["hour"][11:13] in ("03", "04"))
         by_day = sum(row["calls"] or 0 for row in rows if row["hour"][11:13] in ("15", "16"))

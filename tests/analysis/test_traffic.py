@@ -7,7 +7,7 @@ import math
 import pytest
 
 from sipserver.analysis.periods import buckets, zone
-from sipserver.analysis.traffic import Cell, cells, channels_for, erlang_b, hourly, sweep
+from sipserver.analysis.traffic import Cell, cells, channels_for, erlang_b, hourly
 from support.record import BEGIN, DAY, END, HOUR, Record, stamp
 
 KNOWN = END + 3 * HOUR
@@ -36,7 +36,7 @@ def most_at_once(begin: int, end: int, calls: list[tuple[int, int]]) -> int:
 
 def filled(record: Record, begin: int, end: int, cuts: list[int]) -> list[Cell]:
     found = cells(begin, end, cuts)
-    sweep(record.connection, found, scope="", parameters={}, known_until=KNOWN)
+    record.source.sweep(found, "", {}, KNOWN, lambda _: None)
     return found
 
 

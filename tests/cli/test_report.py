@@ -49,8 +49,8 @@ def test_every_report_in_every_form(sipserver: Sipserver, sample: None) -> None:
 def test_explain_says_what_figures_mean_and_how_they_were_made(sipserver: Sipserver, sample: None) -> None:
     text = sipserver("report", "quality", "--explain").stdout
     assert re.search(r"^ser_percent +Session establishment ratio.*\(RFC 6076 §4.6\)$", text, re.MULTILINE)
-    assert "FROM v_call_facts WHERE started_at >= :from" in text
-    assert "-- :from = '2026-10-02T00:00:00.000Z'" in text
+    assert "JOIN v_call_facts ON started_at >= since" in text
+    assert "-- $from = '2026-10-02T00:00:00.000Z'" in text
     document = json.loads(sipserver("report", "summary", "--explain", "--json").stdout)
     assert document["definitions"]["seer_percent"]["source"] == "RFC 6076 §4.7"
     assert any("v_call_facts" in query["sql"] for query in document["queries"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from sipserver.analysis.source import Source, Views
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.calls.times import Stamp, parse_stamp
 from sipserver.storage.database import sqlite
@@ -123,6 +124,11 @@ class Record:
             for row in rows:
                 self.insert(table, row)
         self.connection.execute("COMMIT")
+
+    @property
+    def source(self) -> Source:
+        """Where figures are asked for."""
+        return Views(self.connection)
 
     def _media(self, rng: Random, call: Row) -> None:
         if "answered_at" not in call:
