@@ -21,6 +21,7 @@ COMMANDS = {
     "activity": "sipserver.cli.activity:activity",
     "errors": "sipserver.cli.errors:errors",
     "report": "sipserver.cli.report:report",
+    "explore": "sipserver.cli.explore:explore",
     "sample": "sipserver.cli.sample:sample",
     "turn-credentials": "sipserver.cli.turn:turn_credentials",
     "check": "sipserver.cli.check:check",

@@ -95,7 +95,11 @@ def _visible(text: str) -> Iterable[str]:
 def _cell(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
-    text = plain(value)
+    return disarmed(plain(value))
+
+
+def disarmed(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

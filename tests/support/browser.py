@@ -40,12 +40,20 @@ PATIENCE = 15.0
 
 
 @cache
-def why_not() -> str:
+def why_no_browser() -> str:
     """Why there can be no browser here; empty where there can."""
     if shutil.which("chromium") is None:
         return "chromium is not installed (Debian: apt install chromium)"
     if find_spec("playwright") is None:
         return "playwright is not installed (pip install playwright)"
+    return ""
+
+
+@cache
+def why_not() -> str:
+    """Why there can be no phones in a browser here; empty where there can."""
+    if why_no_browser():
+        return why_no_browser()
     if _page_folder() is None:
         return "JsSIP and SIP.js could not be had from npm (Debian: apt install npm)"
     return ""
