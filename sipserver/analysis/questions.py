@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sipserver.analysis.kpis import AGAIN_S, PERCENTILES
+from sipserver.analysis.kpis import AGAIN_S
+from sipserver.analysis.queries import PERCENTILES
 from sipserver.analysis.views import FIGURES
 from sipserver.calls.analysis_schema import REGISTRATIONS, VIDEO
 from sipserver.calls.error_views import rates_query

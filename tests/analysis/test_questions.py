@@ -10,6 +10,7 @@ from sipserver.analysis.dashboards import dashboards
 from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import DAY_MS, Bucket
 from sipserver.analysis.questions import DAYS, PARAMETERS, QUESTIONS, Question, fitting_days, within_days
+from sipserver.analysis.source import Views
 from support.record import BEGIN, END, HOUR, Record
 
 Row = dict[str, Any]
@@ -46,30 +47,30 @@ def test_what_is_asked_for_narrows_what_is_found(record: Record) -> None:
         return sum(row["calls"] for row in ask(record, "outcomes", **values))
 
     every = calls()
-    assert every == Kpis(record.connection).sessions(WHOLE)["calls"]
-    assert 0 < calls(site="north") == Kpis(record.connection, site="north").sessions(WHOLE)["calls"] < every
-    assert 0 < calls(agent="HALO") == Kpis(record.connection, agent="halo").sessions(WHOLE)["calls"] < every
+    assert every == Kpis(Views(record.connection)).sessions(WHOLE)["calls"]
+    assert 0 < calls(site="north") == Kpis(Views(record.connection), site="north").sessions(WHOLE)["calls"] < every
+    assert 0 < calls(agent="HALO") == Kpis(Views(record.connection), agent="halo").sessions(WHOLE)["calls"] < every
     assert 0 < calls(**{"from": "2026-10-25", "to": "2026-10-26"}) < every
 
 
 def test_delays_are_those_of_the_report(record: Record) -> None:
     for number, row in enumerate(ask(record, "setup_delays")):
         day = Bucket(BEGIN + number * DAY_MS, BEGIN + (number + 1) * DAY_MS, "")
-        expected = Kpis(record.connection).delays(day)
+        expected = Kpis(Views(record.connection)).delays(day)
         assert {f"pdd_{name}": value for name, value in row.items() if name.startswith("p")} == expected
 
 
 def test_retries_are_those_of_the_report(record: Record) -> None:
     found = {row["outcome"]: row["again"] for row in ask(record, "retries", to="")}
     expected = {
-        row["outcome"]: row["again"] for row in Kpis(record.connection).retries(Bucket(BEGIN, END + DAY_MS, ""))
+        row["outcome"]: row["again"] for row in Kpis(Views(record.connection)).retries(Bucket(BEGIN, END + DAY_MS, ""))
     }
     assert found == expected
 
 
 def test_the_matrix_leaves_out_what_few_have_part_in(record: Record) -> None:
     every = ask(record, "matrix")
-    expected = Kpis(record.connection).matrix(WHOLE)
+    expected = Kpis(Views(record.connection)).matrix(WHOLE)
     assert sum(row["calls"] for row in every) == sum(row["calls"] for row in expected)
     some = ask(record, "matrix", k="3")
     assert some == [row for row in every if row["callers"] >= 3]
