@@ -45,11 +45,10 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """The rows under a line of titles, aligned; numbers to the right."""
     cells = [[plain(row.get(column)) for column in columns] for row in rows]
     titles = [column.replace("_", " ").upper() for column in columns]
-    widths = [max(map(_width, each)) for each in zip(titles, *cells, strict=True)]
+    widths = [max(map(width_of, each)) for each in zip(titles, *cells, strict=True)]
     right = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
     return "\n".join(
-        "  ".join(_padded(*cell) for cell in zip(line, widths, right, strict=True)).rstrip()
-        for line in [titles, *cells]
+        "  ".join(padded(*cell) for cell in zip(line, widths, right, strict=True)).rstrip() for line in [titles, *cells]
     )
 
 
@@ -103,7 +102,7 @@ def disarmed(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """Columns of a terminal: East Asian wide characters take two, combining ones none."""
     if text.isascii():
         return len(text)
@@ -112,6 +111,7 @@ def _width(text: str) -> int:
     )
 
 
-def _padded(text: str, width: int, right: bool) -> str:
-    blanks = " " * (width - _width(text))
+def padded(text: str, width: int, right: bool = False) -> str:
+    """The text in so many columns of a terminal, on the left side of them or on the right."""
+    blanks = " " * (width - width_of(text))
     return blanks + text if right else text + blanks

@@ -13,13 +13,15 @@ from typing import Any
 import click
 
 from sipserver.analysis import report as reports
+from sipserver.analysis.drawings import Frame, lent
 from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import DAY_MS, MINUTE_MS, UNITS, By, recorded, zone
 from sipserver.analysis.report import Asked
 from sipserver.analysis.source import Views
 from sipserver.analysis.views import FIGURES, Query, Values
-from sipserver.cli.output import Command, Form, csv_text, form_options, table
+from sipserver.cli.output import Command, Form, csv_text, form_options, plain, table
 from sipserver.cli.refusal import WrongUse
+from sipserver.cli.report_files import Wanted, file_options, show_plots, write_files
 from sipserver.cli.selecting import moment
 from sipserver.cli.stores import calls_store, store_options
 from sipserver.storage.database import sqlite
@@ -83,15 +85,15 @@ def _options(command: Command) -> Command:
         )
     ):  # fmt: skip
         command = option(command)
-    return form_options(store_options(command))
+    return form_options(file_options(store_options(command)))
 
 
 def _add(name: str) -> None:
     what, example = HELP[name]
     parts = ", ".join(part.name for part in reports.REPORTS[name])
 
-    def command(form: Form | None, data_dir: Path, **options: Any) -> None:
-        _run(name, form, data_dir, **options)
+    def command(form: Form | None, data_dir: Path, wanted: Wanted, **options: Any) -> None:
+        _run(name, form, data_dir, wanted, **options)
 
     command.__doc__ = f"{what}\n\nParts: {parts}.\n\n\b\nExample:\n  sipserver report {name} {example}\n"
     report.command(name)(_options(command))
@@ -105,6 +107,7 @@ def _run(
     name: str,
     form: Form | None,
     data_dir: Path,
+    wanted: Wanted,
     *,
     since: str | None,
     until: str | None,
@@ -131,9 +134,16 @@ def _run(
             asked.kpis.site, asked.kpis.agent, asked.blocking = site, agent, blocking
             only = part or (next(iter(titles)) if form == "csv" else None)
             found = _made(name, asked, only)
+            pictured = wanted.files or (form is None and wanted.plotted)
+            more = lent(name, asked, briefly=not wanted.files) if pictured and only is None else {}
         except ValueError as error:
             raise WrongUse(str(error)) from error
-    _show(name, found, titles, form, asked, zone_name, explain=explain)
+    if wanted.files:
+        write_files(wanted, name, {**found, **more}, Frame.of(asked, zone_name), _heading(name, asked, zone_name))
+    if form is not None or not wanted.files:
+        _show(name, found, titles, form, asked, zone_name, explain=explain)
+    if pictured and not wanted.files:
+        show_plots(name, {**found, **more}, Frame.of(asked, zone_name))
 
 
 def _asked(connection: sqlite.Connection, since: str | None, until: str | None, by: By | None, where: tzinfo) -> Asked:
@@ -198,6 +208,14 @@ def _show(
         click.echo(table([_plain(row) for row in rows], columns) if rows else "Nothing was recorded.")
     if explain:
         click.echo(f"\n{_explained(found, asked)}")
+
+
+def _heading(name: str, asked: Asked, zone_name: str) -> tuple[str, str]:
+    """A title for pictures, and what they are about."""
+    begin, end = (datetime.fromtimestamp(at / 1000, asked.where) for at in (asked.begin, asked.end))
+    said = [f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, {zone_name}", f"by {asked.by}"]
+    said += [f"{what} {plain(text)}" for what, text in asked.kpis.parameters.items()]
+    return name.capitalize(), ", ".join(said)
 
 
 def _plain(row: Values) -> Values:
