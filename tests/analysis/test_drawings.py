@@ -12,6 +12,7 @@ from sipserver.analysis.drawings import CHARTS, Frame, charts, lent
 from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import By, recorded, zone
 from sipserver.analysis.report import REPORTS, WEEKDAYS, Asked, Rows, make
+from sipserver.analysis.source import Views
 from support.record import BEGIN, DAY, END, HOUR, Record
 
 
@@ -25,7 +26,7 @@ def empty(tmp_path: Path) -> Iterator[Record]:
 
 
 def asked(record: Record, begin: int, end: int, by: By = "day", where: str = "UTC") -> Asked:
-    return Asked(Kpis(record.connection), recorded(record.connection), begin, end, by, zone(where))
+    return Asked(Kpis(Views(record.connection)), recorded(record.connection), begin, end, by, zone(where))
 
 
 def drawn(name: str, question: Asked) -> tuple[dict[str, Chart], dict[str, Rows]]:
