@@ -1,7 +1,7 @@
 """What every table, view and column of ``calls.db`` means, with its unit: for whoever explores the store.
 
 A test holds this against the present schema. Figures are defined in ``views.FIGURES``, and views of analysis in
-``calls.analysis_schema``: both are taken from there.
+``calls.analysis_schema`` and ``delay_schema``: both are taken from there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from sipserver.analysis.quality_dictionary import QUALITY_REPORTS, V_QUALITY
 from sipserver.analysis.views import FIGURES
-from sipserver.calls.analysis_schema import VIEWS
+from sipserver.calls import analysis_schema, delay_schema
 from sipserver.calls.outcomes import CALL_OUTCOMES
 
 Columns = Mapping[str, str]
@@ -72,6 +72,7 @@ CALLS: Final = {
     "setup_ms": "INVITE to the first sign of a device, or to the refusal, in milliseconds",
     "ring_ms": "Ringing to the answer, or to the end, in milliseconds",
     "talk_ms": "Answer to the end, in milliseconds; ringing never counts; the least where the end is uncertain",
+    "disconnect_ms": "BYE to its answer, or until that was given up, in milliseconds (RFC 6076 §4.4)",
     "outcome": f"What became of it: {', '.join(CALL_OUTCOMES)}; NULL while it goes on",
     "sip_status": "The final response to the INVITE (SIP status)",
     "reason": "Reason header of the end (RFC 3326), where one was given",
@@ -273,7 +274,7 @@ _CALLS_VIEW: Final = {
 _FACTS: Final = {
     **_some(
         CALLS, "started_at", "answered_at", "ended_at", "outcome", "sip_status", "end_cause", "end_uncertainty_ms",
-        "setup_ms", "ring_ms", "talk_ms", "video_ms",
+        "setup_ms", "ring_ms", "talk_ms", "video_ms", "disconnect_ms",
     ),
     "answered": "1: it was answered",
     "redirected": "1: it ended with a 3xx (RFC 6076 §4.6 leaves it out)",
@@ -302,6 +303,17 @@ _DAY: Final = {"day": "Day (UTC)"}
 _TALK: Final = {"minutes": "Talk time, in minutes"}
 _REACHED: Final = {"calls": "Calls", "answered": "Of these, the ones that were answered"}
 
+_REGISTRATION_DELAYS: Final = {
+    "at": "The first of them came (UTC); the others within about a minute",
+    "outcome": "accepted, or refused after the address was known",
+    "up_to_ms": "They took at most so long, and longer than the next lower bound, in milliseconds",
+    "count": "How many",
+}
+_RANKS: Final = {
+    "p50_ms": "Half took at most so long, in milliseconds",
+    "p95_ms": "95 in a hundred took at most so long, in milliseconds",
+}
+
 _OF_ANALYSIS: Final[dict[str, dict[str, str]]] = {
     "v_call_facts": _FACTS,
     "v_session_figures_by_day": {
@@ -325,6 +337,12 @@ _OF_ANALYSIS: Final[dict[str, dict[str, str]]] = {
         "attempts": "Attempts to register: bound, refused and refreshed",
         "ineffective": "Of these, the refused ones",
         **_figures("ira_percent"),
+    },
+    "v_registration_delays_by_day": {
+        **_DAY, **_some(_REGISTRATION_DELAYS, "outcome"), "registrations": "How many there were", **_RANKS,
+    },
+    "v_disconnect_delays_by_day": {
+        **_DAY, "answered": "1: the BYE was answered", "calls": "Calls that a BYE ended", **_RANKS,
     },
     "v_media_mix": {
         **_some(_MEDIA, "kind", "codec", "resolution"),
@@ -354,7 +372,8 @@ _OF_ANALYSIS: Final[dict[str, dict[str, str]]] = {
 }  # fmt: skip
 
 _ANALYSIS: Final = {
-    view.name: Described(f"{view.title}. {view.definition} ({view.source}).", _OF_ANALYSIS[view.name]) for view in VIEWS
+    view.name: Described(f"{view.title}. {view.definition} ({view.source}).", _OF_ANALYSIS[view.name])
+    for view in (*analysis_schema.VIEWS, *delay_schema.VIEWS)
 }
 
 DICTIONARY: Final[Mapping[str, Described]] = {
@@ -376,6 +395,10 @@ DICTIONARY: Final[Mapping[str, Described]] = {
         _SIGN_INS,
     ),
     "sign_in_days": Described("Refreshes of registrations, a row for each party and day.", _DAYS),
+    "registration_delays": Described(
+        "How long registrations took (RFC 6076 §4.1): how many within each minute, by outcome and bound.",
+        _REGISTRATION_DELAYS,
+    ),
     "devices": Described("A row for each device that a party registered, the last 50.", _DEVICES),
     "errors": Described("A row for each thing that was refused, failed or could not be read.", _ERRORS),
     "quality_reports": Described(

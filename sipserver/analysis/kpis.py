@@ -121,6 +121,18 @@ class Kpis:
         found = self.ask_each("delays", queries.DELAYS, pieces, self.of_calls)
         return [_without(row, "n") for row in found]
 
+    def disconnects_each(self, pieces: Sequence[Bucket]) -> list[Values]:
+        """Percentiles of the session disconnect delay of calls that began then, in milliseconds."""
+        found = self.ask_each("disconnects", queries.DISCONNECTS, pieces, self.of_calls)
+        return [_without(row, "n") for row in found]
+
+    def registration_delays_each(self, pieces: Sequence[Bucket]) -> list[Values]:
+        """Percentiles of the registration request delay, in milliseconds; it has neither site nor agent."""
+        if self.parameters:
+            return [{"rrd_p50_ms": None, "rrd_p95_ms": None} for _ in pieces]
+        found = self.ask_each("registration_delays", queries.REGISTRATION_DELAYS, pieces, "")
+        return [_without(row, "n") for row in found]
+
     def placed(self, bucket: Bucket) -> Values:
         """See ``placed_each``."""
         return self.placed_each([bucket])[0]

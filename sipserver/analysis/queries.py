@@ -64,6 +64,22 @@ DELAYS: Final = nearest_ranks(
             """,
     {f"pdd_p{percent}_ms": percent for percent in PERCENTILES},
 )
+DISCONNECTS: Final = nearest_ranks(
+    "disconnect_ms",
+    """
+                SELECT piece, disconnect_ms, count(*) AS n FROM {cut:v_call_facts:started_at}
+                WHERE disconnect_ms IS NOT NULL AND end_uncertainty_ms IS NULL {scope} GROUP BY piece, disconnect_ms
+            """,
+    {"sdd_p50_ms": 50, "sdd_p95_ms": 95},
+)
+REGISTRATION_DELAYS: Final = nearest_ranks(
+    "up_to_ms",
+    """
+                SELECT piece, up_to_ms, sum(count) AS n FROM {cut:registration_delays:at}
+                WHERE outcome = 'accepted' GROUP BY piece, up_to_ms
+            """,
+    {"rrd_p50_ms": 50, "rrd_p95_ms": 95},
+)
 FEATURES: Final = f"""
         SELECT piece, {VIDEO}
         FROM {{cut:v_call_facts:started_at}} WHERE true {{scope}} GROUP BY piece

@@ -201,7 +201,9 @@ def weekdays(asked: Asked) -> Rows:
 
 def _quality(asked: Asked) -> Rows:
     kpis = asked.kpis
-    return [{**row, "rrd_ms": None, "sdd_ms": None} for row in asked.by_piece(kpis.sessions_each, kpis.delays_each)]
+    return asked.by_piece(
+        kpis.sessions_each, kpis.delays_each, kpis.disconnects_each, kpis.registration_delays_each
+    )  # fmt: skip
 
 
 def _changes(now: Iterable[Values], before: Iterable[Values] | None, keys: tuple[str, ...], value: str) -> Rows:

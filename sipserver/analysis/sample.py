@@ -25,6 +25,7 @@ from sipserver.analysis.sample_model import (
     hours,
     runs,
 )
+from sipserver.calls.delays import ACCEPTED, BOUNDS
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.calls.times import Stamp, uuid7
 from sipserver.storage.database import StoreError, sqlite
@@ -35,7 +36,8 @@ BATCH: Final = 5_000
 
 TABLES: Final = {
     "calls": """id call_id caller callee started_at ringing_at answered_at confirmed_at ended_at setup_ms ring_ms
-        talk_ms outcome sip_status ended_by end_cause end_uncertainty_ms video content encrypted video_ms offered_video
+        talk_ms disconnect_ms outcome sip_status ended_by end_cause end_uncertainty_ms video content encrypted video_ms
+        offered_video
         caller_country caller_region caller_city caller_site caller_location_source callee_country callee_region
         callee_city callee_site callee_location_source caller_agent callee_agent caller_transport callee_transport
         caller_network callee_network devices node""",
@@ -49,6 +51,7 @@ TABLES: Final = {
     "errors": "id at kind method status answered_by agent party network detail count last_at node call target",
     "quality_reports": """id digest at call party side source format kind final direction media_kind codec loss_percent
         jitter_ms round_trip_ms mos_lq mos_cq agent node""",
+    "registration_delays": "at outcome up_to_ms count",
     "server_runs": "id node started_at last_alive_at stopped_at calls_before placed closed lost set_aside recovered_at "
         "recovered",
 }  # fmt: skip
@@ -140,6 +143,7 @@ class _Sample:
         self._calls = calls
         self._begin, self._end = begin, end
         self._runs = runs(begin, end)
+        self._delays = Random(seed + 1)  # noqa: S311 - as above
         self._stamp = Stamp()
         self._rows: Rows = {}
         self._retries: list[tuple[int, int, int]] = []
@@ -241,7 +245,7 @@ class _Sample:
                 stamp(call.at), stamp(call.ringing), stamp(call.answered), stamp(call.confirmed), stamp(call.over),
                 call.reached - call.at if call.reached <= call.over else None,
                 None if call.ringing is None else seen - call.ringing,
-                None if call.answered is None else call.over - call.answered,
+                None if call.answered is None else call.over - call.answered, self._hanging_up(call),
                 call.outcome, call.status, call.by, call.cause, call.uncertainty,
                 int(call.video_from is not None) if up else None, int(call.content_from is not None) if up else None,
                 min(one.product.encrypted, other.product.encrypted) if up else None,
@@ -252,6 +256,12 @@ class _Sample:
                 one.network, other.network if up else None, int(call.tried), NODE,
             )
         )  # fmt: skip
+
+    def _hanging_up(self, call: Call) -> int | None:
+        """From a BYE to its answer."""
+        if call.cause != "bye" or call.answered is None:
+            return None
+        return int(self._delays.lognormvariate(4.2, 0.7)) if call.uncertainty is None else call.uncertainty
 
     def _write_branch(self, call: Call) -> None:
         stamp = self._stamp
@@ -348,5 +358,14 @@ class _Sample:
             self._rows["sign_ins"].append((self._id(call.at), at, one.party, outcome, 200, *rest, 1, at, NODE))
 
     def _write_days(self) -> None:
+        """Refreshes of the day, and how long it took to write them down."""
+        counted: dict[tuple[str, int], int] = {}
+        for _, first_at, _ in self._counts.values():
+            hour = f"{first_at[:13]}:00:00.000Z"
+            place = min(bisect(BOUNDS, self._delays.lognormvariate(1.6, 0.8)), len(BOUNDS) - 1)
+            counted[hour, BOUNDS[place]] = counted.get((hour, BOUNDS[place]), 0) + 1
+        self._rows["registration_delays"] += [
+            (hour, ACCEPTED, up_to, count) for (hour, up_to), count in sorted(counted.items())
+        ]
         self._rows["sign_in_days"] += [(self._day, party, *count) for party, count in sorted(self._counts.items())]
         self._counts.clear()

@@ -1,7 +1,8 @@
 """The register of figures: what each is called, what it means, in which unit, and where its definition comes from.
 
-The views themselves are in the store, made by step ``m010`` of its schema (``calls.analysis_schema``), so every SQLite
-tool has them. A report says with ``--explain`` which queries made it and what its columns mean; both come from here.
+The views themselves are in the store, made by steps ``m010`` and ``m011`` of its schema (``calls.analysis_schema``,
+``calls.delay_schema``), so every SQLite tool has them. A report says with ``--explain`` which queries made it and what
+its columns mean; both come from here.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sipserver.calls.analysis_schema import VIEWS
+from sipserver.calls import analysis_schema, delay_schema
 
 Values = dict[str, Any]
 """A row by the names of its columns."""
 
-VIEW_NAMES: Final = tuple(view.name for view in VIEWS)
+VIEW_NAMES: Final = tuple(view.name for view in (*analysis_schema.VIEWS, *delay_schema.VIEWS[1:]))
 """The views of analysis in the store."""
 
 
@@ -52,10 +53,13 @@ FIGURES: Final = {
         "measured at this server", _RFC + "4.3.1"),
     "srd_failed_s": Figure("Session request delay of failed calls (4xx but 401, 402, 407, 487; 5xx, 6xx), mean seconds",
         _RFC + "4.3.2"),
-    "rrd_ms": Figure("Registration request delay. Absent: the record does not have when a REGISTER came and was "
-        "answered", _RFC + "4.1"),
-    "sdd_ms": Figure("Session disconnect delay. Absent: the record has when a BYE came, not when it was answered",
-        _RFC + "4.4"),
+    "sdd_p50_ms": Figure("Session disconnect delay: BYE to its answer, of calls whose BYE was answered; half of them "
+        "took at most so long (nearest rank)", _RFC + "4.4"),
+    "sdd_p95_ms": Figure("The same for 95 in a hundred", _RFC + "4.4"),
+    "rrd_p50_ms": Figure("Registration request delay: arrival of a REGISTER, after any challenge, until its 200 was "
+        "sent, what it changed being on disk; half took at most so long, by bounds that are at most a half apart. "
+        "Absent for single sites and agents", _RFC + "4.1"),
+    "rrd_p95_ms": Figure("The same for 95 in a hundred", _RFC + "4.1"),
     "reachable_percent": Figure("Calls that found the called side online, among those to known addresses that were "
         "allowed"),
     "pdd_p50_ms": Figure("Post-dial delay: INVITE to the first ringing or answer, of calls that rang or were answered; "

@@ -11,6 +11,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
+from sipserver.calls import delays
+from sipserver.calls.delays import RegistrationDelays
 from sipserver.calls.network import NetworkPrefix
 from sipserver.calls.observe import printable
 from sipserver.calls.recorder import Sink
@@ -28,6 +30,7 @@ MAX_DEVICES: Final = 100_000
 _DAY: Final = 0
 _DEVICE: Final = 1
 _OLD_DEVICES: Final = 2
+_DELAYS: Final = 3
 
 STATEMENTS: Final = (
     # Where a commit's failure was reported too late the same row comes again, and its last_at is known.
@@ -43,6 +46,7 @@ STATEMENTS: Final = (
     """DELETE FROM devices WHERE (party, device) IN (
         SELECT party, device FROM devices WHERE party = ? ORDER BY last_seen DESC
         LIMIT -1 OFFSET 50)""",
+    delays.STATEMENT,
 )
 """For the writer of ``calls.db``, in this order."""
 
@@ -78,6 +82,8 @@ class ActivityRecords:
         """Refreshes counted since the start."""
         self.lost = 0
         """Counts that were given up, because the store did not take them for too long."""
+        self.delays = RegistrationDelays(writer.put, first + _DELAYS)
+        """How long registrations take."""
         self._put = writer.put
         self._first = first
         self._hash = blake2b(digest_size=12, key=key)
@@ -94,7 +100,7 @@ class ActivityRecords:
         """A registration of this party lasts longer and is otherwise as it was."""
         day = at // 86_400_000
         if day != self._day or len(self._counts) >= self._max_counted:
-            self.flush()
+            self._put_days()
             if day != self._day:
                 self.lost += len(self._counts)
                 self._counts.clear()
@@ -109,8 +115,12 @@ class ActivityRecords:
         count.last_at = at
         self.refreshes += 1
 
-    def flush(self) -> None:
+    def flush(self, *, stopping: bool = False) -> None:
         """Put what was counted, to be called every few seconds and at the stop; what the queue does not take waits."""
+        self.delays.flush(stopping=stopping)
+        self._put_days()
+
+    def _put_days(self) -> None:
         counts, stamp = self._counts, self._stamp
         for party, count in list(counts.items()):
             first_at = stamp(count.first_at) or ""

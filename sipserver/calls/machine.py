@@ -468,9 +468,14 @@ class Call:
 
     def _finish(self, event: Ended) -> list[Row]:
         outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
+        # RFC 6076 §4.4: from the BYE to its answer, or until that was given up.
+        delay = event.uncertainty_ms
+        if delay is None or not event.asked_at:
+            delay = _span(event.asked_at or None, event.at)
         rows = self._end(
-            event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms, event.watched_until
-        )
+            event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms, event.watched_until,
+            delay,
+        )  # fmt: skip
         rows.append(self._event(event.at, "ended", event.side, detail=event.cause))
         return rows
 
@@ -512,7 +517,7 @@ class Call:
 
     def _end(
         self, at: int, outcome: str, by: str, cause: str, status: int | None, reason: str | None,
-        uncertainty_ms: int | None = None, watched_until: int | None = None,
+        uncertainty_ms: int | None = None, watched_until: int | None = None, disconnect_ms: int | None = None,
     ) -> list[Row]:  # fmt: skip
         """The call is over: what it was, and what was still open of it."""
         self.state = ENDED
@@ -530,7 +535,7 @@ class Call:
             CallEnded(
                 self.id, at, outcome, status, reason, by, cause, uncertainty_ms, self._setup_ms,
                 _span(self.ringing_at, ring_until), self.talk_ms, self._media.video_ms, self._devices,
-                watched_until,
+                watched_until, disconnect_ms,
             ),
             *branches,
             *media,

@@ -88,7 +88,7 @@ STATEMENTS: Final = (
     "UPDATE calls SET video = ?, content = ?, encrypted = ? WHERE id = ?",
     """UPDATE calls SET ended_at = ?, outcome = ?, sip_status = coalesce(?, sip_status), reason = ?, ended_by = ?,
         end_cause = ?, end_uncertainty_ms = ?, watched_until = ?, setup_ms = ?, ring_ms = ?, talk_ms = ?,
-        video_ms = ?, devices = ? WHERE id = ?""",
+        video_ms = ?, devices = ?, disconnect_ms = ? WHERE id = ?""",
     """INSERT INTO call_branches (call, branch, tried_at, ringing_at, answered_at, ended_at, status, outcome, agent,
         transport, network) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (call, branch) DO UPDATE SET ringing_at = coalesce(excluded.ringing_at, ringing_at),
@@ -463,7 +463,7 @@ class Recorder:
             (
                 self._stamp(row.ended_at), row.outcome, row.status, row.reason, row.ended_by, row.end_cause,
                 row.end_uncertainty_ms, self._stamp(row.watched_until), row.setup_ms, row.ring_ms, row.talk_ms,
-                row.video_ms, row.devices, row.id,
+                row.video_ms, row.devices, row.disconnect_ms, row.id,
             ),
         )  # fmt: skip
 

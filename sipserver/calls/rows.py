@@ -126,6 +126,7 @@ class CallEnded:
     video_ms: int | None
     devices: int
     watched_until: int | None = None
+    disconnect_ms: int | None = None
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipserver.calls import analysis_schema, error_views, quality_schema
+from sipserver.calls import analysis_schema, delay_schema, error_views, quality_schema
 from sipserver.storage.migrations import Database, Migrations
 
 MIGRATIONS = Migrations("calls")
@@ -287,3 +287,9 @@ def m007_relayed_quality(database: Database) -> None:
 def m010_analysis(database: Database) -> None:
     """What analysts count by: marks of every call and figures by day as views, and an index that has the marks."""
     analysis_schema.create(database)
+
+
+@MIGRATIONS()
+def m011_delays(database: Database) -> None:
+    """How long registrations and hanging up take (RFC 6076 §4.1, §4.4)."""
+    delay_schema.create(database)

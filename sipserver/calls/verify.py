@@ -45,7 +45,7 @@ _CALLS: Final = {
         AND talk_ms IS NOT {_ms("ended_at")} - {_ms("answered_at")}""",
     "with a talk_ms and never answered": "answered_at IS NULL AND talk_ms IS NOT NULL",
     "with a negative duration": "min(coalesce(setup_ms, 0), coalesce(ring_ms, 0), coalesce(talk_ms, 0), "
-        "coalesce(video_ms, 0), coalesce(end_uncertainty_ms, 0)) < 0",
+        "coalesce(video_ms, 0), coalesce(end_uncertainty_ms, 0), coalesce(disconnect_ms, 0)) < 0",
     "without the beginning of its timeline": f"NOT {_has_event('placed')}",
     "answered, which its timeline does not say": f"answered_at IS NOT NULL AND NOT {_has_event('answered')}",
     "closed without an end in its timeline": f"""ended_at IS NOT NULL

@@ -346,6 +346,7 @@ class _Run:
         headers = (*registered.headers, *context.server_header)
         data = build.reply(self._request, 200, None, context.tokens.hex16(), headers)
         self._serve().respond(200, data)
+        registrations.activity.delays.note(self._now, context.wall_clock(), accepted=True)
         registrations.note_changes(registered, self._request, self._now)
         if registered.flow_timer and self._flow.reliable:
             context.transports.expect_pings(self._flow, registered.flow_timer)
@@ -362,6 +363,7 @@ class _Run:
                 (*error.headers, *context.server_header),
             )  # fmt: skip
             self._transaction.respond(error.status, data)
+            registrations.activity.delays.note(self._now, context.wall_clock(), accepted=False)
             registrations.note_refusal(self._request, self._flow, error, self._now, authenticated=True)
         self._release()
 

@@ -339,7 +339,7 @@ class Service:
         # Sign-ins that wait for a place are written without.
         await self.whereabouts.close()
         await self.certificates.close()
-        self.activity.flush()
+        self.activity.flush(stopping=True)
         self.recorder.stopped(self._now_ms())
         self._batch_end()
         if self.media is not None:

@@ -100,6 +100,11 @@ def test_delays(record: Record, scope: dict[str, str], bucket: Bucket) -> None:
     assert Kpis(record.source, **scope).delays(bucket) == {
         f"pdd_p{share}_ms": rank(delays, share) for share in (50, 90, 95, 99)
     }
+    hung_up = [row["disconnect_ms"] for row in over(bucket, record, scope)
+        if row.get("disconnect_ms") is not None and row.get("end_uncertainty_ms") is None]  # fmt: skip
+    assert Kpis(record.source, **scope).disconnects_each([bucket])[0] == {
+        f"sdd_p{share}_ms": rank(hung_up, share) for share in (50, 95)
+    }
 
 
 @pytest.mark.parametrize("bucket", [*PERIODS, EMPTY], ids=range(4))
@@ -269,3 +274,31 @@ def test_views_of_the_whole_store(record: Record) -> None:
     ids = {row["id"] for row in record.calls}
     assert mix == len({(each["call"], each["kind"], each["codec"], each["resolution"]) for each in record.media
         if each["accepted"] and not each["early"] and each["call"] in ids})  # fmt: skip
+
+
+def test_registration_delays(record: Record) -> None:
+    delays: list[int] = []
+    for hour, up_to, count in ((0, 2, 5), (3, 6, 10), (3, 48, 4), (30, 1_024, 7)):
+        row = {"at": BEGIN + hour * HOUR, "outcome": "accepted", "up_to_ms": up_to, "count": count}
+        record.insert("registration_delays", row)
+        if hour < 24:
+            delays += [up_to] * count
+    record.insert("registration_delays", {"at": BEGIN, "outcome": "refused", "up_to_ms": 512, "count": 90})
+    kpis = Kpis(record.source)
+    wanted = {"rrd_p50_ms": rank(delays, 50), "rrd_p95_ms": rank(delays, 95)}
+    found = kpis.registration_delays_each([Bucket(BEGIN, BEGIN + DAY, ""), Bucket(BEGIN + 2 * DAY, END, "")])
+    assert found == [wanted, dict.fromkeys(wanted)]
+    assert Kpis(record.source, site="north").registration_delays_each([PERIODS[0]]) == [dict.fromkeys(wanted)]
+    day = stamp(BEGIN)
+    assert day is not None
+    rows = record.connection.execute("SELECT * FROM v_registration_delays_by_day WHERE day = ?", (day[:10],))
+    assert rows.fetchall() == [(day[:10], "accepted", 19, *wanted.values()), (day[:10], "refused", 90, 512, 512)]
+
+
+def test_view_of_disconnect_delays(record: Record) -> None:
+    kpis = Kpis(record.source)
+    rows = record.connection.execute("SELECT day, p50_ms, p95_ms FROM v_disconnect_delays_by_day WHERE answered")
+    found = {row[0]: row[1:] for row in rows}
+    for day in range(5):
+        bucket = Bucket(BEGIN + day * DAY, BEGIN + (day + 1) * DAY, "")
+        assert found[bucket.bounds["from"][:10]] == tuple(kpis.disconnects_each([bucket])[0].values())

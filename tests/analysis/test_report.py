@@ -65,7 +65,7 @@ def test_ratio_of_nothing_is_absent(empty: Record) -> None:
     empty.run(BEGIN, BEGIN + DAY)
     (row,) = make("quality", asked(empty, BEGIN, BEGIN + DAY), "quality")["quality"]
     assert row["calls"] == row["answered"] == 0
-    assert row["ser_percent"] is row["acd_s"] is row["pdd_p50_ms"] is row["rrd_ms"] is row["sdd_ms"] is None
+    assert row["ser_percent"] is row["acd_s"] is row["pdd_p50_ms"] is row["rrd_p50_ms"] is row["sdd_p95_ms"] is None
 
 
 def test_spanning_call_counts_in_each_piece_and_traffic_is_of_what_was_recorded(empty: Record) -> None:

@@ -156,6 +156,15 @@ def test_answered_to_ended_without_ack() -> None:
     assert one(CallEnded, feed(answered(), Ended(T + 3_100, CALLER))).talk_ms == 1_000
 
 
+def test_end_says_how_long_the_bye_waited_for_its_answer() -> None:
+    ended = Ended(T + 62_100, CALLEE, asked_at=T + 62_070)
+    assert one(CallEnded, feed(answered(), ended)).disconnect_ms == 30
+    given_up = Ended(T + 62_100, CALLEE, uncertainty_ms=32_000, asked_at=T + 62_100)
+    assert one(CallEnded, feed(answered(), given_up)).disconnect_ms == 32_000
+    lost = Ended(T + 62_100, SERVER, "connection_lost", uncertainty_ms=5_000)
+    assert one(CallEnded, feed(answered(), lost)).disconnect_ms is None
+
+
 def test_an_end_that_was_not_observed_says_how_uncertain_it_is() -> None:
     row = one(CallEnded, feed(answered(), Ended(T + 3_100, SERVER, "session_expired", None, 90_000)))
     assert (row.ended_by, row.end_cause, row.end_uncertainty_ms) == (SERVER, "session_expired", 90_000)

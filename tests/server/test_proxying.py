@@ -91,6 +91,7 @@ def test_answer_of_a_bye_is_not_passed_on_before_the_commit(pair: Pair) -> None:
     row = only(pair.server)
     assert (row["outcome"], row["ended_by"], row["end_cause"]) == ("answered", "caller", "bye")
     assert 1000 <= row["talk_ms"] < 1100
+    assert row["disconnect_ms"] == 1000
 
 
 def test_reason_of_an_accepted_bye_is_on_record(pair: Pair) -> None:
@@ -110,6 +111,16 @@ def test_reason_of_a_bye_that_nobody_knows_any_more_is_on_record(pair: Pair) -> 
     row = only(pair.server)
     assert statuses(pair.alice.received()) == [481]
     assert (row["ended_at"] is not None, row["reason"]) == (True, "Gone")
+    assert row["disconnect_ms"] == 0
+
+
+def test_bye_that_nobody_answers_says_how_long_it_was_waited_for(pair: Pair) -> None:
+    answer = pair.talk()
+    pair.alice.send(pair.alice.in_dialog("BYE", answer, cseq=9))
+    for _ in range(40):
+        pair.server.advance(1)
+    row = only(pair.server)
+    assert row["disconnect_ms"] == row["end_uncertainty_ms"] == 32_000
 
 
 def test_refused_bye_ends_nothing(pair: Pair) -> None:

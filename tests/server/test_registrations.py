@@ -236,3 +236,18 @@ def test_address_that_cannot_be_read_is_refused_without_a_name(server: Server) -
     assert alice.ask(alice.write("REGISTER", to="<sip:@>")).status == 400
     (row,) = server.rows("SELECT party, status FROM sign_ins")
     assert row == {"party": None, "status": 400}
+
+
+def test_how_long_registrations_take_is_counted_with_their_commit(server: Server) -> None:
+    alice = Device(server, "alice")
+    alice.send(signed_register(alice))
+    server.advance(0.1)
+    server.settle()
+    assert statuses(alice.received()) == [200]
+    # A question needs no commit, and a challenge is no answer.
+    alice.send(signed_register(alice, "Subject: who is here"))
+    alice.send(alice.write("REGISTER", "", to=f"<sip:alice@{DOMAIN}>", cseq=77))
+    assert statuses(alice.received()) == [200, 401]
+    server.tick(65)
+    found = server.rows("SELECT outcome, up_to_ms, count FROM registration_delays ORDER BY up_to_ms")
+    assert [tuple(row.values()) for row in found] == [("accepted", 1, 1), ("accepted", 128, 1)]

@@ -61,6 +61,8 @@ def draw_call(rng: Random, number: int) -> Row:
         )  # fmt: skip
         if row["end_cause"] != "bye" or rng.random() < 0.1:
             row["end_uncertainty_ms"] = rng.choice((0, 500, 20 * MINUTE, 30 * HOUR))
+        if row["end_cause"] == "bye":
+            row["disconnect_ms"] = row.get("end_uncertainty_ms", talk % 300)
         return row
     outcome, status = rng.choice(REFUSED)
     rang = rng.random() < 0.5
