@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sipserver.calls.quality_schema import ACTIVITY_COLUMNS
@@ -59,6 +60,8 @@ _QUALITY: Final = """
         AND (:party IS NULL OR quality_reports.party = :party)
     ORDER BY quality_reports.id DESC LIMIT :limit
 """
+_AT_ONCE: Final = 500
+"""Values in one statement."""
 _LINKS: Final = """
     SELECT * FROM call_links WHERE call = ? UNION SELECT * FROM call_links WHERE other = ? ORDER BY at, kind
 """
@@ -88,6 +91,16 @@ def list_calls(
     if party is not None:
         return records(connection, _NEWEST_OF_PARTY, values)
     return records(connection, _NEWEST_OPEN if open_only else _NEWEST, values)
+
+
+def calls_by_id(connection: sqlite.Connection, ids: Sequence[str]) -> list[Record]:
+    """The calls with these ids that there are, in no order."""
+    found: list[Record] = []
+    for first in range(0, len(ids), _AT_ONCE):
+        some = ids[first : first + _AT_ONCE]
+        marks = ", ".join("?" * len(some))
+        found += records(connection, f"SELECT * FROM calls WHERE id IN ({marks})", some)  # noqa: S608 - only marks
+    return found
 
 
 def show_call(connection: sqlite.Connection, row_id: str) -> Record | None:

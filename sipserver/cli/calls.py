@@ -15,7 +15,7 @@ from sipserver.accounts import parties
 from sipserver.accounts.subscribers import subscriber_address
 from sipserver.calls.errors import errors_of_call
 from sipserver.calls.outcomes import CALL_OUTCOMES
-from sipserver.calls.query import list_calls, list_quality, show_call
+from sipserver.calls.query import calls_by_id, list_calls, list_quality, show_call
 from sipserver.calls.times import Stamp, parse_stamp
 from sipserver.cli.ladder import ladder
 from sipserver.cli.output import Form, csv_text, fields, form_options, plain, show_rows, table
@@ -181,11 +181,10 @@ class Watched:
 
     def __init__(self, connection: sqlite.Connection, now: int) -> None:
         self._connection = connection
-        self._since = now
-        self._stages: dict[str, str] = {}
         self._version = 0
-        going_on = list_calls(connection, open_only=True, limit=MOST_CALLS)
-        self._look_back(going_on, now)
+        self._stages = {record["id"]: stage(record) for record in self._lately(now)}
+        """Of calls that may change, and of those that ended lately."""
+        self._stages |= {record["id"]: "" for record in list_calls(connection, open_only=True, limit=MOST_CALLS)}
 
     def changes(self, now: int) -> list[Record]:
         """The calls that are at another stage than when last asked, oldest first; ``now`` in milliseconds.
@@ -196,16 +195,17 @@ class Watched:
         if version == self._version:
             return []
         self._version = version
-        records = list_calls(self._connection, since=self._since, limit=MOST_CALLS)[::-1]
-        changed = [record for record in records if self._stages.get(record["id"]) != stage(record)]
-        self._stages = {record["id"]: stage(record) for record in records}
-        self._look_back([record for record in records if record["ended_at"] is None], now)
-        return changed
+        found = {record["id"]: record for record in self._lately(now)}
+        # However long a call goes on, it is found by its id and not among all that began since.
+        going_on = [each for each, stage in self._stages.items() if stage != "ended" and each not in found]
+        found |= {record["id"]: record for record in calls_by_id(self._connection, going_on)}
+        changed = [record for record in found.values() if self._stages.get(record["id"]) != stage(record)]
+        self._stages = {each: stage(record) for each, record in found.items()}
+        return sorted(changed, key=lambda record: (record["started_at"], record["id"]))
 
-    def _look_back(self, going_on: list[Record], now: int) -> None:
-        # A call is found by when it began, and its row may come a little later than that.
-        began = [parse_stamp(record["started_at"]) for record in going_on]
-        self._since = min([*began, now - LATE_ROWS_MS])
+    def _lately(self, now: int) -> list[Record]:
+        # A row may come a little later than its call began.
+        return list_calls(self._connection, since=now - LATE_ROWS_MS, limit=MOST_CALLS)
 
 
 def stage(record: Record) -> str:

@@ -18,6 +18,7 @@ COMMANDS = {
     "subscribers": "sipserver.cli.subscribers:subscribers",
     "bindings": "sipserver.cli.bindings:bindings",
     "calls": "sipserver.cli.calls:calls",
+    "top": "sipserver.cli.top:top",
     "activity": "sipserver.cli.activity:activity",
     "errors": "sipserver.cli.errors:errors",
     "report": "sipserver.cli.report:report",

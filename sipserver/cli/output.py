@@ -103,15 +103,32 @@ def disarmed(text: str) -> str:
 
 
 def width_of(text: str) -> int:
-    """Columns of a terminal: East Asian wide characters take two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(each) else 2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text
-    )
+    """Columns of a terminal that a text takes: East Asian wide characters take two, combining ones none."""
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def cut(text: str, width: int) -> str:
+    """As much of the text as so many columns of a terminal have room for, with ``…`` where something is left out."""
+    if len(text) <= width and text.isascii():
+        return text
+    if width_of(text) <= width:
+        return text
+    kept, used = [], 1
+    for character in text:
+        used += _cells(character)
+        if used > width:
+            break
+        kept.append(character)
+    return "".join(kept).rstrip() + "…" if width > 0 else ""
 
 
 def padded(text: str, width: int, right: bool = False) -> str:
     """The text in so many columns of a terminal, on the left side of them or on the right."""
     blanks = " " * (width - width_of(text))
     return blanks + text if right else text + blanks
+
+
+def _cells(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

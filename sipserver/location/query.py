@@ -28,6 +28,28 @@ def list_bindings(path: Path | str, now: float, aor: str | None = None) -> list[
         connection.close()
 
 
+def count_bindings(path: Path | str, now: float) -> tuple[int, list[tuple[str, str | None, int]]]:
+    """How many addresses are registered, and how many bindings by transport and User-Agent, the most first.
+
+    ``now`` is UNIX time in seconds. Raises StoreError.
+    """
+    connection = open_store(path, MIGRATIONS, readonly=True)
+    try:
+        (addresses,) = connection.execute(
+            "SELECT count(DISTINCT aor) FROM bindings WHERE expires_at > ?", (now,)
+        ).fetchone()
+        rows = connection.execute(
+            "SELECT transport, user_agent, count(*) FROM bindings WHERE expires_at > ? GROUP BY 1, 2"
+            " ORDER BY 3 DESC, 1, 2",
+            (now,),
+        )
+        return addresses, [(transport, agent, count) for transport, agent, count in rows]
+    except sqlite.Error as error:
+        raise StoreError(explain(path, error)) from error
+    finally:
+        connection.close()
+
+
 def request_removal(path: Path | str, now: float, aor: str, contact: str | None = None) -> list[Binding]:
     """Have the bindings of this address removed, or the one with an equivalent contact; those that were found.
 

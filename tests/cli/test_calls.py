@@ -191,6 +191,29 @@ def test_watched_calls_are_told_stage_by_stage(data_dir: Path) -> None:
         assert watched.changes(now) == []
 
 
+@pytest.mark.usefixtures("calls")
+def test_watching_begins_with_what_goes_on_however_long_and_nothing_else(data_dir: Path) -> None:
+    # SECOND is over; OPEN began before it and goes on for hours.
+    now = parse_stamp("2026-11-23T21:05:30.000Z") + 8 * 3_600_000
+    with (
+        closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store,
+        closing(open_store(data_dir / "calls.db", MIGRATIONS, readonly=True)) as reading,
+    ):
+        store.execute("UPDATE calls SET started_at = '2026-11-23T21:04:00.000Z' WHERE id = ?", (OPEN,))
+        watched = Watched(reading, now)
+        assert [record["id"] for record in watched.changes(now)] == [OPEN]
+        store.executemany(
+            "INSERT INTO calls (id, call_id, started_at) VALUES (?, 'h', '2026-11-24T05:05:29.000Z')",
+            [(f"new-{number}",) for number in range(3)],
+        )
+        store.execute("UPDATE calls SET ended_at = '2026-11-24T05:05:31.000Z' WHERE id IN (?, 'new-1')", (OPEN,))
+        changed = [(record["id"], stage(record)) for record in watched.changes(now)]
+        assert changed == [(OPEN, "ended"), ("new-0", "placed"), ("new-1", "ended"), ("new-2", "placed")]
+        # Those that began long ago are still looked after.
+        store.execute("UPDATE calls SET ended_at = '2026-11-24T09:00:00.000Z' WHERE id = 'new-2'")
+        assert [record["id"] for record in watched.changes(now + 7_200_000)] == ["new-2"]
+
+
 def test_change_is_one_line_for_people() -> None:
     record = {
         "id": FIRST, "caller": "p_1", "caller_address": "alice@example.test", "callee": None, "outcome": "answered",

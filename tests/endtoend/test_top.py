@@ -1,0 +1,155 @@
+"""``sipserver top`` and ``calls follow`` beside a server with real calls: printed once, and on a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sipserver.sip.message import Response
+from support import sdp
+from support.phone import Phone
+from support.ports import free_port
+from support.server import ServerProcess, environment, sipserver
+
+HOSTILE = "Acme\x1b[2J\x07-Phone/5"
+PATIENCE = 20.0
+HAS_SDP = "Content-Type: application/sdp"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    config = f'[metrics]\nlisten = "127.0.0.1:{free_port()}"\n'
+    with ServerProcess(tmp_path, ["alice", "bob", "carol"], config=config) as server:
+        yield server
+
+
+@contextmanager
+def in_a_call(server: ServerProcess) -> Iterator[tuple[Phone, Phone, Response]]:
+    """Alice and bob talk with video, and bob has just turned carol away."""
+    with Phone(server.port, "alice") as alice, Phone(server.port, "bob", "TCP") as bob:
+        alice.register(f"Contact: <{alice.contact}>", f"User-Agent: {HOSTILE}")
+        bob.register()
+        offer = sdp.body(sdp.AUDIO, sdp.VIDEO)
+        alice.exchange(
+            "INVITE", bob.address, f"Contact: <{alice.contact}>", f"User-Agent: {HOSTILE}", HAS_SDP, body=offer
+        )
+        invite = bob.expect("INVITE")
+        bob.respond(invite, 180)
+        bob.respond(invite, 200, HAS_SDP, body=offer)
+        answer = alice.next()
+        while not (isinstance(answer, Response) and answer.status == 200):
+            answer = alice.next()
+        alice.send(alice.in_dialog("ACK", answer, cseq=alice.cseq))
+        bob.expect("ACK")
+        server.wait_for_rows("SELECT confirmed_at FROM calls", lambda rows: bool(rows and rows[0]["confirmed_at"]))
+        yield alice, bob, answer
+
+
+def options(server: ServerProcess) -> list[str]:
+    return ["--config", str(server.configuration), "--data-dir", str(server.data_dir)]
+
+
+def test_one_moment_says_who_is_in_a_call_and_how_the_server_does(server: ServerProcess) -> None:
+    with in_a_call(server), Phone(server.port, "carol") as carol:
+        carol.exchange("REGISTER", "sip:example.test", f"Contact: <{carol.contact}>", password="wrong")
+        carol.next()
+        server.wait_for_rows("SELECT kind FROM errors", bool)
+        text = sipserver("top", "--once", "--json", *options(server))
+        found = json.loads(text)
+        assert (found["running"], found["open"], found["answered"], found["with_video"]) == (True, 1, 1, 1)
+        (call,) = found["calls"]
+        assert (call["state"], call["media"], call["transports"]) == ("answered", "audio+video", "UDP TCP")
+        assert server.party("alice").startswith(call["caller"].rstrip("…"))
+        assert 0 <= call["seconds"] <= call["age"] < 60
+        assert (found["bindings"], found["addresses"], found["by_transport"]) == (2, 2, {"UDP": 1, "TCP": 1})
+        assert found["errors"]["credentials"] >= 1
+        assert found["rates_from"] == "metrics"
+        assert all(rate is not None for rate in found["rates"].values())
+        assert {store["name"] for store in found["stores"]} >= {"calls", "location"}
+        assert not any(store["failing"] for store in found["stores"])
+        shown = sipserver("top", "--once", *options(server))
+        assert "1 open: 1 answered" in shown
+        assert "Acme\\x1b[2J" in shown or "\x1b" not in shown
+        for name in ("alice", "bob", "carol", "127.0.0.1"):
+            assert name not in text + shown
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, *arguments: str, size: tuple[int, int] = (100, 24)) -> None:
+        self.master, self._slave = pty.openpty()
+        self.resize(*size)
+        self.before = termios.tcgetattr(self._slave)
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", sys.executable, "-m", "sipserver", *arguments],
+            stdin=self._slave, stdout=self._slave, stderr=self._slave, env={**environment(), "TERM": "xterm"},
+        )  # fmt: skip
+        self.output = ""
+
+    def resize(self, columns: int, lines: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def wait_for(self, text: str, since: int = 0) -> int:
+        """Where the output ends once this is in it."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.output[since:]:
+            ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
+            assert ready, f"no {text!r} in {self.output[-2000:]!r}"
+            self.output += os.read(self.master, 65_536).decode("utf-8", "replace")
+        return len(self.output)
+
+    def press(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def end(self) -> None:
+        """The command is over, and has left the terminal as it was."""
+        assert self.process.wait(PATIENCE) == 0, self.output[-2000:]
+        while select.select([self.master], [], [], 0)[0]:
+            self.output += os.read(self.master, 65_536).decode("utf-8", "replace")
+        assert termios.tcgetattr(self._slave) == self.before
+        assert self.output.endswith("\x1b[?25h\x1b[?1049l")
+        os.close(self.master)
+        os.close(self._slave)
+
+
+def test_on_a_terminal_it_is_shown_anew_until_q(server: ServerProcess) -> None:
+    with in_a_call(server) as (alice, bob, answer):
+        terminal = Terminal("top", *options(server), "--interval", "0.3")
+        terminal.wait_for("audio+video")
+        terminal.wait_for(" messages")
+        terminal.press("p")
+        seen = terminal.wait_for("PAUSED")
+        terminal.press("s")
+        seen = terminal.wait_for("(newest)", seen)
+        terminal.press("p")
+        terminal.resize(60, 10)
+        seen = terminal.wait_for("\x1b[H", seen)
+        alice.send(alice.in_dialog("BYE", answer, cseq=alice.cseq + 1))
+        bob.respond(bob.expect("BYE"), 200)
+        seen = terminal.wait_for("No calls.", seen)
+        last = terminal.output.rpartition("\x1b[H")[2]
+        assert "\x07" not in terminal.output
+        assert max(map(len, last.replace("\x1b[2m", "").replace("\x1b[1m", "").splitlines())) <= 75
+        terminal.press("q")
+        terminal.end()
+
+
+def test_ctrl_c_leaves_the_terminal_as_it_was(server: ServerProcess) -> None:
+    terminal = Terminal("top", *options(server))
+    terminal.wait_for("No calls.")
+    terminal.press("\x03")
+    terminal.end()
