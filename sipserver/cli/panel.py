@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sipserver.cli.output import width_of, cut, padded, plain
+from sipserver.cli.output import cut, padded, plain, width_of
 from sipserver.cli.snapshot import Snapshot, Store, Up
 
 PLAIN: Final = ""
