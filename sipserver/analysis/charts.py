@@ -71,7 +71,8 @@ class Curve:
         """The marks of the axis of values; the last is where it ends."""
         values = [value for series in self.series for value in series.values if value is not None]
         values += [value for value in self.upper if value is not None]
-        values += [mark.value for mark in self.marks]
+        # Marks have words above them.
+        values += [1.12 * mark.value for mark in self.marks]
         return scale_for(max(values, default=0.0))
 
     @property

@@ -85,7 +85,9 @@ def _cut_short(frame: Frame) -> str:
 def traffic(frame: Frame, found: Found) -> Chart:
     """Carried traffic, with the busiest hour where it was."""
     marks, subtitle = [], f"calls that were up at once, mean of each {frame.asked.by}"
-    if any(row.get("erlang_most") != row.get("erlang") for row in found["traffic"]):
+    rows = [row for row in found["traffic"] if row.get("erlang") is not None]
+    highest = max((row["erlang_most"] for row in rows), default=0)
+    if any(row["erlang_most"] - row["erlang"] > highest / 100 for row in rows):
         subtitle += "; pale: what calls with an uncertain end may add"
     for row in found.get("busy_hours", ()):
         if row["busy_hour"] == "time-consistent" and frame.asked.end - frame.asked.begin > 2 * DAY_MS:
@@ -373,9 +375,22 @@ CHARTS: Final[dict[str, tuple[Drawing, ...]]] = {
 """The charts of each report, in order."""
 
 
+TITLES: Final = {
+    "summary": "How people call", "traffic": "Traffic", "quality": "Quality of service", "errors": "Errors",
+    "features": "Video, content and codecs", "locations": "From where to where", "devices": "Devices and transports",
+    "sign-ins": "Sign-ins and active parties",
+}  # fmt: skip
+"""What each report is called above its charts."""
+
+
+def drawn(name: str, found: Found, frame: Frame) -> list[tuple[str, Chart]]:
+    """The charts of a report whose parts are there, each with the part that it belongs to."""
+    return [(drawing.part, drawing.make(frame, found)) for drawing in CHARTS[name] if drawing.part in found]
+
+
 def charts(name: str, found: Found, frame: Frame) -> list[Chart]:
     """The charts of a report whose parts are there."""
-    return [drawing.make(frame, found) for drawing in CHARTS[name] if drawing.part in found]
+    return [chart for _, chart in drawn(name, found, frame)]
 
 
 _LENT: Final = (("traffic", "traffic"), ("traffic", "busy_hours"), ("quality", "quality"), ("locations", "matrix"))

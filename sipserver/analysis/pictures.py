@@ -48,7 +48,7 @@ PAPER: Final = Theme(
 
 PAGE: Final = Theme(
     "currentColor", None, ("#2a86d1", "#d9662a", "#1a9a76", "#bb65a4"),
-    tuple(f"rgba(42,134,209,{opacity})" for opacity in (0.14, 0.27, 0.4, 0.53, 0.66, 0.79, 0.92)), "currentColor",
+    tuple(f"rgba(42,134,209,{opacity})" for opacity in (0.12, 0.24, 0.36, 0.48, 0.6, 0.72, 0.84)), "currentColor",
 )  # fmt: skip
 """For pictures inside a page, which is light or dark as its reader wants it."""
 
@@ -77,7 +77,9 @@ def _together(charts: Sequence[Chart], theme: Theme, heading: tuple[str, str] | 
         title = alt.TitleParams(heading[0], subtitle=heading[1], fontSize=22, subtitleFontSize=14, offset=24)
         whole = whole.properties(title=title)
     options: dict[str, Any] = {
-        "font": FONT, "padding": 20 if heading is not None else 4, "background": theme.background or "transparent",
+        # Each cell of a grid saying its row and column helps nobody: whoever shows the picture has words for it.
+        "aria": False, "font": FONT, "padding": 20 if heading is not None else 4,
+        "background": theme.background or "transparent",
         "view": alt.ViewConfig(stroke=None),
         "title": alt.TitleConfig(
             anchor="start", frame="group", fontSize=17, fontWeight="bold", color=theme.ink, subtitleColor=theme.ink,
@@ -258,7 +260,7 @@ def _bars(chart: Bars, theme: Theme) -> Any:
             if value is not None]  # fmt: skip
         layers.append(_layer(before).mark_tick(color=theme.ink, thickness=3, size=BAR - 4, opacity=1).encode(x=x, y=y))
     words = [{"key": key, "from": end, "text": text} for key, end, text in zip(keys, ends, chart.texts, strict=True)]
-    layers.append(_layer(words).mark_text(align="left", dx=7, color=theme.ink).encode(x=x, y=y, text="text:N"))
+    layers.append(_layer(words).mark_text(align="left", dx=9, color=theme.ink).encode(x=x, y=y, text="text:N"))
     return alt.layer(*layers).properties(width=WIDTH - LABEL_WIDTH, height=BAR * len(keys))
 
 

@@ -19,11 +19,11 @@ from sipserver.analysis.periods import DAY_MS, MINUTE_MS, UNITS, By, recorded, z
 from sipserver.analysis.report import Asked
 from sipserver.analysis.source import Views
 from sipserver.analysis.views import FIGURES, Query, Values
-from sipserver.cli.output import Command, Form, csv_text, form_options, plain, table
+from sipserver.cli.output import Command, Form, csv_text, form_options, table
 from sipserver.cli.refusal import WrongUse
 from sipserver.cli.report_files import Wanted, file_options, show_plots, write_files
 from sipserver.cli.selecting import moment
-from sipserver.cli.stores import calls_store, store_options
+from sipserver.cli.stores import CALLS_FILE, calls_store, store_options
 from sipserver.storage.database import sqlite
 
 DEFAULT_DAYS = 30
@@ -134,15 +134,16 @@ def _run(
             asked.kpis.site, asked.kpis.agent, asked.blocking = site, agent, blocking
             only = part or (next(iter(titles)) if form == "csv" else None)
             found = _made(name, asked, only)
-            pictured = wanted.files or (form is None and wanted.plotted)
-            more = lent(name, asked, briefly=not wanted.files) if pictured and only is None else {}
+            plotted = form is None and not wanted.files and wanted.plotted
+            pictured = only is None and (plotted or wanted.charts)
+            more = lent(name, asked, briefly=plotted) if pictured else {}
         except ValueError as error:
             raise WrongUse(str(error)) from error
     if wanted.files:
-        write_files(wanted, name, {**found, **more}, Frame.of(asked, zone_name), _heading(name, asked, zone_name))
+        write_files(wanted, name, found, more, Frame.of(asked, zone_name), data_dir / CALLS_FILE)
     if form is not None or not wanted.files:
         _show(name, found, titles, form, asked, zone_name, explain=explain)
-    if pictured and not wanted.files:
+    if plotted:
         show_plots(name, {**found, **more}, Frame.of(asked, zone_name))
 
 
@@ -208,14 +209,6 @@ def _show(
         click.echo(table([_plain(row) for row in rows], columns) if rows else "Nothing was recorded.")
     if explain:
         click.echo(f"\n{_explained(found, asked)}")
-
-
-def _heading(name: str, asked: Asked, zone_name: str) -> tuple[str, str]:
-    """A title for pictures, and what they are about."""
-    begin, end = (datetime.fromtimestamp(at / 1000, asked.where) for at in (asked.begin, asked.end))
-    said = [f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, {zone_name}", f"by {asked.by}"]
-    said += [f"{what} {plain(text)}" for what, text in asked.kpis.parameters.items()]
-    return name.capitalize(), ", ".join(said)
 
 
 def _plain(row: Values) -> Values:

@@ -110,7 +110,11 @@ def test_sample_is_not_written_over_a_store(sipserver: Sipserver, sample: None, 
     assert sipserver("sample", "--out", str(data_dir / "x"), "--until", "soon").exit_code == 2
 
 
-def test_readme_begins_its_part_for_analysts_with_three_questions(sipserver: Sipserver, sample: None) -> None:
+def test_readme_begins_its_part_for_analysts_with_three_questions(
+    sipserver: Sipserver, sample: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Some of its commands write files.
+    monkeypatch.chdir(tmp_path)
     part = README.read_text("utf-8").split("## For analysts\n")[1].split("\n## ")[0]
     questions = re.findall(r"^\*\*(.+\?)\*\*$", part, re.MULTILINE)
     assert len(questions) == 3
