@@ -23,6 +23,7 @@ from sipserver.cli.output import Command, Form, csv_text, form_options, table
 from sipserver.cli.refusal import WrongUse
 from sipserver.cli.report_files import Wanted, file_options, show_plots, write_files
 from sipserver.cli.selecting import moment
+from sipserver.cli.share import share
 from sipserver.cli.stores import CALLS_FILE, calls_store, store_options
 from sipserver.storage.database import sqlite
 
@@ -101,6 +102,7 @@ def _add(name: str) -> None:
 
 for _name in HELP:
     _add(_name)
+report.add_command(share)
 
 
 def _run(

@@ -7,7 +7,7 @@ own part of the cell could take it off, and would have the other's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -81,7 +81,7 @@ def joined(cells: Iterable[Cell]) -> Cell:
 class Facts:
     """Facts as columns of the same length."""
 
-    columns: dict[str, Sequence[str]]
+    columns: Mapping[str, Sequence[str]]
     """Dimensions by name."""
     first: Sequence[int]
     """Who did it: a party, by a number that means nothing elsewhere."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, tzinfo
+from hashlib import blake2b
 from typing import Any, Final, Literal
 
 from sipserver.analysis.periods import Bucket
@@ -125,7 +126,12 @@ class Reader:
         return iter(self._connection.execute(sql, self._bucket.bounds))
 
     def _party(self, name: str) -> int:
-        return self._parties.setdefault(name, len(self._parties))
+        """The same number whoever else there is."""
+        found = self._parties.get(name)
+        if found is None:
+            digest = blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
+            found = self._parties[name] = int.from_bytes(digest) >> 1
+        return found
 
     def _product(self, agent: str | None) -> str:
         found = self._products.get(agent)

@@ -70,7 +70,9 @@ class Shared:
     complementary: int = 0
     """Cells that are not shown since others would follow."""
     withheld: list[str] = field(default_factory=list)
-    """Tables that could not be shown but for their totals, or not at all."""
+    """Tables of which not even the total could be shown."""
+    noise: dict[str, float] = field(default_factory=dict)
+    """Of private tables: nineteen counts in twenty are no further than this from what was counted."""
 
 
 def share(calls: Facts, errors: Facts, there: Facts, days: Mapping[str, str], rules: Rules, to: Rounding) -> Shared:
@@ -167,7 +169,8 @@ class _Work:
     def _list(self, facts: Facts, name: str, domain: Iterable[str] = ()) -> Folded:
         """What can be shown of a list; a domain has zeros, too, in its order."""
         cells: dict[Key, Cell] = {(value,): NOBODY for value in domain}
-        cells.update(count(facts, name, rules=self._rules))
+        # In an order that tells nothing, such as when the first of them came.
+        cells.update(sorted(count(facts, name, rules=self._rules).items()))
         folded = fold(cells, self._rules)
         self._count(folded.primary, len(folded.together))
         return folded

@@ -80,9 +80,11 @@ def test_margins_give_away_what_is_only_left_out() -> None:
 
 def test_linked_tables_give_away_what_each_hides_by_itself() -> None:
     facts = draw_facts(0)
-    for at, weekday in enumerate(facts.columns["weekday"]):
-        if weekday == "Sunday" and facts.first[at] > 2:
-            facts.columns["weekday"] = [*facts.columns["weekday"][:at], "Saturday", *facts.columns["weekday"][at + 1 :]]
+    weekday = [
+        "Saturday" if day == "Sunday" and party > 2 else day
+        for day, party in zip(facts.columns["weekday"], facts.first, strict=True)
+    ]
+    facts = Facts({**facts.columns, "weekday": weekday}, facts.first, facts.second)
     truth = Truth(facts, RULES)
     weekdays = truth.cells(("weekday",))
     sunday, known = weekdays["Sunday",]
