@@ -394,6 +394,8 @@ def charts(name: str, found: Found, frame: Frame) -> list[Chart]:
 
 
 _LENT: Final = (("traffic", "traffic"), ("traffic", "busy_hours"), ("quality", "quality"), ("locations", "matrix"))
+LENT_PASSES: Final = {"summary": 2}
+"""How often they go through the period and tell of it, as ``report.PASSES``."""
 
 
 def lent(name: str, asked: Asked, *, briefly: bool) -> dict[str, Rows]:

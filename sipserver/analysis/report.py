@@ -139,25 +139,27 @@ def _traffic(asked: Asked) -> Rows:
 def busy_hours(asked: Asked) -> Rows:
     """The time-consistent busy hour, the busiest full hour of any day, and the mean over days of each day's busiest."""
     by_time: dict[str, list[int]] = {}
+    dates: dict[str, set[str]] = {}
     by_day: dict[str, tuple[int, int]] = {}
     for begin, talk in hourly(asked.swept()):
         if asked.recorded.within(begin, begin + HOUR_MS) < HOUR_MS:
             continue
         local = datetime.fromtimestamp(begin / 1000, asked.where)
-        by_time.setdefault(f"{local:%H:%M}", []).append(talk)
         day = local.date().isoformat()
+        by_time.setdefault(f"{local:%H:%M}", []).append(talk)
+        dates.setdefault(f"{local:%H:%M}", set()).add(day)
         if not local.minute and talk > by_day.get(day, (-1, 0))[0]:
             by_day[day] = talk, begin
     if not by_time or not by_day:
         return []
-    days = max(map(len, by_time.values()))
+    days = max(map(len, dates.values()))
     # Hours that few days have, as at the change of the clock, or at the edges of the period, are no habit.
-    means = {time: sum(each) / len(each) for time, each in by_time.items() if 2 * len(each) > days}
+    means = {time: sum(each) / len(each) for time, each in by_time.items() if 2 * len(dates[time]) > days}
     same = max(sorted(means), key=means.__getitem__)
     talk, begin = max(by_day.values(), key=lambda each: (each[0], -each[1]))
     mean = sum(each for each, _ in by_day.values()) / len(by_day)
     rows = [
-        ("time-consistent", same, means[same], len(by_time[same])),
+        ("time-consistent", same, means[same], len(dates[same])),
         ("fixed, busiest of all", label(begin, "hour", asked.where), talk, 1),
         ("fixed, mean of the days", None, mean, len(by_day)),
     ]

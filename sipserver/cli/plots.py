@@ -22,7 +22,8 @@ WIDEST: Final = 132
 """Lines that are longer nobody follows."""
 NARROWEST: Final = 40
 HEIGHT: Final = 14
-COLOURS: Final = ("blue", "orange", "green", "magenta")
+COLOURS: Final = (33, 166, 35, 169)
+"""Of the 256 of a terminal: neither too dark for black nor too bright for white."""
 LEVELS: Final = 4
 SHADES: Final = "\N{MIDDLE DOT}░▒▓█"
 """For 0 and the levels above it."""
@@ -117,7 +118,7 @@ def _fitting(chart: Curve, width: int) -> list[tuple[float, str]]:
     return [(tick.at, tick.text) for tick in chart.ticks[::step]]
 
 
-def _line(figure: Any, chart: Curve, values: Sequence[Any], colour: str) -> None:
+def _line(figure: Any, chart: Curve, values: Sequence[Any], colour: int) -> None:
     """A line through the values, with a gap where one is not known."""
     plotext = _plotext()
     x: list[float] = []
@@ -150,8 +151,8 @@ def _name(lines: list[str], chart: Curve, colours: bool) -> None:
         lines[int(row)] += f" {name}"
 
 
-def _styled(text: str, colour: str, colours: bool) -> str:
-    return click.style(text, fg={"orange": "yellow"}.get(colour, colour)) if colours else text
+def _styled(text: str, colour: int, colours: bool) -> str:
+    return click.style(text, fg=colour) if colours else text
 
 
 def _bars(chart: Bars, width: int, colours: bool) -> list[str]:

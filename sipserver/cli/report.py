@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from sipserver.analysis import report as reports
-from sipserver.analysis.drawings import Frame, lent
+from sipserver.analysis.drawings import LENT_PASSES, Frame, lent
 from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import DAY_MS, MINUTE_MS, UNITS, By, recorded, zone
 from sipserver.analysis.report import Asked
@@ -135,10 +135,8 @@ def _run(
             asked = _asked(connection, since, until, by, where)
             asked.kpis.site, asked.kpis.agent, asked.blocking = site, agent, blocking
             only = part or (next(iter(titles)) if form == "csv" else None)
-            found = _made(name, asked, only)
             plotted = form is None and not wanted.files and wanted.plotted
-            pictured = only is None and (plotted or wanted.charts)
-            more = lent(name, asked, briefly=plotted) if pictured else {}
+            found, more = _made(name, asked, only, charts=wanted.charts, plotted=plotted)
         except ValueError as error:
             raise WrongUse(str(error)) from error
     if wanted.files:
@@ -165,13 +163,17 @@ def _asked(connection: sqlite.Connection, since: str | None, until: str | None, 
     return Asked(Kpis(Views(connection)), record, begin, end, by or fitting, where)
 
 
-def _made(name: str, asked: Asked, only: str | None) -> dict[str, list[Values]]:
-    passes = reports.PASSES.get(name, 0)
+def _made(
+    name: str, asked: Asked, only: str | None, *, charts: bool, plotted: bool
+) -> tuple[dict[str, list[Values]], dict[str, list[Values]]]:
+    """The parts of a report, and those that its charts borrow."""
+    borrowing = only is None and (charts or plotted)
+    passes = reports.PASSES.get(name, 0) + (LENT_PASSES.get(name, 0) if borrowing and charts else 0)
     hidden = not passes or not os.isatty(2)
     length = passes * (asked.end - asked.begin)
     with click.progressbar(length=length, label=name, file=sys.stderr, hidden=hidden) as bar:
         asked.progress = bar.update
-        return reports.make(name, asked, only)
+        return reports.make(name, asked, only), lent(name, asked, briefly=not charts) if borrowing else {}
 
 
 def _show(

@@ -118,6 +118,16 @@ def test_busy_hours_against_a_slow_count(record: Record, where: str) -> None:
     assert mean["erlang"] == round(sum(busiest) / len(busiest), 4)
 
 
+def test_hour_that_comes_twice_is_no_habit_of_two_days(empty: Record) -> None:
+    berlin_midnight = BEGIN + DAY + 22 * HOUR
+    empty.run(BEGIN, END)
+    up(empty, "a", berlin_midnight + 12 * HOUR, berlin_midnight + 13 * HOUR)
+    found = asked(empty, berlin_midnight, berlin_midnight + 25 * HOUR, where="Europe/Berlin")
+    same, fixed, _ = make("traffic", found, "busy_hours")["busy_hours"]
+    assert (same["begins"], same["days"], same["erlang"]) == ("11:00", 1, 1.0)
+    assert fixed["begins"] == "2026-10-25T11:00+01:00"
+
+
 def test_day_of_25_hours_holds_25_hours_of_a_call(empty: Record) -> None:
     berlin_midnight = BEGIN + DAY + 22 * HOUR
     empty.run(BEGIN, END)
