@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
-from math import floor, log10
+from math import ceil, floor, log10
 from typing import Final
 
 from sipserver.analysis.periods import DAY_MS, HOUR_MS, MINUTE_MS, Bucket
@@ -35,13 +35,20 @@ class Tick:
     text: str
 
 
-def scale_for(highest: float, steps: int = 5, sizes: Sequence[float] = (1, 2, 2.5, 5, 10)) -> tuple[float, ...]:
-    """Round values from 0 up to the first that is not below ``highest``; more ``sizes`` come closer to ``steps``."""
+def scale_for(
+    highest: float, steps: int = 5, sizes: Sequence[float] = (1, 2, 2.5, 5, 10), *, whole: bool = False
+) -> tuple[float, ...]:
+    """Round values from 0 up to the first that is not below ``highest``; more ``sizes`` come closer to ``steps``.
+
+    Of things that are counted there are only ``whole`` ones.
+    """
     if highest <= 0:
         return 0.0, 1.0
     raw = highest / steps
     power = 10.0 ** floor(log10(raw))
     step = next(each * power for each in sizes if each * power >= raw * (1 - 1e-9))
+    if whole:
+        step = float(ceil(step * (1 - 1e-9)))
     count = 1
     while count * step < highest * (1 - 1e-9):
         count += 1

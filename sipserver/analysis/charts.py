@@ -56,6 +56,8 @@ class Curve:
     marks: tuple[Mark, ...] = ()
     steps: bool = False
     """Whether each value holds for the whole of its piece, as a mean does, and is drawn so."""
+    whole: bool = False
+    """Whether the values are counts."""
     empty: str = NOTHING
     """What to say where no value is known."""
 
@@ -73,7 +75,7 @@ class Curve:
         values += [value for value in self.upper if value is not None]
         # Marks have words above them.
         values += [1.12 * mark.value for mark in self.marks]
-        return scale_for(max(values, default=0.0))
+        return scale_for(max(values, default=0.0), whole=self.whole)
 
     @property
     def ends(self) -> list[tuple[float, int]]:
@@ -138,7 +140,8 @@ class Bars:
     @property
     def scale(self) -> tuple[float, ...]:
         """The marks of the axis of values; the last is where it ends."""
-        return scale_for(max([*self.totals, *(value for value in self.before if value is not None)], default=0.0))
+        values = [*self.totals, *(value for value in self.before if value is not None)]
+        return scale_for(max(values, default=0.0), whole=self.whole)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -172,7 +175,7 @@ class Grid:
     absent: str
     """What a cell without a value means."""
     numbers: bool = False
-    """Whether the cells have room for their numbers."""
+    """Whether the cells have room for their numbers, which are counts."""
     empty: str = NOTHING
 
     @property
@@ -183,7 +186,7 @@ class Grid:
     def scale(self, steps: int = 7) -> tuple[float, ...]:
         """The bounds of at most so many levels, from 0 on."""
         highest = max((value for row in self.cells for value in row if value is not None), default=0.0)
-        return scale_for(highest, steps, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10))
+        return scale_for(highest, steps, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10), whole=self.numbers)
 
     @property
     def words(self) -> str:

@@ -15,6 +15,7 @@ from sipserver.analysis.axes import Number, Values, gaps_of, thinned, time_ticks
 from sipserver.analysis.charts import NOTHING, Bars, Chart, Curve, Grid, Mark, Series, shown
 from sipserver.analysis.periods import DAY_MS, HOUR_MS, Bucket, buckets
 from sipserver.analysis.report import WEEKDAYS, Asked, Rows, change, make
+from sipserver.analysis.text import visible
 
 Found = Mapping[str, Rows]
 """The parts of a report by name."""
@@ -69,7 +70,8 @@ def _curve(
         name, title, subtitle, unit, f"time, {frame.zone}", pieces,
         tuple(Series(label, each) for (_, label), each in zip(columns, values, strict=False)),
         time_ticks(frame.asked.begin, frame.asked.end, frame.asked.where), frame.gaps,
-        upper=values[-1] if upper else (), marks=tuple(marks), steps=steps, empty=empty,
+        upper=values[-1] if upper else (), marks=tuple(marks), steps=steps, whole=counts,
+        empty=empty,
     )  # fmt: skip
 
 
@@ -85,10 +87,6 @@ def _cut_short(frame: Frame) -> str:
 def traffic(frame: Frame, found: Found) -> Chart:
     """Carried traffic, with the busiest hour where it was."""
     marks, subtitle = [], f"calls that were up at once, mean of each {frame.asked.by}"
-    rows = [row for row in found["traffic"] if row.get("erlang") is not None]
-    highest = max((row["erlang_most"] for row in rows), default=0)
-    if any(row["erlang_most"] - row["erlang"] > highest / 100 for row in rows):
-        subtitle += "; pale: what calls with an uncertain end may add"
     for row in found.get("busy_hours", ()):
         if row["busy_hour"] == "time-consistent" and frame.asked.end - frame.asked.begin > 2 * DAY_MS:
             subtitle += f"; busy hour of most days from {row['begins']}, {shown(row['erlang'])} Erlang"
@@ -96,6 +94,10 @@ def traffic(frame: Frame, found: Found) -> Chart:
             begins = datetime.fromisoformat(row["begins"])
             text = f"busiest hour, {begins.day} {begins:%b} {begins:%H:%M}: {shown(row['erlang'])} Erlang"
             marks.append(Mark(begins.timestamp() * 1000 + HOUR_MS / 2, row["erlang"], text))
+    rows = [row for row in found["traffic"] if row.get("erlang") is not None]
+    highest = max((row["erlang_most"] for row in rows), default=0)
+    if any(row["erlang_most"] - row["erlang"] > highest / 30 for row in rows):
+        subtitle += "; pale: what calls with an uncertain end may add"
     return _curve(
         frame, found["traffic"], [("erlang", "carried")], name="traffic", title="Carried traffic", subtitle=subtitle,
         unit="Erlang", upper="erlang_most", steps=True, marks=marks,
@@ -136,7 +138,7 @@ def parties(frame: Frame, found: Found) -> Chart:
 
 def delays(frame: Frame, found: Found) -> Chart:
     """Percentiles of the post-dial delay."""
-    columns = [(f"pdd_p{percent}_ms", f"p{percent}") for percent in (50, 90, 95, 99)]
+    columns = [(f"pdd_p{percent}_ms", f"p{percent}") for percent in (99, 95, 90, 50)]
     return _curve(
         frame, found["quality"], columns, name="delays", title="How long people wait until it rings",
         subtitle=f"post-dial delay, percentiles of each {frame.asked.by}: p95 is what 95 in 100 calls do not exceed",
@@ -158,7 +160,7 @@ def outcomes(frame: Frame, found: Found) -> Chart:
     """What became of calls."""
     counts: dict[str, int] = {}
     for row in found["outcomes"]:
-        name = str(row["outcome"] or "still up or ringing").replace("_", " ")
+        name = visible(row["outcome"] or "still up or ringing").replace("_", " ")
         counts[name] = counts.get(name, 0) + row["calls"]
     total = sum(counts.values())
     return _bars(
@@ -180,8 +182,8 @@ def reported(frame: Frame, found: Found) -> Chart:
 def kinds(frame: Frame, found: Found) -> Chart:
     """Errors by kind, against the period before."""
     rows = found["kinds"]
-    known = any(row["before"] is not None for row in rows)
-    each = [(f"{row['kind']} ({row['answered_by']})", (row["errors"], row["before"] or 0)) for row in rows]
+    known = frame.asked.was_recorded(frame.asked.before)
+    each = [(visible(f"{row['kind']} ({row['answered_by']})"), (row["errors"], row["before"] or 0)) for row in rows]
     kept = with_other(each, MOST_BARS)
     kept.sort(key=lambda one: -one[1][0])
     before = tuple(values[1] for _, values in kept) if known else ()
@@ -207,7 +209,7 @@ def products(frame: Frame, found: Found) -> Chart:
             "; the line across each bar is the period before" if known else ""
         ),
         "errors for a hundred sign-ins and calls",
-        tuple(f"{row['product'] or UNKNOWN} {row['version'] or ''}".rstrip() for row in rows),
+        tuple(visible(f"{row['product'] or UNKNOWN} {row['version'] or ''}".rstrip()) for row in rows),
         (Series("errors", tuple(row["errors_per_100"] for row in rows)),),
         tuple(_changed(row["errors_per_100"], row["before"] or 0) if row["before"] is not None else "" for row in rows),
         tuple(row["before"] for row in rows) if known else (), whole=False,
@@ -236,7 +238,10 @@ def features(frame: Frame, found: Found) -> Chart:
 def media(frame: Frame, found: Found) -> Chart:
     """Codecs and resolutions."""
     each = [
-        (" ".join(str(row[key]) for key in ("kind", "codec", "resolution") if row[key] is not None), (row["calls"],))
+        (
+            visible(" ".join(row[key] for key in ("kind", "codec", "resolution") if row[key] is not None)),
+            (row["calls"],),
+        )
         for row in found["media"]
     ]
     return _bars(
@@ -250,8 +255,8 @@ def place(row: Mapping[str, Any], side: str) -> str:
     """The narrowest place that is known of a side."""
     country, region, site = (row[f"{side}_{what}"] for what in ("country", "region", "site"))
     if site is not None:
-        return f"{site}, {country}" if country is not None else str(site)
-    return str(next((each for each in (region, country) if each is not None), UNKNOWN))
+        return visible(f"{site}, {country}" if country is not None else site)
+    return visible(next((each for each in (region, country) if each is not None), UNKNOWN))
 
 
 def matrix(frame: Frame, found: Found) -> Chart:
@@ -266,7 +271,7 @@ def matrix(frame: Frame, found: Found) -> Chart:
 
 def agents(frame: Frame, found: Found) -> Chart:
     """Calls by agent."""
-    each = [(str(row["agent"]), (row["placed"], row["received"])) for row in found["agents"]]
+    each = [(visible(row["agent"]), (row["placed"], row["received"])) for row in found["agents"]]
     return _bars(
         each, ("placed", "received and answered"), name="agents", title="What people call with", unit="calls",
         subtitle="calls by agent", empty=frame.empty("No agent placed or answered a call in this period."),
@@ -276,7 +281,7 @@ def agents(frame: Frame, found: Found) -> Chart:
 def transports(frame: Frame, found: Found) -> Chart:
     """Answered calls by the transports of both sides."""
     pairs = [
-        (row["caller_transport"] or UNKNOWN, row["callee_transport"] or UNKNOWN, row["answered"])
+        (visible(row["caller_transport"] or UNKNOWN), visible(row["callee_transport"] or UNKNOWN), row["answered"])
         for row in found["transports"]
     ]
     return _crossed(

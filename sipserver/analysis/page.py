@@ -18,6 +18,7 @@ from sipserver.analysis.charts import Chart, shown
 from sipserver.analysis.drawings import TITLES, Frame, drawn
 from sipserver.analysis.pictures import PAGE, said, svg
 from sipserver.analysis.report import REPORTS, Rows
+from sipserver.analysis.text import visible
 from sipserver.analysis.views import FIGURES
 
 MOST_ROWS: Final = 100
@@ -71,9 +72,11 @@ def page(name: str, found: Mapping[str, Rows], lent: Mapping[str, Rows], frame: 
         loader=PackageLoader("sipserver.analysis", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    figures = found.get("figures", [])
     return environment.get_template("page.html").render(
-        title=TITLES[name], period=_period(frame.asked.begin, frame.asked.end, frame), facts=_facts(frame, store, made),
-        key=_key(found.get("figures", [])), figures=_table("figures", found.get("figures", [])), sections=sections,
+        title=TITLES[name], period=_period(frame.asked.begin, frame.asked.end, frame),
+        facts=_facts(frame, store, made, compared="before" in columns), key=_key(figures),
+        figures=_table("figures", figures), sections=sections,
         definitions=[(_column(column), FIGURES[column]) for column in columns if column in FIGURES],
     )  # fmt: skip
 
@@ -95,18 +98,19 @@ def _period(begin: int, end: int, frame: Frame) -> str:
     return f"{since.day} {since:%B %Y, %H:%M} to {to.day} {to:%B %Y, %H:%M}"
 
 
-def _facts(frame: Frame, store: str, made: str) -> list[tuple[str, str]]:
+def _facts(frame: Frame, store: str, made: str, *, compared: bool) -> list[tuple[str, str]]:
     asked = frame.asked
     before = asked.before
     was = _recorded(frame, before.begin, before.end)
-    filters = [f"{what} {text}" for what, text in asked.kpis.parameters.items()]
+    filters = [f"{what} {visible(text)}" for what, text in asked.kpis.parameters.items()]
+    against = [("Compared with", f"{_period(before.begin, before.end, frame)}, {was} of it recorded")]
     return [
         ("Time zone", frame.zone),
         ("Pieces of time", f"by {asked.by}"),
         ("Only", ", ".join(filters) or "no filter: all calls"),
         ("Recorded", f"{_recorded(frame, asked.begin, asked.end)} of the period"),
-        ("Compared with", f"{_period(before.begin, before.end, frame)}, {was} of it recorded"),
-        ("Store", store),
+        *(against if compared else ()),
+        ("Store", visible(store)),
         ("Made", made),
     ]  # fmt: skip
 
@@ -160,4 +164,4 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else visible(str(value))

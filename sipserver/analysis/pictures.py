@@ -21,6 +21,8 @@ from sipserver.analysis.charts import Bars, Chart, Curve, Grid, level_of, shown
 WIDTH: Final = 720
 HEIGHT: Final = 250
 BAR: Final = 26
+DENSE: Final = 200
+"""Lines of more points are thin."""
 FONT: Final = "Liberation Sans, Helvetica, Arial, sans-serif"
 DASHES: Final = ([1, 0], [7, 3], [2, 3], [9, 3, 2, 3])
 LABEL_WIDTH: Final = 260
@@ -117,7 +119,8 @@ def _drawn(chart: Chart, theme: Theme, *, titled: bool) -> Any:
 
 def said(chart: Chart) -> str:
     """What stands below the title of a picture."""
-    return f"{chart.subtitle}; grey: not recorded" if isinstance(chart, Curve) and chart.gaps else chart.subtitle
+    gaps = isinstance(chart, Curve) and chart.gaps and not chart.nothing
+    return f"{chart.subtitle}; grey: not recorded" if gaps else chart.subtitle
 
 
 def _layer(rows: Rows) -> Any:
@@ -150,11 +153,12 @@ def _curve(chart: Curve, theme: Theme) -> Any:
         layers.append(
             _layer(band).mark_area(color=theme.series[0], opacity=0.3, **shape).encode(x=x, y=y, y2="upper:Q")
         )
+    width = 2.2 if len(chart.pieces) <= DENSE else 1.1
     for number, series in enumerate(chart.series):
         colour, dash = theme.series[number % len(theme.series)], DASHES[number % len(DASHES)]
         points = _points(chart, series.values)
         layers.append(
-            _layer(points).mark_line(color=colour, strokeWidth=2.2, strokeDash=dash, strokeCap="butt", **shape)
+            _layer(points).mark_line(color=colour, strokeWidth=width, strokeDash=dash, strokeCap="butt", **shape)
             .encode(x=x, y=y)
         )  # fmt: skip
         if not chart.steps:
@@ -248,7 +252,7 @@ def _bars(chart: Bars, theme: Theme) -> Any:
             rows.append({"key": key, "from": begins, "to": begins + value, "name": series.name, "number": number})
             begins += value
     names = [series.name for series in chart.series]
-    colours = list(theme.series[:1] if len(names) == 1 else (theme.series[0], theme.ramp[1]))
+    colours = list(theme.series[:1] if len(names) == 1 else (theme.series[0], theme.ramp[2]))
     legend = None if len(names) == 1 else alt.Legend(title=None, symbolStrokeColor=theme.ink)
     bars = _layer(rows).mark_bar().encode(
         x=x, x2="to:Q", y=y, color=alt.Color("name:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
@@ -275,6 +279,7 @@ def _grid(chart: Grid, theme: Theme) -> Any:
             rows.append({"row": row, "column": column, "text": text, "level": level,
                 "dark": level is not None and 2 * level > len(scale)})  # fmt: skip
     wide = not chart.numbers
+    flat = max(map(len, chart.columns)) <= 6
     axes = [
         alt.Axis(
             labelExpr=f"{json.dumps(dict(zip(each, texts, strict=True)))}[datum.value]", ticks=False, domain=False,
@@ -283,7 +288,7 @@ def _grid(chart: Grid, theme: Theme) -> Any:
         for each, texts, title, more in (
             (keys[0], chart.rows, chart.down, {"labelLimit": 170}),
             (keys[1], chart.columns, chart.across, {
-                "orient": "top", "labelAngle": 0, "labelLimit": 40} if wide else {
+                "orient": "top", "labelAngle": 0, "labelLimit": 60} if flat else {
                 "orient": "top", "labelAngle": -40, "labelAlign": "left", "labelLimit": 170}),
         )
     ]  # fmt: skip

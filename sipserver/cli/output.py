@@ -10,10 +10,12 @@ import csv
 import io
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import click
+
+from sipserver.analysis.text import visible
 
 Row = Mapping[str, Any]
 Form = Literal["table", "json", "csv"]
@@ -76,19 +78,10 @@ def plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value if value.isprintable() else "".join(_visible(value))
+        return visible(value)
     if isinstance(value, list | tuple):
         return ", ".join(plain(each) for each in value)
     return str(value)
-
-
-def _visible(text: str) -> Iterable[str]:
-    for character in text:
-        code = ord(character)
-        if character.isprintable():
-            yield character
-        else:
-            yield f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _cell(value: object) -> object:

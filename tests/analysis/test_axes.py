@@ -59,6 +59,14 @@ def test_scale_holds_the_highest_and_no_more_than_needed(highest: float, steps: 
     assert len(scale) - 1 <= steps
 
 
+@given(st.integers(1, 10**9), st.integers(1, 9))
+def test_scale_of_counts_is_whole(highest: int, steps: int) -> None:
+    scale = scale_for(highest, steps, (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10), whole=True)
+    assert all(each == int(each) for each in scale)
+    assert scale[-2] < highest <= scale[-1]
+    assert len(scale) - 1 <= steps
+
+
 def test_scale_of_nothing_has_room() -> None:
     assert scale_for(0) == (0, 1)
 

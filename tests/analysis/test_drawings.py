@@ -70,7 +70,7 @@ def test_curves_are_their_columns_and_unrecorded_pieces_are_gaps(record: Record,
     record.run(BEGIN + 3 * DAY, END)
     for name, part, chart, columns in (
         ("traffic", "traffic", "traffic", ("erlang",)),
-        ("quality", "quality", "delays", ("pdd_p50_ms", "pdd_p90_ms", "pdd_p95_ms", "pdd_p99_ms")),
+        ("quality", "quality", "delays", ("pdd_p99_ms", "pdd_p95_ms", "pdd_p90_ms", "pdd_p50_ms")),
         ("quality", "quality", "ratios", ("ner_percent", "seer_percent", "ser_percent")),
         ("features", "features", "features", ("video_percent", "content_percent")),
         ("errors", "errors", "errors", ("errors",)),
@@ -198,6 +198,23 @@ def test_a_single_call_is_drawn(empty: Record) -> None:
     assert grid(made["matrix"]).cells == ((0, 1), (0, 0))
     (mark,) = curve(made["traffic"]).marks
     assert mark.text == "busiest hour, 23 Oct 01:00: 1 Erlang"
+
+
+def test_what_peers_wrote_is_made_visible(record: Record) -> None:
+    record.run(BEGIN, END)
+    hostile, seen = "a\x1b[2J\u202eb\ufffe\n", "a\\x1b[2J\\u202eb\\ufffe\\x0a"
+    record.connection.execute(
+        "UPDATE calls SET caller_site = $it, caller_agent = $it, caller_transport = $it, outcome = $it",
+        {"it": hostile},
+    )
+    record.connection.execute("UPDATE errors SET kind = $it, agent = $it", {"it": hostile})
+    record.connection.execute("UPDATE call_media SET codec = $it", {"it": hostile})
+    labels: list[str] = []
+    for name in REPORTS:
+        for chart in drawn(name, asked(record, BEGIN, END))[0].values():
+            labels += chart.labels if isinstance(chart, Bars) else chart.rows if isinstance(chart, Grid) else ()
+    assert all(label.isprintable() for label in labels)
+    assert sum(seen in label for label in labels) >= 6
 
 
 def test_summary_of_a_site_has_no_errors(record: Record) -> None:
