@@ -13,7 +13,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +40,8 @@ HEAP_BYTES: Final = 1 << 30
 CACHE_KIB: Final = 32_768
 """What each of the connections may keep of the file."""
 THREADS: Final = 4
+COUNT_MS: Final = 1_000
+"""How long counting the rows of a table or of a filter may take."""
 NEWEST_FIRST: Final = {
     "calls": "started_at", "v_calls": "started", "call_links": "at", "sign_ins": "at", "v_sign_ins": "first_at",
     "errors": "at", "v_errors": "first_at", "server_runs": "started_at", "v_runs": "started_at",
@@ -66,6 +70,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
+_limit_ms: Final[ContextVar[int]] = ContextVar("limit_ms", default=COUNT_MS)
+"""How long what the present page asks for may take."""
+
+
 class Store(Database):
     """``calls.db`` for reading, also while a server writes."""
 
@@ -78,9 +86,39 @@ class Store(Database):
         self._all_file_connections.append(connection)
         return connection
 
-    async def execute(self, *arguments: Any, **options: Any) -> Any:
-        """The rows of a query; whoever asked is told what is wrong with it, and not the terminal."""
-        return await super().execute(*arguments, **{**options, "log_sql_errors": False})
+    async def execute(self, sql: str, params: Any = None, **options: Any) -> Any:
+        """The rows of a query; whoever asked is told what is wrong with it, and not the terminal.
+
+        Counting the rows of a page ends early: a page without a count is better than one that is waited for.
+        """
+        limit = options.pop("custom_time_limit", None) or self.ds.setting("sql_time_limit_ms")
+        if sql.startswith("select count(*) "):
+            limit = min(limit, COUNT_MS)
+        _limit_ms.set(limit)
+        return await super().execute(sql, params, **{**options, "custom_time_limit": limit, "log_sql_errors": False})
+
+    async def execute_fn(self, fn: Callable[[sqlite.Connection], Any]) -> Any:
+        """What a function finds in one of the threads, within the time that there is for it.
+
+        SQLite counts a whole table in one step, so looking at the clock between its steps, as datasette does, is not
+        enough.
+        """
+        seconds = _limit_ms.get() / 1000
+
+        def bounded(connection: sqlite.Connection) -> Any:
+            clock = threading.Timer(seconds, connection.interrupt)
+            clock.daemon = True
+            clock.start()
+            try:
+                return fn(connection)
+            finally:
+                clock.cancel()
+
+        return await super().execute_fn(bounded)
+
+    async def table_counts(self, limit: int = 0) -> dict[str, int | None]:
+        """Nothing: no page shows how many rows all tables have, and it takes long to know."""
+        return dict.fromkeys(await self.table_names())
 
     def interrupt(self) -> None:
         """Let queries that run fail now, so that nobody waits for them."""
