@@ -119,6 +119,12 @@ def _serve(
         guarded(datasette.app(), hosts), log_level="warning", access_log=False, server_header=False, lifespan="on",
         timeout_graceful_shutdown=STOP_SECONDS,
     )  # fmt: skip
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Whoever waits for a query is told that it came to nothing, and is not waited for.
+            store.interrupt()
+            await super().shutdown(sockets)
+
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
-    store.interrupt()
+        Server(config).run(sockets=[listener])

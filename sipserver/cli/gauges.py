@@ -6,8 +6,6 @@ import http.client
 from collections import deque
 from typing import Final
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from sipserver.telemetry.metrics import PREFIX
 
 TIMEOUT: Final = 0.5
@@ -73,6 +71,8 @@ def _page(address: tuple[str, int]) -> str:
 
 
 def _values(text: str) -> Values:
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415 - no other command needs it
+
     found: Values = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:

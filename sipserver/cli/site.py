@@ -48,6 +48,8 @@ NEWEST_FIRST: Final = {
     "quality_reports": "id",
 }  # fmt: skip
 """By which column tables are shown; an index serves each of the large ones."""
+SERVED: Final = ("/-/static/", "/-/static-plugins/", "/-/dashboards")
+"""Of datasette's own pages: the others tell of this machine, or of permissions that nobody has."""
 _POLICY: Final = (
     b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     b"img-src 'self' data:; frame-ancestors 'none'; form-action 'self'"
@@ -246,7 +248,10 @@ def guarded(app: App, hosts: Collection[str] | None) -> App:
             await app(scope, receive, send)
             return
         if hosts is not None and _host(scope) not in hosts:
-            await _refuse(send)
+            await _refuse(send, 421, "This host is not served here: sipserver explore --name HOST\n")
+            return
+        if scope["path"].startswith("/-/") and not scope["path"].startswith(SERVED):
+            await _refuse(send, 404, "There is no such page.\n")
             return
         await app(scope, receive, _Answer(send, is_csv=scope["path"].endswith(".csv")))
 
@@ -260,10 +265,10 @@ def _host(scope: Message) -> str:
     return str(host) if colon and port.isdigit() else str(value)
 
 
-async def _refuse(send: Send) -> None:
+async def _refuse(send: Send, status: int, text: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS]
-    await send({"type": "http.response.start", "status": 421, "headers": headers})
-    await send({"type": "http.response.body", "body": b"This host is not served here: sipserver explore --name HOST\n"})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
 
 
 class _Answer:

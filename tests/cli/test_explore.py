@@ -24,6 +24,7 @@ from sipserver.cli.site import guarded, site
 from sipserver.storage.migrations import open_store
 
 Sipserver = Callable[..., Result]
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT "
 CALL = "0199c2f1-6a40-7abc-8000-000000000001"
 HOSTILE = '=HYPERLINK("http://x")<img src=x onerror=alert(1)>\n,x'
 
@@ -114,6 +115,13 @@ async def test_only_those_who_ask_for_this_host_are_answered(store: Path) -> Non
             assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+async def test_pages_about_the_machine_are_not_there(store: Path) -> None:
+    async with pages(store) as client:
+        for name in ("databases", "databases.json", "versions", "threads", "settings", "metadata", "permissions"):
+            assert (await client.get(f"/-/{name}")).status_code == 404
+        assert (await client.get("/-/dashboards")).status_code == 200
+
+
 async def test_nothing_can_be_changed_or_taken_away_whole(store: Path) -> None:
     async with pages(store) as client:
         for query in (
@@ -126,13 +134,12 @@ async def test_nothing_can_be_changed_or_taken_away_whole(store: Path) -> None:
 
 
 async def test_what_takes_too_long_or_too_much_is_told(store: Path) -> None:
-    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT "
     async with pages(store, time_limit=0.3) as client:
-        answer = await sql(client, f"{endless} count(*) FROM n")
+        answer = await sql(client, f"{ENDLESS} count(*) FROM n")
         assert answer.status_code == 400
         assert answer.json()["error"].startswith("This took longer than 0.3 seconds: choose a shorter period")
-        assert "This took longer" in (await client.get(f"/calls?sql={quote(endless + 'count(*) FROM n')}")).text
-        many = (await sql(client, f"{endless} i FROM n LIMIT 200")).json()
+        assert "This took longer" in (await client.get(f"/calls?sql={quote(ENDLESS + 'count(*) FROM n')}")).text
+        many = (await sql(client, f"{ENDLESS} i FROM n LIMIT 200")).json()
         assert (len(many["rows"]), many["truncated"]) == (50, True)
         assert (await sql(client, "SELECT length(randomblob(1500000000))")).status_code == 400
 
@@ -147,6 +154,9 @@ async def test_a_server_may_write_meanwhile(store: Path) -> None:
                 )
                 assert (await sql(client, "SELECT count(*) AS n FROM calls")).json()["rows"] == [{"n": number}]
             assert "4 rows" in (await client.get("/calls/calls")).text
+            # Nobody who has looked at something stands in the way of the log.
+            assert (await sql(client, f"{ENDLESS} i FROM n, calls LIMIT 200")).json()["truncated"]
+            assert server.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
 
 
 async def test_mistakes_are_one_line(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
