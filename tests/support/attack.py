@@ -57,7 +57,7 @@ def draw_facts(seed: int, calls: int = 2_000, parties: int = 150) -> Facts:
         for name, value in values.items():
             columns[name].append(value)
         first.append(one)
-        second.append(other)
+        second.append(-1 if other == one else other)
     return Facts(dict(columns), first, second)
 
 
@@ -80,7 +80,7 @@ class Truth:
     def _may_be_known(self, calls: list[int]) -> bool:
         shares: dict[int, int] = {}
         for at in calls:
-            for party in {self.facts.first[at], self.facts.second[at]}:
+            for party in {self.facts.first[at], self.facts.second[at]} - {-1}:
                 shares[party] = shares.get(party, 0) + 1
         most = sum(sorted(shares.values())[-2:])
         return len(shares) >= self.rules.parties and 100 * most <= self.rules.dominance * len(calls)

@@ -86,7 +86,7 @@ class Facts:
     first: Sequence[int]
     """Who did it: a party, by a number that means nothing elsewhere."""
     second: Sequence[int]
-    """Who else has to do with it; -1 for nobody, or for the same once more."""
+    """Who else has to do with it; -1 for nobody, and where it is the same."""
     weights: Sequence[int] | None = None
     """How often each happened; once for None."""
 
@@ -123,7 +123,7 @@ def count(facts: Facts, *names: str, rules: Rules) -> dict[Key, Cell]:
             totals[key] = 0
         totals[key] += weight
         mine[first] = mine.get(first, 0) + weight
-        if second >= 0 and second != first:
+        if second >= 0:
             mine[second] = mine.get(second, 0) + weight
     return {key: _cell(totals[key], mine, rules) for key, mine in shares.items()}
 

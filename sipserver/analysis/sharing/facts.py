@@ -8,10 +8,10 @@ a network prefix stands for a party, and all that have none for one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from hashlib import blake2b
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from sipserver.analysis.periods import Bucket
 from sipserver.analysis.sharing.cells import ALL, OTHER, Facts
@@ -46,11 +46,11 @@ _CALLS: Final = f"""
         CASE WHEN answered_at IS NOT NULL THEN {_CODEC.format("audio")} END,
         CASE WHEN video THEN {_CODEC.format("video")} END,
         id
-    FROM calls WHERE started_at >= :from AND started_at < :to AND ended_at IS NOT NULL ORDER BY started_at, id
+    FROM calls WHERE started_at >= :from AND started_at < :to AND ended_at IS NOT NULL
 """  # noqa: S608 - made of constants
 _ERRORS: Final = """
     SELECT kind, coalesce(party, target, network, ''), coalesce(target, ''), count
-    FROM errors WHERE at >= :from AND at < :to ORDER BY at, id
+    FROM errors WHERE at >= :from AND at < :to
 """
 _THERE: Final = """
     SELECT at, party FROM sign_ins WHERE at >= :from AND at < :to AND outcome = 'bound' AND party IS NOT NULL
@@ -58,11 +58,6 @@ _THERE: Final = """
         WHERE day >= substr(:from, 1, 10) AND day <= substr(:to, 1, 10) AND first_at >= :from AND first_at < :to
     UNION ALL SELECT last_at, party FROM sign_in_days
         WHERE day >= substr(:from, 1, 10) AND day <= substr(:to, 1, 10) AND last_at >= :from AND last_at < :to
-    UNION ALL SELECT started_at, caller FROM calls
-        WHERE started_at >= :from AND started_at < :to AND ended_at IS NOT NULL AND +caller IS NOT NULL
-    UNION ALL SELECT started_at, callee FROM calls
-        WHERE started_at >= :from AND started_at < :to AND ended_at IS NOT NULL AND answered_at IS NOT NULL
-            AND +callee IS NOT NULL
 """
 
 
@@ -78,31 +73,43 @@ class Reader:
     def __init__(self, connection: sqlite.Connection, bucket: Bucket, where: tzinfo, place: Place) -> None:
         self._connection, self._bucket, self._where, self._place = connection, bucket, where, place
         self._parties: dict[str, int] = {}
+        self._nobody: set[int] = set()
         self._minutes: dict[str, tuple[str, str, str]] = {}
         self._products: dict[str | None, str] = {None: UNKNOWN}
 
     def calls(self) -> Facts:
         """Calls that began then and are over."""
-        names = ("weekday", "day", "hour", "outcome", "duration", "video", "content", "device", "called_device", "from",
-            "to", "audio_codec", "video_codec", "call")  # fmt: skip
-        columns: dict[str, list[str]] = {name: [] for name in names}
-        append = [columns[name].append for name in names]
-        first: list[int] = []
-        second: list[int] = []
-        for row in self._rows(_CALLS.replace("{place}", self._place)):
-            (at, caller, callee, network, outcome, talk, video, content, agent, its_agent, here, there, audio,
-                seen, call) = row  # fmt: skip
-            answered = outcome == ANSWERED
-            values = (
-                *self._when(at), outcome or UNKNOWN, _bucket(talk) if answered else UNKNOWN, _flag(video),
-                _flag(content), self._product(agent), self._product(its_agent), _named(here),
-                _named(there) if answered else NOT_ANSWERED, _named(audio), _named(seen), call,
-            )  # fmt: skip
-            for put, value in zip(append, values, strict=True):
-                put(value)
-            first.append(self._party(caller if caller is not None else f"network {network or ''}"))
-            second.append(-1 if callee is None else self._party(callee))
-        return Facts(dict(columns), first, second)
+        rows = self._rows(_CALLS.replace("{place}", self._place)).fetchall()
+        (at, caller, callee, network, outcome, talk, video, content, agent, its_agent, here, there, audio, seen,
+            call) = zip(*rows, strict=True) if rows else ((),) * 15  # fmt: skip
+        when = [self._when(each) for each in at]
+        columns: dict[str, Sequence[str]] = {
+            "weekday": [each[0] for each in when],
+            "day": [each[1] for each in when],
+            "hour": [each[2] for each in when],
+            "outcome": [each or UNKNOWN for each in outcome],
+            "duration": [_bucket(each) for each in talk],
+            "video": [_FLAGS[each] for each in video],
+            "content": [_FLAGS[each] for each in content],
+            "device": [self._product(each) for each in agent],
+            "called_device": [self._product(each) for each in its_agent],
+            "from": [_named(each) for each in here],
+            "to": [
+                _named(each) if what == ANSWERED else NOT_ANSWERED for each, what in zip(there, outcome, strict=True)
+            ],
+            "audio_codec": [_named(each) for each in audio],
+            "video_codec": [_named(each) for each in seen],
+            "call": call,
+        }
+        first = [
+            self._stranger(place) if each is None else self._party(each)
+            for each, place in zip(caller, network, strict=True)
+        ]
+        second = [
+            -1 if each is None or each == other else self._party(each)
+            for each, other in zip(callee, caller, strict=True)
+        ]
+        return Facts(columns, first, second)
 
     def errors(self) -> Facts:
         """Errors that began then, as often as each happened."""
@@ -113,17 +120,24 @@ class Reader:
         for kind, party, target, times in self._rows(_ERRORS):
             kinds.append(kind)
             first.append(self._party(party))
-            second.append(self._party(target) if target else -1)
+            second.append(self._party(target) if target and target != party else -1)
             weights.append(times)
         return Facts({"kind": kinds}, first, second, weights)
 
-    def there(self) -> Facts:
-        """Parties that signed in, called or answered, each once for each day."""
-        found = sorted({(self._when(at)[1], self._party(party)) for at, party in self._rows(_THERE)})
+    def there(self, calls: Facts) -> Facts:
+        """Parties that signed in, or called or answered in one of these calls, each once for each day."""
+        parties = {(self._when(at)[1], self._party(party)) for at, party in self._rows(_THERE)}
+        days = calls.columns["day"]
+        parties |= {each for each in zip(days, calls.first, strict=True) if each[1] not in self._nobody}
+        parties |= {
+            (day, party) for day, party, outcome in zip(days, calls.second, calls.columns["outcome"], strict=True)
+            if party >= 0 and outcome == ANSWERED
+        }  # fmt: skip
+        found = sorted(parties)
         return Facts({"day": [day for day, _ in found]}, [party for _, party in found], [-1] * len(found))
 
-    def _rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
-        return iter(self._connection.execute(sql, self._bucket.bounds))
+    def _rows(self, sql: str) -> sqlite.Cursor:
+        return self._connection.execute(sql, self._bucket.bounds)
 
     def _party(self, name: str) -> int:
         """The same number whoever else there is."""
@@ -131,6 +145,12 @@ class Reader:
         if found is None:
             digest = blake2b(name.encode("utf-8", "replace"), digest_size=8).digest()
             found = self._parties[name] = int.from_bytes(digest) >> 1
+        return found
+
+    def _stranger(self, network: str | None) -> int:
+        """What stands for a caller that is no party."""
+        found = self._party(f"network {network or ''}")
+        self._nobody.add(found)
         return found
 
     def _product(self, agent: str | None) -> str:
@@ -156,8 +176,7 @@ def _bucket(talk: int | None) -> str:
     return next((name for limit, name in DURATIONS if talk < limit), LONGER)
 
 
-def _flag(value: int | None) -> str:
-    return UNKNOWN if value is None else YES if value else NO
+_FLAGS: Final = {None: UNKNOWN, 0: NO, 1: YES}
 
 
 def _named(value: str | None) -> str:

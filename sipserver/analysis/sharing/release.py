@@ -69,9 +69,8 @@ def share_blocks(asked: Asked, ledger: Ledger) -> Released:
         elif shared is None:
             reader = Reader(asked.connection, block, asked.where, asked.place)
             rounding = Rounding(ledger.rounding_key, rules.base, block.label)
-            shared = share(
-                reader.calls(), reader.errors(), reader.there(), days_of(block, asked.where), rules, rounding
-            )
+            calls, days = reader.calls(), days_of(block, asked.where)
+            shared = share(calls, reader.errors(), reader.there(calls), days, rules, rounding)
             ledger.keep(block.label, shared)
         _add(found, block.label, shared)
         found.periods.append(_period(block, asked, shared))
@@ -94,7 +93,8 @@ def share_privately(asked: Asked, ledger: Ledger, settings: Settings, budget: fl
         if settings.epsilon > left * (1 + 1e-9):
             raise ValueError(f"of the budget of {allowed:g} there is {max(left, 0.0):.4g} left: nothing is shared")
         reader = Reader(asked.connection, whole, asked.where, asked.place)
-        made = privately(reader.calls(), reader.errors(), reader.there(), days_of(whole, asked.where), settings)
+        calls = reader.calls()
+        made = privately(calls, reader.errors(), reader.there(calls), days_of(whole, asked.where), settings)
         shared = made.shared
         ledger.spend(key, made.epsilon, made.delta, shared)
     found = Released({name: [] for name in TABLES}, [], 0, 0, settings, shared.noise, ledger.spent, allowed)

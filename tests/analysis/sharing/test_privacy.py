@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from statistics import mean, pstdev
@@ -98,24 +99,28 @@ def test_noise_is_as_wide_as_it_says() -> None:
 def loss(one: Sequence[int], other: Sequence[int]) -> float:
     """The most that an attacker who sees a count learns: how much likelier it is to be beyond a bound in one store."""
     found = 0.0
-    # Below so many the chance decides.
-    least = len(one) // 50
-    for bound in sorted({*one[::100], *other[::100]}):
-        for above in (True, False):
-            first, second = (sum((value >= bound) == above for value in values) for values in (one, other))
-            if max(first, second) >= least:
-                found = max(found, abs(math.log(max(first, 1) / max(second, 1))))
+    first, second = sorted(one), sorted(other)
+    # Of rarer ones chance decides.
+    least = len(one) // 20
+    for bound in {*first[::100], *second[::100]}:
+        below = bisect_left(first, bound), bisect_left(second, bound)
+        for seen in (below, (len(one) - below[0], len(other) - below[1])):
+            if max(seen) >= least:
+                found = max(found, abs(math.log(max(seen[0], 1) / max(seen[1], 1))))
     return found
 
 
 def test_likelihoods_of_neighbouring_stores_are_within_epsilon() -> None:
     epsilon = 0.5
-    release = [laplace([count] * 4_000, 20, epsilon)[0] for count in (480, 500)]
-    assert 0.3 * epsilon < loss(*release) < 1.5 * epsilon
-    unbounded = [laplace([count] * 4_000, 20, epsilon)[0] for count in (480, 10_480)]
-    assert loss(*unbounded) > 10 * epsilon
-    quiet = [laplace([count] * 4_000, 20, 20 * epsilon)[0] for count in (480, 500)]
-    assert loss(*quiet) > 5 * epsilon
+
+    def seen(count: int, spent: float = epsilon) -> list[int]:
+        return laplace([count] * DRAWS, 20, spent)[0]
+
+    base = seen(480)
+    # A thousand draws say it to some five percent.
+    assert 0.3 < loss(base, seen(500)) < 0.8
+    assert loss(base, seen(10_480)) > 5, "ten thousand calls that are not bounded"
+    assert loss(seen(480, 10.0), seen(500, 10.0)) > 2, "noise that is too small"
 
 
 def test_values_that_one_party_brings_are_not_shown(eager: Facts) -> None:
