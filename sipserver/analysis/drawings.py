@@ -58,12 +58,12 @@ def _curve(
     frame: Frame, rows: Rows, columns: Sequence[tuple[str, str]], *, name: str, title: str, subtitle: str, unit: str,
     upper: str = "", steps: bool = False, counts: bool = False, marks: Sequence[Mark] = (), empty: str = NOTHING,
 ) -> Curve:  # fmt: skip
-    """A curve of some columns of rows, of which there is one for each piece; ``counts`` depend on its length."""
+    """A curve of some columns of rows, of which there is one for each piece; ``counts`` are whole."""
     wanted = [column for column, _ in columns] + ([upper] if upper else [])
     pieces, values, joined = thinned(frame.pieces, [tuple(row.get(column) for row in rows) for column in wanted])
     if joined > 1:
         subtitle += f"; of each {joined} {frame.asked.by}s the highest"
-    cut = _cut_short(frame) if counts else ""
+    cut = _cut_short(frame)
     if cut:
         subtitle += f"; the {cut} {frame.asked.by} cut short"
     return Curve(

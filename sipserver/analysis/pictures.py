@@ -277,7 +277,7 @@ def _grid(chart: Grid, theme: Theme) -> Any:
             level = None if value is None else level_of(scale, value)
             text = "\N{EN DASH}" if value is None else shown(value) if chart.numbers and value else ""
             rows.append({"row": row, "column": column, "text": text, "level": level,
-                "dark": level is not None and 2 * level > len(scale)})  # fmt: skip
+                "dark": bool(level) and _shade(theme, level, len(scale) - 1) > len(theme.ramp) // 2})  # fmt: skip
     wide = not chart.numbers
     flat = max(map(len, chart.columns)) <= 6
     axes = [
@@ -313,8 +313,7 @@ def _levels(chart: Grid, theme: Theme) -> alt.Color:
     """The colours of the levels, spread over the ramp, and what they mean."""
     scale = chart.scale()
     above = len(scale) - 1
-    last = len(theme.ramp) - 1
-    colours = [theme.ramp[round(at * last / max(1, above - 1)) if above > 1 else last] for at in range(above)]
+    colours = [theme.ramp[_shade(theme, at, above)] for at in range(1, above + 1)]
     texts = {str(at): f"\N{LESS-THAN OR EQUAL TO} {shown(bound)}" if at else "0" for at, bound in enumerate(scale)}
     return alt.Color(
         "level:O", scale=alt.Scale(domain=list(range(above + 1)), range=["rgba(128,128,128,0.04)", *colours]),
@@ -323,3 +322,9 @@ def _levels(chart: Grid, theme: Theme) -> alt.Color:
             offset=14, symbolStrokeColor=theme.ink,
         ),
     )  # fmt: skip
+
+
+def _shade(theme: Theme, level: int, above: int) -> int:
+    """Which of the ramp stands for a level of so many above 0; the highest is the darkest."""
+    last = len(theme.ramp) - 1
+    return round((level - 1) * last / (above - 1)) if above > 1 else last

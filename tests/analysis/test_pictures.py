@@ -18,6 +18,7 @@ pictures = pytest.importorskip("sipserver.analysis.pictures", reason="needs alta
 HOSTILE = "<script>alert(1)</script>"
 QUOTED = "\"'};alert(2)//\\"
 UTC = ZoneInfo("UTC")
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def charts() -> list[Chart]:
@@ -46,7 +47,7 @@ def drawn() -> str:
 
 def test_svg_says_what_the_charts_say(drawn: str) -> None:
     document = ET.fromstring(drawn)
-    words = ["".join(element.itertext()) for element in document.iter("{http://www.w3.org/2000/svg}text")]
+    words = ["".join(element.itertext()) for element in document.iter(f"{SVG}text")]
     for text in (
         "Summary", "2026, UTC", "A curve", "its subtitle; grey: not recorded", "Erlang", "time, UTC", "03:00", "p50",
         "p99", "8", "not recorded", "the busiest of all", HOSTILE, QUOTED, "3  (new)", "6", "one", "two",
@@ -75,6 +76,19 @@ def test_png_is_a_picture_in_twice_the_resolution() -> None:
     width, height = struct.unpack(">II", found[16:24])
     assert 2 * pictures.WIDTH < width < 3 * pictures.WIDTH
     assert height > 2 * pictures.HEIGHT
+
+
+@pytest.mark.parametrize("highest", [1, 2, 3, 7, 1000])
+def test_numbers_stand_out_from_the_darkest_cells(highest: int) -> None:
+    grid = Grid("g", "", "", "calls", ("a", "b"), ("c", "d"), "", "", ((highest, 1), (0, None)), "?", numbers=True)
+    drawn = ET.fromstring(pictures.svg([grid]))
+    texts = {"".join(element.itertext()): element.get("fill") for element in drawn.iter(f"{SVG}text")}
+    cells = [element.get("fill") for element in drawn.iter(f"{SVG}path") if "h" in (element.get("d") or "")]
+    assert pictures.PAPER.ramp[-1] in cells
+    assert texts[f"{highest:,}"] == pictures.PAPER.inverse
+    if highest > 2:
+        assert pictures.PAPER.ramp[0] in cells
+        assert texts["1"] == pictures.PAPER.ink
 
 
 def test_lines_end_where_nothing_is_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,13 @@ def test_a_file_that_cannot_be_written_is_told(sipserver: Sipserver, sample: Non
     result = sipserver("report", "locations", *PERIOD, "--parquet", str(tmp_path / "no" / "x.parquet"))
     assert result.exit_code == 1
     assert f"cannot write {tmp_path / 'no' / 'x.parquet'}: No such file or directory" in result.stderr
+
+
+def test_nobody_else_pays_for_what_draws() -> None:
+    heavy = "altair vl_convert plotext pyarrow jinja2"
+    code = f"import sys, sipserver.cli.main; sys.exit(' '.join({{*'{heavy}'.split()}} & {{*sys.modules}}) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
