@@ -183,6 +183,11 @@ class Grid:
         """What to say where there is nothing to draw; empty where there is."""
         return self.empty if all(value is None for row in self.cells for value in row) else ""
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether there are cells without a value."""
+        return any(value is None for row in self.cells for value in row)
+
     def scale(self, steps: int = 7) -> tuple[float, ...]:
         """The bounds of at most so many levels, from 0 on."""
         highest = max((value for row in self.cells for value in row if value is not None), default=0.0)

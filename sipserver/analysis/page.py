@@ -126,10 +126,14 @@ def _key(rows: Rows) -> list[tuple[str, str, str, str]]:
     """The figures at the top: name, value, how that stands to the period before, and what it was then."""
     by_name = {row["figure"]: row for row in rows}
     return [
-        (title, f"{shown(by_name[name]['value'])}{unit}", *_against(by_name[name], unit))
+        (title, _told(by_name[name]["value"], unit), *_against(by_name[name], unit))
         for name, (title, unit) in KEY.items()
         if name in by_name and by_name[name]["value"] is not None
     ]
+
+
+def _told(value: float, unit: str) -> str:
+    return f"{value:.1f}{unit}" if unit == " %" else f"{shown(value)}{unit}"
 
 
 def _against(row: Mapping[str, Any], unit: str) -> tuple[str, str]:
@@ -141,7 +145,7 @@ def _against(row: Mapping[str, Any], unit: str) -> tuple[str, str]:
         change = f"{now - before:+.1f} points"
     elif row["change_percent"] is not None:
         change = f"{row['change_percent']:+.1f} %"
-    return change.replace("-", "\N{MINUS SIGN}"), f"before: {shown(before)}{unit}"
+    return change.replace("-", "\N{MINUS SIGN}"), f"before: {_told(before, unit)}"
 
 
 def _table(part: str, rows: Rows) -> Table | None:

@@ -119,8 +119,11 @@ def _drawn(chart: Chart, theme: Theme, *, titled: bool) -> Any:
 
 def said(chart: Chart) -> str:
     """What stands below the title of a picture."""
-    gaps = isinstance(chart, Curve) and chart.gaps and not chart.nothing
-    return f"{chart.subtitle}; grey: not recorded" if gaps else chart.subtitle
+    if isinstance(chart, Curve) and chart.gaps and not chart.nothing:
+        return f"{chart.subtitle}; grey: not recorded"
+    if isinstance(chart, Grid) and chart.incomplete and not chart.nothing:
+        return f"{chart.subtitle}; \N{EN DASH} {chart.absent}"
+    return chart.subtitle
 
 
 def _layer(rows: Rows) -> Any:
@@ -275,9 +278,9 @@ def _grid(chart: Grid, theme: Theme) -> Any:
     for row, values in zip(keys[0], chart.cells, strict=True):
         for column, value in zip(keys[1], values, strict=True):
             level = None if value is None else level_of(scale, value)
+            dark = bool(level is not None and _shade(theme, level, len(scale) - 1) > len(theme.ramp) // 2)
             text = "\N{EN DASH}" if value is None else shown(value) if chart.numbers and value else ""
-            rows.append({"row": row, "column": column, "text": text, "level": level,
-                "dark": bool(level) and _shade(theme, level, len(scale) - 1) > len(theme.ramp) // 2})  # fmt: skip
+            rows.append({"row": row, "column": column, "text": text, "level": level, "dark": dark})
     wide = not chart.numbers
     flat = max(map(len, chart.columns)) <= 6
     axes = [

@@ -212,7 +212,7 @@ def _grid(chart: Grid, width: int, colours: bool) -> list[str]:
         text = "".join(f"{cell:>{each}}" for cell in wide)
         lines.append(f"{padded(label, left)} {_styled(text, COLOURS[0], colours)}")
     legend = [f"{SHADES[at]} {'to ' * bool(at)}{shown(bound)}" for at, bound in enumerate(scale)]
-    if any(value is None for row in chart.cells for value in row):
+    if chart.incomplete:
         legend.append(f"{ABSENT} {chart.absent}")
     below = [f"{chart.unit}:  {'   '.join(legend)}", f"rows: {chart.down}; columns: {chart.across}"]
     return lines + [line for text in below for line in textwrap.wrap(plain(text), width)]

@@ -34,8 +34,8 @@ def charts() -> list[Chart]:
         Bars("bars", "Bars", "", "calls", (HOSTILE, QUOTED, "c"), (Series("placed", (3, 2, 0)),), ("(new)", "", ""),
             (1, None, 2)),
         Bars("stack", "Stack", "", "calls", ("d", "d"), (Series("one", (3, 2)), Series("two", (0, 4)))),
-        Grid("grid", "A grid", "", "calls", (HOSTILE, "b"), ("x", QUOTED), "to", "from", ((1, 0), (None, 1234)), "?",
-            numbers=True),
+        Grid("grid", "A grid", "of cells", "calls", (HOSTILE, "b"), ("x", QUOTED), "to", "from",
+            ((1, 0), (None, 1234)), "?", numbers=True),
         Bars("none", "None", "", "calls", (), (Series("placed", ()),), empty="Nobody called."),
     ]  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_svg_says_what_the_charts_say(drawn: str) -> None:
     for text in (
         "Summary", "2026, UTC", "A curve", "its subtitle; grey: not recorded", "Erlang", "time, UTC", "03:00", "p50",
         "p99", "8", "not recorded", "the busiest of all", HOSTILE, QUOTED, "3  (new)", "6", "one", "two",
-        "to", "from", "1,234", "\N{EN DASH}", "≤ 1,400", "Nobody called.",
+        "to", "from", "1,234", "\N{EN DASH}", "of cells; \N{EN DASH} ?", "≤ 1,400", "Nobody called.",
     ):  # fmt: skip
         assert text in words, text
     assert words.count("d") == 2, "two things of one name are two bars"
