@@ -160,6 +160,6 @@ class ActivityRecords:
 
 def _list(message: Message, name: str) -> str | None:
     """A list of words, in one order whatever order they came in; None where there is no such header."""
-    if name not in message.names:
+    if not message.has(name):
         return None
     return printable(", ".join(sorted({value for value in message.values(name) if value})))

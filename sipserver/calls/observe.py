@@ -50,7 +50,7 @@ def reason(message: Message) -> str | None:
 
 def is_reliable(response: Message) -> bool:
     """Whether this provisional response is acknowledged by PRACK (RFC 3262 §3)."""
-    return "rseq" in response.names
+    return response.has("rseq")
 
 
 def media(message: Message) -> Description | None:

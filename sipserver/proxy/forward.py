@@ -117,7 +117,7 @@ def _assemble(
     if breadth != plan.breadth:
         lines[offset + plan.breadth_at] = f"Max-Breadth: {breadth}"
     # §16.6 step 9: on a stream nothing else tells where the message ends.
-    if flow_out.reliable and names.CONTENT_LENGTH not in request.names:
+    if flow_out.reliable and not request.has(names.CONTENT_LENGTH):
         lines.append(f"Content-Length: {len(request.body)}")
     return OutgoingRequest(request.method, uri_text, lines, request.body, branch)
 
@@ -128,12 +128,12 @@ def _shared_lines(request: Request, plan: Plan) -> list[str]:
     breadth = f"Max-Breadth: {plan.breadth}"
     found = request.names
     changed = plan.disclosure.changed if plan.disclosure is not None else _NOTHING
-    if not changed and names.MAX_FORWARDS in found and _RARELY_TOUCHED.isdisjoint(found):
+    if not changed and request.has(names.MAX_FORWARDS) and _RARELY_TOUCHED.isdisjoint(found):
         # Nearly every request: one line is written anew, routes and credentials for us go, Max-Breadth comes last.
         shared = request.lines.copy()
-        shared[found.index(names.MAX_FORWARDS)] = hops
+        shared[request.places[names.MAX_FORWARDS]] = hops
         ending = list(plan.dropped)
-        if names.ROUTE in found:
+        if request.has(names.ROUTE):
             ending += [i for i, name in enumerate(found) if name == names.ROUTE]
             ending.sort()
         for i in reversed(ending):

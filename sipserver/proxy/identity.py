@@ -37,7 +37,7 @@ def find_sender(request: Request, examined: Examined, flow: Flow, settings: Sett
     if settings.named:
         peer = examined.peer = settings.named.of(flow)
         # RFC 3325 §5: whom a trusted peer vouches for has proved to that peer who he is.
-        if peer is not None and peer.trusted and peer.inbound and names.P_ASSERTED_IDENTITY in request.names:
+        if peer is not None and peer.trusted and peer.inbound and request.has(names.P_ASSERTED_IDENTITY):
             return
     if not claimed.is_sip:
         return
@@ -117,11 +117,11 @@ def credentials_for(request: Request, domains: frozenset[str], identity: str | N
 
     One that cannot be read is of use to nobody, and is kept from the callee as well.
     """
-    if names.PROXY_AUTHORIZATION not in request.names:
+    if not request.has(names.PROXY_AUTHORIZATION):
         return ()
-    if identity is not None and request.names.count(names.PROXY_AUTHORIZATION) == 1:
+    if identity is not None and request.count(names.PROXY_AUTHORIZATION) == 1:
         # These have just proved who is asking, so they were for us.
-        return (request.names.index(names.PROXY_AUTHORIZATION),)
+        return (request.places[names.PROXY_AUTHORIZATION],)
     consumed = []
     for i, name in enumerate(request.names):
         if name == names.PROXY_AUTHORIZATION:

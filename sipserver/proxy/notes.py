@@ -79,7 +79,7 @@ def learn_sender(request: Request, plan: Plan, flow: Flow, key: str, side: str, 
 
 def _needs_its_flow(request: Request, flow: Flow) -> bool:
     """Whether who sent this over UDP is reached over that flow alone."""
-    found = request.names
+    found = request.places
     if names.CONTACT not in found or names.RECORD_ROUTE in found or len(request.vias) > 1:
         return False
     try:

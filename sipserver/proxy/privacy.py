@@ -80,7 +80,7 @@ def disclose(request: Request, identity: str | None, trusted: bool, asserted: st
 
 def privacy_levels(message: Message) -> list[str]:
     """The values of Privacy, in lower case."""
-    if names.PRIVACY not in message.names:
+    if not message.has(names.PRIVACY):
         return []
     found = [level.strip(" \t").lower() for value in message.headers(names.PRIVACY) for level in value.split(";")]
     return [level for level in found if level]
@@ -151,13 +151,13 @@ def withhold_identity(response: Response, *, from_trusted: bool, to_trusted: boo
             return
     for position in range(len(response.names) - 1, -1, -1):
         if response.names[position] == names.P_ASSERTED_IDENTITY:
-            del response.names[position], response.lines[position]
+            response.remove_line(position)
 
 
 def _own_lines(request: Request, identity: str, dial_plan: DialPlan) -> tuple[str, ...]:
     """Of a subscriber: the identity of his that he prefers (RFC 3325 §6), or else his address and his number."""
     others = dial_plan.identities(identity)
-    if names.P_PREFERRED_IDENTITY in request.names:
+    if request.has(names.P_PREFERRED_IDENTITY):
         for uri in identity_uris(request, names.P_PREFERRED_IDENTITY):
             aor = uri.aor()
             if aor == identity or aor in others:

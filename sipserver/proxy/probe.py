@@ -46,7 +46,7 @@ class DialogEnd:
 
 def caller_end(invite: Request) -> DialogEnd:
     """The side that sent this INVITE."""
-    routes = tuple(invite.values(names.RECORD_ROUTE)) if names.RECORD_ROUTE in invite.names else ()
+    routes = tuple(invite.values(names.RECORD_ROUTE)) if invite.has(names.RECORD_ROUTE) else ()
     return DialogEnd(invite.header(names.FROM) or "", invite.header(names.CONTACT) or "", routes)
 
 

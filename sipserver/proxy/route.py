@@ -147,7 +147,7 @@ def admit_new(
         yield from find_targets(plan, uri, identity, settings)
     if settings.named:
         yield from check_ways(plan, method, now)
-    if settings.asserted != NOBODY or names.PRIVACY in request.names:
+    if settings.asserted != NOBODY or request.has(names.PRIVACY):
         plan.trusted = trusted
         plan.disclosure = disclose(request, identity, trusted, settings.asserted, settings.dial_plan)
     return plan
@@ -259,7 +259,7 @@ def loop_part(request: Request, minter: Minter) -> str:
 
 def check_proxy_require(request: Request, settings: Settings) -> None:
     """§16.3 step 5."""
-    if names.PROXY_REQUIRE not in request.names:
+    if not request.has(names.PROXY_REQUIRE):
         return
     understood = (*settings.supported, OPTION)
     unknown = [tag for tag in request.option_tags(names.PROXY_REQUIRE) if tag not in understood]
@@ -272,7 +272,7 @@ def _breadth(request: Request, settings: Settings) -> int:
 
     A small value makes branches wait for each other (``fork``), so only none at all is too little.
     """
-    breadth = request.number(names.MAX_BREADTH) if names.MAX_BREADTH in request.names else None
+    breadth = request.number(names.MAX_BREADTH) if request.has(names.MAX_BREADTH) else None
     if breadth is None:
         return settings.max_breadth
     if breadth == 0:
@@ -289,7 +289,7 @@ def preprocess_route(
     """The Request-URI to work with, and the call and side that a minted route proved. Fills ``plan.routes``."""
     uri = request.uri
     proof: tuple[str, str] | None = None
-    if names.ROUTE not in request.names:
+    if not request.has(names.ROUTE):
         return uri, proof
     routes = request.values(names.ROUTE)
     # A strict router before us put our own Record-Route into the Request-URI: the real one is the last Route.

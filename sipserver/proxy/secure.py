@@ -22,7 +22,7 @@ SIPS: Final = "sips"
 
 def check_contact(request: Request) -> None:
     """RFC 3261 §8.1.1.8: who asks by SIPS is reached by SIPS. Raises SipError(400)."""
-    if names.CONTACT not in request.names:
+    if not request.has(names.CONTACT):
         return
     for value in request.values(names.CONTACT):
         try:

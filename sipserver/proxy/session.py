@@ -78,7 +78,7 @@ class SessionTimers:
         """What this session refresh request asks for when it goes on (§8.1). Raises SipError(422)."""
         if self.mode != INSERT:
             return NOTHING
-        found = request.names
+        found = request.places
         supported = supports_timer(request)
         if names.SESSION_EXPIRES not in found and names.MIN_SE not in found:
             return self._inserted_for_supporter if supported else self._inserted
@@ -104,7 +104,7 @@ class SessionTimers:
             rest = (request.header(names.SESSION_EXPIRES) or "").partition(";")
             timing.session_expires = f"Session-Expires: {wanted}{rest[1]}{rest[2]}"
         if not supported and least != _only_seconds(request, names.MIN_SE):
-            if names.MIN_SE in request.names:
+            if request.has(names.MIN_SE):
                 timing.min_se = f"Min-SE: {least}"
             elif least > DEFAULT_MINIMUM:
                 timing.added = (*timing.added, f"Min-SE: {least}")
@@ -112,7 +112,7 @@ class SessionTimers:
 
     def interval(self, response: Response) -> int:
         """The session interval of a 2xx that goes upstream, in seconds; 0 for a session that does not expire (§8.2)."""
-        if self.mode == OFF or names.SESSION_EXPIRES not in response.names:
+        if self.mode == OFF or not response.has(names.SESSION_EXPIRES):
             return 0
         return min(max(_only_seconds(response, names.SESSION_EXPIRES), 0), LONGEST)
 
@@ -122,26 +122,24 @@ def complete_answer(response: Response, timing: Timing) -> None:
 
     For a 2xx to a session refresh request. Where several proxies asked, the one nearest to the answer does this.
     """
-    if not timing.supported or not timing.interval or names.SESSION_EXPIRES in response.names:
+    if not timing.supported or not timing.interval or response.has(names.SESSION_EXPIRES):
         return
-    response.lines.append(f"Session-Expires: {timing.interval};refresher=uac")
-    response.names.append(names.SESSION_EXPIRES)
-    if names.REQUIRE not in response.names:
-        response.lines.append(f"Require: {TIMER}")
-        response.names.append(names.REQUIRE)
+    response.add_line(names.SESSION_EXPIRES, f"Session-Expires: {timing.interval};refresher=uac")
+    if not response.has(names.REQUIRE):
+        response.add_line(names.REQUIRE, f"Require: {TIMER}")
     elif TIMER not in response.option_tags(names.REQUIRE):
-        position = response.names.index(names.REQUIRE)
+        position = response.places[names.REQUIRE]
         response.replace_line(position, f"Require: {response.value_at(position)}, {TIMER}")
 
 
 def supports_timer(message: Message) -> bool:
     """Whether its sender knows session timers: ``timer`` in Supported (§7.1)."""
-    return names.SUPPORTED in message.names and TIMER in message.option_tags(names.SUPPORTED)
+    return message.has(names.SUPPORTED) and TIMER in message.option_tags(names.SUPPORTED)
 
 
 def _only_seconds(message: Message, name: str) -> int:
     """The delta-seconds of this header; 0 where it is not there, -1 where it cannot be read or stands there twice."""
-    count = message.names.count(name)
+    count = message.count(name)
     if count != 1:
         return -1 if count else 0
     text = (message.header(name) or "").partition(";")[0].strip(" \t")

@@ -135,7 +135,7 @@ def challenge(
     request: Request, flow: Flow, settings: Settings, authenticator: Authenticator, now: float
 ) -> AuthenticationRequired | None:
     """What ``register`` would raise for a REGISTER without credentials; None where it has some. Raises SipError too."""
-    if names.AUTHORIZATION in request.names:
+    if request.has(names.AUTHORIZATION):
         return None
     domain = check_domain(request, flow, settings)[1]
     check_extensions(request)

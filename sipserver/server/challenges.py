@@ -70,8 +70,8 @@ class Challenges:
             self.unwatched += 1
             return
         # Most are answered at once, and then nobody wants to know the agent: only its line is kept.
-        found = request.names
-        agent = request.lines[found.index(names.USER_AGENT)] if names.USER_AGENT in found else None
+        place = request.places.get(names.USER_AGENT, -1)
+        agent = request.lines[place] if place >= 0 else None
         waiting[key] = (
             now, request.method, status, flow.host, agent, request.top_via.branch, answer, call, offset
         )  # fmt: skip

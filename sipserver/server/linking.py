@@ -40,7 +40,7 @@ class Linker:
     def placed(self, request: Request, call: Call, callee: str | None, now: int, at: int) -> None:
         """Note whether a new call was asked for by a REFER, or is to replace another one."""
         replaces = None
-        if names.REPLACES in request.names:
+        if request.has(names.REPLACES):
             replaces = transfers.parse_replaces(request.header(names.REPLACES) or "")
             if replaces is not None:
                 open_call = self._recorder.find_dialog(replaces.call_id, replaces.to_tag, replaces.from_tag)
@@ -67,7 +67,7 @@ class Linker:
         if transferee is None:
             return
         call: Call | CutShort | None
-        if names.TARGET_DIALOG in request.names:
+        if request.has(names.TARGET_DIALOG):
             dialog = transfers.parse_target_dialog(request.header(names.TARGET_DIALOG) or "")
             call = None
             if dialog is not None:

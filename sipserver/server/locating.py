@@ -208,9 +208,9 @@ class Locator:
     def _told(self, message: Message, source: str, host: _Host, *, authenticated: bool) -> Place:
         """What a message itself tells, as finely as may be stored."""
         found = NOWHERE
-        if host.is_peer and names.P_ACCESS_NETWORK_INFO in message.names:
+        if host.is_peer and message.has(names.P_ACCESS_NETWORK_INFO):
             found = self._access_network(message, source)
-        if found is NOWHERE and authenticated and names.GEOLOCATION in message.names:
+        if found is NOWHERE and authenticated and message.has(names.GEOLOCATION):
             found = self._geolocation(message, source)
         return found
 
@@ -294,7 +294,7 @@ def _choose(host: _Host, told: Place, *, is_relayed: bool) -> Place:
 
 def _tells(message: Message) -> bool:
     """Whether a message says where its sender is; most do not."""
-    return names.GEOLOCATION in message.names or names.P_ACCESS_NETWORK_INFO in message.names
+    return message.has(names.GEOLOCATION) or message.has(names.P_ACCESS_NETWORK_INFO)
 
 
 def _contact(request: Request) -> str:

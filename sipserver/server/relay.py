@@ -152,7 +152,7 @@ class Relay:
 
     def receive(self, branch: int, response: Response) -> None:
         """Go on with a response, whose media are as they are to be."""
-        if names.P_ASSERTED_IDENTITY in response.names:
+        if response.has(names.P_ASSERTED_IDENTITY):
             self._withhold_identity(branch, response)
         if response.status >= 300 or len(response.vias) < 2:
             self._note_response(self._pending(branch), response)

@@ -22,7 +22,7 @@ _CHANGEABLE: Final = ("multipart/mixed", "multipart/alternative", "multipart/rel
 
 def find_description(message: Message) -> tuple[int, int] | None:
     """Where in the body the session description begins and ends; None where there is none that may be changed."""
-    if not message.body or names.CONTENT_TYPE not in message.names:
+    if not message.body or not message.has(names.CONTENT_TYPE):
         return None
     content_type = message.header(names.CONTENT_TYPE) or ""
     kind = content_type.partition(";")[0].strip().lower()
@@ -39,7 +39,7 @@ def find_description(message: Message) -> tuple[int, int] | None:
 
 def _is_fixed(message: Message) -> bool:
     """Whether the body is signed, compressed, or describes something else than the session (RFC 3959)."""
-    if _IDENTITY in message.names:
+    if message.has(_IDENTITY):
         return True
     encoding = message.header(names.CONTENT_ENCODING)
     if encoding is not None and encoding.lower() != "identity":

@@ -66,7 +66,7 @@ def can_reply(request: Request) -> bool:
 
     A Via that cannot be read will do (RFC 4475 §3.1.2.1 asks for a 400): ``stamp_via`` puts the source in its place.
     """
-    return request.method != "ACK" and names.VIA in request.names
+    return request.method != "ACK" and request.has(names.VIA)
 
 
 def reply(
@@ -83,29 +83,29 @@ def reply(
     ``headers`` are whole lines. ``to_tag`` is added where To has no tag, and never to a 100. Of a
     broken request, the headers that are there are copied.
     """
-    theirs, found = request.lines, request.names
+    theirs, found = request.lines, request.places
     headers = tuple(headers)
     # All that is ours, looked at in one go.
     safe("".join((reason or "", to_tag or "", content_type or "", *headers)))
     lines = [f"SIP/2.0 {status} {reason or reason_phrase(status)}"]
-    if found.count(names.VIA) == 1:
-        lines.append(theirs[found.index(names.VIA)])
+    if request.count(names.VIA) == 1:
+        lines.append(theirs[found[names.VIA]])
     else:
-        lines += [theirs[i] for i, name in enumerate(found) if name == names.VIA]
+        lines += [theirs[i] for i, name in enumerate(request.names) if name == names.VIA]
     if names.FROM in found:
-        lines.append(theirs[found.index(names.FROM)])
+        lines.append(theirs[found[names.FROM]])
     if names.TO in found:
-        line = theirs[found.index(names.TO)]
+        line = theirs[found[names.TO]]
         if to_tag is not None and status != 100 and _lacks_tag(request):
             line = f"{line};tag={to_tag}"
         lines.append(line)
     if names.CALL_ID in found:
-        lines.append(theirs[found.index(names.CALL_ID)])
+        lines.append(theirs[found[names.CALL_ID]])
     if names.CSEQ in found:
-        lines.append(theirs[found.index(names.CSEQ)])
+        lines.append(theirs[found[names.CSEQ]])
     # RFC 3261 §8.2.6.1: a Timestamp goes back in the 100.
     if status == 100 and names.TIMESTAMP in found:
-        lines.append(theirs[found.index(names.TIMESTAMP)])
+        lines.append(theirs[found[names.TIMESTAMP]])
     lines += headers
     if content_type is not None:
         lines.append(f"Content-Type: {content_type}")
@@ -137,7 +137,7 @@ def stamp_via(request: Request, host: str, port: int) -> None:
     # What a client wrote into received or rport itself is replaced: only the socket knows.
     if not asked and via.host == host and "received" not in params:
         return
-    position = request.names.index(names.VIA)
+    position = request.places[names.VIA]
     line = request.lines[position]
     # What nearly every endpoint sends: the question stands at the end, and one Via in its line.
     if line.endswith(";rport") and "received" not in params and "," not in line and via.raw.endswith(";rport"):
@@ -208,7 +208,7 @@ class OutgoingRequest:
 def ack(invite: OutgoingRequest, response: Response) -> OutgoingRequest:
     """The ACK that the INVITE's own transaction sends for a final response of 300 or more (RFC 3261 §17.1.1.3)."""
     # The To of the response, with the tag that the answering side put there.
-    to = response.lines[response.names.index(names.TO)]
+    to = response.lines[response.places[names.TO]]
     return _companion(invite, "ACK", to, ())
 
 
@@ -240,7 +240,7 @@ def without_top_via(response: Message, stream: bool = False) -> bytes:
     On a ``stream`` it gets the Content-Length that a datagram or a WebSocket message may do without (§20.14), since
     nothing else tells where it ends. Only the access network of whoever answers is kept back (RFC 7315 §4.4.2.2, §6.4).
     """
-    position = response.names.index(names.VIA)
+    position = response.places[names.VIA]
     lines = response.lines.copy()
     line = lines[position]
     comma = first_comma(line) if "," in line else -1
@@ -248,11 +248,11 @@ def without_top_via(response: Message, stream: bool = False) -> bytes:
         del lines[position]
     else:
         lines[position] = line[: line.index(":") + 1] + line[comma + 1 :]
-    if names.P_ACCESS_NETWORK_INFO in response.names:
+    if response.has(names.P_ACCESS_NETWORK_INFO):
         private = [each for each, name in zip(response.lines, response.names, strict=True)
                    if name == names.P_ACCESS_NETWORK_INFO]  # fmt: skip
         lines = [each for each in lines if each not in private]
-    if stream and names.CONTENT_LENGTH not in response.names:
+    if stream and not response.has(names.CONTENT_LENGTH):
         lines.append(f"Content-Length: {len(response.body)}")
     head = "\r\n".join((response.start_line, *lines, "", ""))
     return head.encode("latin-1") + response.body

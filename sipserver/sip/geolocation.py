@@ -31,7 +31,7 @@ def documents(message: Message) -> list[bytes]:
 
     None where there is no such header, where the sender does not let this server look, or where nothing fits.
     """
-    if names.GEOLOCATION not in message.names or not message.body or not may_look(message):
+    if not message.has(names.GEOLOCATION) or not message.body or not may_look(message):
         return []
     wanted = [cid for cid in map(_cid, message.values(names.GEOLOCATION)[:MAX_VALUES]) if cid]
     if not wanted:

@@ -63,7 +63,7 @@ def check_response(response: Response) -> None:
     From has to be there; it is the caller's own, and nobody reads it here.
     """
     _check_headers(response)
-    if names.FROM not in response.names:
+    if not response.has(names.FROM):
         raise SipError(400, "Missing From")
     trim_body(response)
 
@@ -87,7 +87,7 @@ def trim_body(message: Message) -> None:
 
 def _check_headers(message: Message) -> None:
     found = message.names
-    if len(set(found)) != len(found):
+    if len(message.places) != len(found):
         seen: set[str] = set()
         for name in found:
             if name in seen and name in _SINGLE:
