@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property, partial
 from itertools import product
 from random import Random
+from typing import Any
 
 from scipy.optimize import linprog
 from scipy.sparse import lil_matrix
@@ -21,6 +24,7 @@ from sipserver.calls.outcomes import CALL_OUTCOMES
 Rows = Mapping[str, Sequence[tuple[str | int | None, ...]]]
 
 FAMILIES: dict[str, tuple[str, ...]] = {
+    "calls_by_day": ("weekday", "day"),
     "calls_by_hour_of_week": ("weekday", "hour"),
     "calls_by_hour_and_place": ("hour", "from"),
     "places": ("from", "to"),
@@ -30,8 +34,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 """Tables whose cells are unknown, with the columns of the facts that they are by."""
 
 
-def draw_facts(seed: int, calls: int = 2_000, parties: int = 150) -> Facts:
-    """Calls of few parties, some of whom call most; some places and hours are rare."""
+def draw_facts(seed: int, calls: int = 2_000, parties: int = 150, weeks: int = 1) -> Facts:
+    """Calls of few parties, some of whom call most, from 2 November 2026 on; some places and hours are rare."""
     rng = Random(seed)
     columns: dict[str, list[str]] = {
         name: []
@@ -47,7 +51,7 @@ def draw_facts(seed: int, calls: int = 2_000, parties: int = 150) -> Facts:
         weekday = rng.choices(range(7), (5, 5, 5, 5, 4, 1, 1))[0]
         outcome = rng.choices(CALL_OUTCOMES, (60, 8, 4, 4, 12, 8, 2, 1, 3))[0]
         values = {
-            "weekday": WEEKDAYS[weekday], "day": f"2026-11-{weekday + 2:02d}",
+            "weekday": WEEKDAYS[weekday], "day": f"2026-11-{weekday + 2 + 7 * rng.randrange(weeks):02d}",
             "hour": f"{rng.choices(range(24), [1] * 7 + [9] * 12 + [4] * 5)[0]:02d}", "outcome": outcome,
             "duration": rng.choice(("under 10 s", "1 to 5 min", "60 min and more")), "video": rng.choice(("yes", "no")),
             "content": "no", "device": rng.choice(("Acme", "Halo", "Own build")), "called_device": "Halo",
@@ -107,40 +111,44 @@ class Attack:
                     self._same(one, {name: value}, other, {name: value})
             if not shared and "durations" not in (one, other):
                 self._same(one, {}, other, {})
+        # Everybody has a calendar.
+        for (table, key), at in self.unknown.items():
+            if table == "calls_by_day" and WEEKDAYS[date.fromisoformat(key[1]).weekday()] != key[0]:
+                self.equations.append(({at: 1.0}, 0.0))
         self._same("durations", {}, "outcomes", {"outcome": "answered"})
         # Nobody is reached where nobody answers.
         rest = self._sum("places", lambda cell: cell["to"] != "(not answered)")
         self._equal(rest, self._sum("durations", lambda _: True))
 
     def read(self, rows: Rows) -> None:
-        """What is published."""
+        """What is published, and what is not: a value that is not listed is 0, or in what stands for the others."""
         for table, names in FAMILIES.items():
-            seen = [{str(row[at]) for row in rows[table]} - {ALL, OTHER} for at in range(len(names))]
-            for *key, value in rows[table]:
-                if value is None:
-                    continue
-
-                def inside(cell: dict[str, str], key: Sequence[object] = key, seen: list[set[str]] = seen) -> bool:
-                    return all(
-                        wanted in (ALL, cell[name]) or (wanted == OTHER and cell[name] not in listed)
-                        for name, wanted, listed in zip(names, key, seen, strict=True)  # noqa: B023
-                    )
-
-                self.equations.append((self._sum(table, inside), float(str(value))))
+            if not rows[table]:
+                continue
+            listed = [{str(row[at]) for row in rows[table]} - {ALL} for at in range(len(names))]
+            known: dict[Key, str | int | None] = {tuple(map(str, row[:-1])): row[-1] for row in rows[table]}
+            for at, values in enumerate(listed):
+                if names[at] == "day":
+                    # Days stand below their weekday.
+                    known = {**{(weekday, OTHER): 0 for weekday in listed[0] - {OTHER}}, **known}
+                elif OTHER not in values and values:
+                    known[tuple(OTHER if at == place else ALL for place in range(len(names)))] = 0
+            for cell in product(*listed) if table == "places" else ():
+                known.setdefault(cell, 0)
+            for key, value in known.items():
+                if value is not None:
+                    equation = self._sum(table, partial(_is_inside, names, key, listed))
+                    self.equations.append((equation, float(str(value))))
 
     def range_of(self, table: str, **wanted: str) -> tuple[float, float]:
         """Between what the count of this cell, or total, has to lie."""
         goal = self._sum(table, lambda cell: all(cell[name] == value for name, value in wanted.items()))
         size = len(self.unknown)
-        matrix = lil_matrix((len(self.equations), size))
-        for at, (equation, _) in enumerate(self.equations):
-            for column, factor in equation.items():
-                matrix[at, column] = factor
-        values = [value for _, value in self.equations]
+        matrix, values = self._matrix
         ends = []
         for sign in (1.0, -1.0):
             found = linprog(
-                [sign * goal.get(at, 0.0) for at in range(size)], A_eq=matrix.tocsr(), b_eq=values, bounds=(0, None)
+                [sign * goal.get(at, 0.0) for at in range(size)], A_eq=matrix, b_eq=values, bounds=(0, None)
             )
             if found.status == 3:
                 ends.append(float("inf"))
@@ -148,6 +156,15 @@ class Attack:
             assert found.status == 0, found.message
             ends.append(sign * float(found.fun))
         return round(ends[0], 6), round(ends[1], 6)
+
+    @cached_property
+    def _matrix(self) -> tuple[Any, list[float]]:
+        """All equations, once everything was read."""
+        matrix = lil_matrix((len(self.equations), len(self.unknown)))
+        for at, (equation, _) in enumerate(self.equations):
+            for column, factor in equation.items():
+                matrix[at, column] = factor
+        return matrix.tocsr(), [value for _, value in self.equations]
 
     def _sum(self, table: str, inside: Callable[[dict[str, str]], bool]) -> dict[int, float]:
         names = FAMILIES[table]
@@ -174,3 +191,11 @@ def domains(facts: Facts, extra: Iterable[tuple[str, Sequence[str]]] = ()) -> di
     """What values there are: somebody who attacks knows them all."""
     found: dict[str, Sequence[str]] = {name: sorted(set(facts.columns[name])) for name in facts.columns}
     return {**found, "weekday": WEEKDAYS, "hour": HOURS, "outcome": CALL_OUTCOMES, **dict(extra)}
+
+
+def _is_inside(names: Sequence[str], key: Key, listed: Sequence[set[str]], cell: Mapping[str, str]) -> bool:
+    """Whether a published row, with what stands for several values, counts this cell."""
+    return all(
+        wanted in (ALL, cell[name]) or (wanted == OTHER and cell[name] not in values)
+        for name, wanted, values in zip(names, key, listed, strict=True)
+    )
