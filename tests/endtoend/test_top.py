@@ -14,7 +14,6 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -29,33 +28,54 @@ PATIENCE = 20.0
 HAS_SDP = "Content-Type: application/sdp"
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     config = f'[metrics]\nlisten = "127.0.0.1:{free_port()}"\n'
-    with ServerProcess(tmp_path, ["alice", "bob", "carol"], config=config) as server:
+    with ServerProcess(tmp_path_factory.mktemp("top"), ["alice", "bob", "carol"], config=config) as server:
         yield server
 
 
-@contextmanager
-def in_a_call(server: ServerProcess) -> Iterator[tuple[Phone, Phone, Response]]:
-    """Alice and bob talk with video, and bob has just turned carol away."""
-    with Phone(server.port, "alice") as alice, Phone(server.port, "bob", "TCP") as bob:
+class Call:
+    """Alice and bob, who registered and talk with video."""
+
+    def __init__(self, server: ServerProcess, alice: Phone, bob: Phone) -> None:
+        self.alice, self.bob = alice, bob
+        self.is_up = True
         alice.register(f"Contact: <{alice.contact}>", f"User-Agent: {HOSTILE}")
         bob.register()
         offer = sdp.body(sdp.AUDIO, sdp.VIDEO)
-        alice.exchange(
-            "INVITE", bob.address, f"Contact: <{alice.contact}>", f"User-Agent: {HOSTILE}", HAS_SDP, body=offer
-        )
+        lines = (f"Contact: <{alice.contact}>", f"User-Agent: {HOSTILE}", HAS_SDP)
+        alice.exchange("INVITE", bob.address, *lines, body=offer, call_id=f"call{alice.flow.port}")
         invite = bob.expect("INVITE")
         bob.respond(invite, 180)
         bob.respond(invite, 200, HAS_SDP, body=offer)
         answer = alice.next()
         while not (isinstance(answer, Response) and answer.status == 200):
             answer = alice.next()
+        self.answer = answer
         alice.send(alice.in_dialog("ACK", answer, cseq=alice.cseq))
         bob.expect("ACK")
-        server.wait_for_rows("SELECT confirmed_at FROM calls", lambda rows: bool(rows and rows[0]["confirmed_at"]))
-        yield alice, bob, answer
+        server.wait_for_rows("SELECT id FROM calls WHERE ended_at IS NULL AND confirmed_at > ''", bool)
+
+    def end(self) -> None:
+        """Alice hangs up."""
+        if self.is_up:
+            self.alice.send(self.alice.in_dialog("BYE", self.answer, cseq=self.alice.cseq + 1))
+            self.bob.respond(self.bob.expect("BYE"), 200)
+            self.is_up = False
+
+
+@contextmanager
+def in_a_call(server: ServerProcess) -> Iterator[Call]:
+    """A call that is over, and nobody registered, when the block is left."""
+    with Phone(server.port, "alice") as alice, Phone(server.port, "bob", "TCP") as bob:
+        call = Call(server, alice, bob)
+        yield call
+        call.end()
+        server.wait_for_rows("SELECT id FROM calls WHERE ended_at IS NULL", lambda rows: not rows)
+        alice.expect(200)
+        for each in (alice, bob):
+            each.register("Contact: *", "Expires: 0", call_id=f"gone{each.user}")
 
 
 def options(server: ServerProcess) -> list[str]:
@@ -82,7 +102,8 @@ def test_one_moment_says_who_is_in_a_call_and_how_the_server_does(server: Server
         assert not any(store["failing"] for store in found["stores"])
         shown = sipserver("top", "--once", *options(server))
         assert "1 open: 1 answered" in shown
-        assert "Acme\\x1b[2J" in shown or "\x1b" not in shown
+        assert "Acme\\x1b[2J\\x07-Phone/5" in shown
+        assert "\x1b" not in shown
         for name in ("alice", "bob", "carol", "127.0.0.1"):
             assert name not in text + shown
 
@@ -127,7 +148,7 @@ class Terminal:
 
 
 def test_on_a_terminal_it_is_shown_anew_until_q(server: ServerProcess) -> None:
-    with in_a_call(server) as (alice, bob, answer):
+    with in_a_call(server) as call:
         terminal = Terminal("top", *options(server), "--interval", "0.3")
         terminal.wait_for("audio+video")
         terminal.wait_for(" messages")
@@ -138,8 +159,7 @@ def test_on_a_terminal_it_is_shown_anew_until_q(server: ServerProcess) -> None:
         terminal.press("p")
         terminal.resize(60, 10)
         seen = terminal.wait_for("\x1b[H", seen)
-        alice.send(alice.in_dialog("BYE", answer, cseq=alice.cseq + 1))
-        bob.respond(bob.expect("BYE"), 200)
+        call.end()
         seen = terminal.wait_for("No calls.", seen)
         last = terminal.output.rpartition("\x1b[H")[2]
         assert "\x07" not in terminal.output
