@@ -13,9 +13,9 @@ from sipserver.analysis.periods import stamp
 from sipserver.calls.times import parse_stamp
 from sipserver.cli.calls import stage
 from sipserver.cli.gauges import Gauges
-from sipserver.cli.stores import LOCATION_FILE
+from sipserver.cli.stores import CALLS_FILE, LOCATION_FILE
 from sipserver.location.query import count_bindings
-from sipserver.storage.database import StoreError, sqlite
+from sipserver.storage.database import StoreError, explain, sqlite
 
 SHORT: Final = 8
 """Characters of a party's id that are shown."""
@@ -103,6 +103,7 @@ class Watch:
 
     def __init__(self, connection: sqlite.Connection, data_dir: Path, gauges: Gauges | None, minutes: float) -> None:
         self._connection = connection
+        self._calls = data_dir / CALLS_FILE
         self._location = data_dir / LOCATION_FILE
         self._gauges = gauges
         self._minutes = minutes
@@ -112,9 +113,12 @@ class Watch:
         self._why = ""
 
     def take(self) -> Snapshot:
-        """What there is at this moment."""
+        """What there is at this moment. Raises StoreError."""
         at = time.time()
-        found = now(self._connection, round(at * 1000), errors_ms=round(self._minutes * 60_000))
+        try:
+            found = now(self._connection, round(at * 1000), errors_ms=round(self._minutes * 60_000))
+        except sqlite.Error as error:
+            raise StoreError(explain(self._calls, error)) from error
         notes = []
         if self._gauges is None:
             notes.append("messages and stores are known where metrics.listen is configured")

@@ -17,7 +17,8 @@ from sipserver.calls.times import parse_stamp
 from sipserver.cli.gauges import Gauges, Values
 from sipserver.cli.output import width_of
 from sipserver.cli.panel import ALARM, SORTS, duration, view
-from sipserver.cli.snapshot import Snapshot, Store, snapshot
+from sipserver.cli.snapshot import Snapshot, Store, Watch, snapshot
+from sipserver.storage.database import StoreError
 from sipserver.storage.migrations import open_store
 
 Sipserver = Callable[..., Result]
@@ -174,6 +175,15 @@ def test_rates_are_of_what_the_server_counts(data_dir: Path) -> None:
     assert found.late_answers == 3
     assert (found.running, found.node, found.bindings) == (False, None, None)
     assert "no server has run yet" in view(found, 80, 24)[0][1]
+
+
+def test_a_store_that_cannot_be_read_any_more_is_told_in_a_sentence(data_dir: Path) -> None:
+    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+        watch = Watch(store, data_dir, None, 5.0)
+        assert watch.take().open == 0
+        store.execute("DROP VIEW v_runs")
+        with pytest.raises(StoreError, match=r"calls\.db: no such table: v_runs"):
+            watch.take()
 
 
 def test_metrics_that_do_not_come_are_told(sipserver: Sipserver, moment: Snapshot) -> None:
