@@ -67,6 +67,8 @@ def test_a_curve_of_a_fixed_width() -> None:
     assert {place for place, character in enumerate(top) if character != " "} == set(range(30)), "three of six hours"
     assert {place for place, character in enumerate(bottom) if character == "░"} >= set(range(30, 37))
     assert {place for place, character in enumerate(bottom) if "⠀" < character <= "⣿"} == set(range(39, 58))
+    canvas = [line[2:] for line in lines[2:] if line[1:2] in "┤│"]
+    assert all(not line[31:38].strip(" ░") for line in canvas), "no line through what was not recorded"
     assert lines[-3:] == ["Erlang; time, UTC", "◆ the busiest", "░ not recorded"]
     assert lines[-4].split() == ["23", "Oct", "02:00", "04:00", "06:00"]
 
