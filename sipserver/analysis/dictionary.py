@@ -408,6 +408,15 @@ DICTIONARY: Final[Mapping[str, Described]] = {
         "A row for each run of a server; where none ran nothing was recorded.",
         {name: text for name, text in _RUNS.items() if name != "state"},
     ),
+    "store_identity": Described("Which store this is, for copies of it.", {"id": "Drawn when it was made"}),
+    "changed_days": Described(
+        "Where rows were deleted or changed long after they were written, for copies of the store to follow.",
+        {
+            "name": "The table",
+            "day": "The day of those rows (UTC)",
+            "times": "How many rows that was, ever",
+        },
+    ),
     "v_calls": Described("Calls for people: durations in seconds, and what goes on is called trying or ringing.",
         _CALLS_VIEW),
     "v_errors": Described(

@@ -100,7 +100,7 @@ class Kpis:
 
     def note(self, part: str, sql: str, scope: str) -> str:
         """The query with its condition, kept for whoever wants to know what made a figure."""
-        text = self.source.fill(sql).replace("{scope}", scope).replace("{calls}", self.of_calls)
+        text = self.source.fill(sql, scope).replace("{calls}", self.of_calls)
         self.queries.setdefault(f"{part} {text}", Query(part, text))
         return text
 

@@ -4,8 +4,7 @@ They are written in the SQL that SQLite and DuckDB have in common. What is said 
 source fills it in (``source.Source``):
 
     {cut:TABLE:TIME}    rows of a table with the ``piece`` of the period that TIME lies in
-    {second:TIME}       the second that a time lies in
-    {ms:TIME}           a time as a number of milliseconds
+    {seconds}           how many calls began within each second of each piece, as ``n``
     {upgraded}          whether a call of ``v_call_facts`` got its video after the answer
     {refreshed}         who refreshed in each piece
     {scope}, {calls}    conditions on what was asked for, which begin with AND, or nothing
@@ -89,10 +88,7 @@ UPGRADED: Final = """
         WHERE video = 1 AND {upgraded} {scope} GROUP BY piece
 """
 PEAK_RATE: Final = """
-        SELECT piece, max(n) AS n FROM (
-            SELECT piece, count(*) AS n FROM {cut:calls:started_at} WHERE true {scope}
-            GROUP BY piece, {second:started_at}
-        ) AS seconds GROUP BY piece
+        SELECT piece, max(n) AS n FROM ({seconds}) AS seconds GROUP BY piece
 """
 OUTCOMES: Final = f"""
         SELECT outcome, sip_status, end_cause, count(*) AS calls
@@ -104,7 +100,6 @@ PARTIES: Final = f"""
             SELECT count(*) AS placed FROM calls WHERE {_IN_PERIOD} AND +caller IS NOT NULL {{scope}} GROUP BY caller
         ) AS each_party GROUP BY placed ORDER BY placed
 """  # noqa: S608
-# A plus before a column keeps SQLite from going through all calls of all parties by the index on them.
 REPORTED_COLUMNS: Final = {"mos_lq": 5, "loss_percent": 95, "jitter_ms": 95, "round_trip_ms": 95}
 """What endpoints and relays measure, and the percentile that people complain about: the low end of what is good when it
 is high."""

@@ -17,7 +17,7 @@ from sipserver.calls.analysis_schema import LONG_MS
 from sipserver.calls.errors import error_rates
 from sipserver.storage.database import sqlite
 
-_BRACES: Final = re.compile(r"\{(\w+):?(\w*):?(\w*)\}")
+BRACES: Final = re.compile(r"\{(\w+):?(\w*):?(\w*)\}")
 
 MS_SQL: Final = "CAST(round((julianday({}) - 2440587.5) * 86400000.0) AS INTEGER)"
 
@@ -39,8 +39,8 @@ class Source(Protocol):
     def day(self, at: int) -> Any:
         """The day of UTC that begins then, or that a time lies in, as a parameter of a query."""
 
-    def fill(self, sql: str) -> str:
-        """A query with everything in braces but its conditions filled in."""
+    def fill(self, sql: str, scope: str) -> str:
+        """A query with what is in braces filled in but for ``{calls}``."""
 
     def cut(self, pieces: Sequence[Bucket]) -> None:
         """The pieces that queries by piece are about from now on."""
@@ -80,17 +80,20 @@ MEDIA: Final = """
         GROUP BY kind, codec, resolution ORDER BY kind, calls DESC, codec, resolution
 """
 # A plus before a column keeps SQLite from going through all calls of all parties by the index on them.
-RETRIES: Final = """
+RETRIES: Final = f"""
         WITH attempts AS (
             SELECT started_at, ended_at, answered_at, outcome,
                 lead(started_at) OVER (PARTITION BY caller, callee ORDER BY started_at, rowid) AS again
             FROM calls WHERE started_at >= $from AND started_at < $after AND +caller IS NOT NULL
-                AND +callee IS NOT NULL {scope}
+                AND +callee IS NOT NULL {{scope}}
         )
-        SELECT outcome, count(*) AS calls, sum(ifnull({ms:again} - {ms:ended_at} < $within_ms, 0)) AS again
+        SELECT outcome, count(*) AS calls,
+            sum(ifnull({MS_SQL.format("again")} - {MS_SQL.format("ended_at")} < $within_ms, 0)) AS again
         FROM attempts WHERE started_at < $to AND answered_at IS NULL AND ended_at IS NOT NULL
         GROUP BY outcome ORDER BY calls DESC, outcome
-"""
+"""  # noqa: S608 - made of constants
+_SECONDS: Final = """SELECT piece, count(*) AS n FROM {cut:calls:started_at} WHERE true {scope}
+            GROUP BY piece, substr(started_at, 1, 19)"""
 _UPGRADED: Final = """answered_at < (
             SELECT min(from_at) FROM call_media WHERE call = v_call_facts.id AND kind = 'video' AND accepted = 1
                 AND early = 0)"""
@@ -117,7 +120,7 @@ class Views:
         """Days are the beginnings of times."""
         return stamp(at)[:10]
 
-    def fill(self, sql: str) -> str:
+    def fill(self, sql: str, scope: str) -> str:
         """Rows of a piece are found by an index on their time."""
 
         def filled(match: re.Match[str]) -> str:
@@ -126,17 +129,17 @@ class Views:
                 case "cut":
                     time = quoted(second)
                     return f"pieces CROSS JOIN {first} ON {time} >= since AND {time} < until"
-                case "second":
-                    return f"substr({first}, 1, 19)"
-                case "ms":
-                    return MS_SQL.format(first)
+                case "scope":
+                    return scope
+                case "seconds":
+                    return self.fill(_SECONDS, scope)
                 case "upgraded":
                     return _UPGRADED
                 case "refreshed":
                     return _REFRESHED
             return match.group()
 
-        return _BRACES.sub(filled, sql)
+        return BRACES.sub(filled, sql)
 
     def cut(self, pieces: Sequence[Bucket]) -> None:
         """They are a table of this connection alone."""

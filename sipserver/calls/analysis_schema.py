@@ -49,35 +49,44 @@ INDICES: Final = (
     "CREATE INDEX sign_in_days_day ON sign_in_days(day)",
 )
 
+_MARKS: Final = (
+    ("answered", "answered_at IS NOT NULL", ""),
+    ("redirected", "answered_at IS NULL AND ifnull(sip_status BETWEEN 300 AND 399, 0)",
+        "RFC 6076 §4.6: INVITEs with a 3xx response are left out."),
+    ("effective", "answered_at IS NOT NULL OR ifnull(sip_status IN (480, 486, 600, 603), 0)",
+        "RFC 6076 §4.7: the called user's own doing counts as effective."),
+    ("ineffective", "answered_at IS NULL AND ifnull(sip_status IN (408, 500, 503, 504), 0)", "RFC 6076 §4.8."),
+    ("completed", "answered_at IS NOT NULL AND end_cause IS 'bye' AND end_uncertainty_ms IS NULL",
+        "RFC 6076 §4.9: both ends were there until a BYE that was answered."),
+    ("failed", "answered_at IS NULL AND ifnull(sip_status >= 400 AND sip_status NOT IN (401, 402, 407, 487), 0)",
+        "RFC 6076 §4.3.2; a CANCEL is no failure of the network, so 487 is left out as well."),
+    ("seized", "ifnull(devices > 0, 0)", "ITU-T E.411: an attempt that reached a device is a seizure."),
+    ("delivered", """answered_at IS NOT NULL OR outcome IN ('busy', 'declined', 'no_answer')
+            OR (outcome = 'cancelled' AND ring_ms IS NOT NULL)""",
+        "ITU-T E.425: the network did its part where somebody was asked and did not want to, or was not there."),
+    ("video", "ifnull(video, 0)", ""),
+    ("content", "ifnull(content, 0)", ""),
+)  # fmt: skip
+MARKS: Final = {name: expression for name, expression, _ in _MARKS}
+"""The marks of ``v_call_facts``, and what each is of a row of ``calls``."""
+
+_MARKED: Final = "\n        ".join(
+    f"{f'-- {reason}{chr(10)}        ' if reason else ''}{expression} AS {name}," for name, expression, reason in _MARKS
+)
+
 _FACTS: Final = View(
     "v_call_facts",
     "One row for each call that is over, with the marks that figures are means and sums of",
     "A mark is 1 where the call counts for the numerator of a figure, else 0; "
     "a call that was never answered has no talk_ms",
     "RFC 6076, ITU-T E.411, E.425",
-    """
+    f"""
     SELECT started_at, answered_at, ended_at, outcome, sip_status, end_cause, end_uncertainty_ms,
         setup_ms, ring_ms, talk_ms, video_ms,
-        answered_at IS NOT NULL AS answered,
-        -- RFC 6076 §4.6: INVITEs with a 3xx response are left out.
-        answered_at IS NULL AND ifnull(sip_status BETWEEN 300 AND 399, 0) AS redirected,
-        -- RFC 6076 §4.7: the called user's own doing counts as effective.
-        answered_at IS NOT NULL OR ifnull(sip_status IN (480, 486, 600, 603), 0) AS effective,
-        -- RFC 6076 §4.8.
-        answered_at IS NULL AND ifnull(sip_status IN (408, 500, 503, 504), 0) AS ineffective,
-        -- RFC 6076 §4.9: both ends were there until a BYE that was answered.
-        answered_at IS NOT NULL AND end_cause IS 'bye' AND end_uncertainty_ms IS NULL AS completed,
-        -- RFC 6076 §4.3.2; a CANCEL is no failure of the network, so 487 is left out as well.
-        answered_at IS NULL AND ifnull(sip_status >= 400 AND sip_status NOT IN (401, 402, 407, 487), 0) AS failed,
-        -- ITU-T E.411: an attempt that reached a device is a seizure.
-        ifnull(devices > 0, 0) AS seized,
-        -- ITU-T E.425: the network did its part where somebody was asked and did not want to, or was not there.
-        answered_at IS NOT NULL OR outcome IN ('busy', 'declined', 'no_answer')
-            OR (outcome = 'cancelled' AND ring_ms IS NOT NULL) AS delivered,
-        ifnull(video, 0) AS video, ifnull(content, 0) AS content,
+        {_MARKED}
         caller, callee, caller_site, callee_site, caller_country, callee_country, caller_agent, callee_agent, id
     FROM calls WHERE ended_at IS NOT NULL
-    """,
+    """,  # noqa: S608 - made of constants
 )
 
 RATIOS: Final = """

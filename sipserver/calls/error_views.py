@@ -58,9 +58,14 @@ def rates_query(*, by_day: bool, sign_ins: str = "1", calls: str = "1", errors: 
     A call counts for the agents of both sides, a sign-in for its own. ``errors_per_100`` is NULL where an agent did
     nothing that could be counted.
     """
+    return rates_of(_activity(sign_ins, calls, errors), by_day=by_day)
+
+
+def rates_of(activity: str, *, by_day: bool) -> str:
+    """The same of what agents did, however that was found: a query for day, agent, sign_ins, calls and errors."""
     day = "day, " if by_day else ""
     return f"""
-        WITH activity AS ({_activity(sign_ins, calls, errors)}), split AS ({_SPLIT})
+        WITH activity AS ({activity}), split AS ({_SPLIT})
         SELECT {day}product, version,
             sum(sign_ins) AS sign_ins, sum(calls) AS calls, sum(errors) AS errors,
             round(100.0 * sum(errors) / nullif(sum(sign_ins) + sum(calls), 0), 2) AS errors_per_100

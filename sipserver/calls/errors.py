@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Sequence
+from typing import Any, Final
 
-from sipserver.calls.error_views import rates_query
+from sipserver.calls.error_views import rates_of, rates_query
 from sipserver.calls.query import Record, period, records
 from sipserver.storage.database import sqlite
 
@@ -22,6 +24,10 @@ _LIST: Final = """
 _OF_CALL: Final = """
     SELECT at, kind, method, status, answered_by, agent, party, target, network, detail, count, last_at, id
     FROM errors WHERE call = ? ORDER BY at, rowid
+"""
+_GIVEN: Final = """
+        SELECT value ->> 0 AS agent, value ->> 1 AS sign_ins, value ->> 2 AS calls, value ->> 3 AS errors
+        FROM json_each(:activity)
 """
 
 
@@ -63,3 +69,9 @@ def error_rates(
     )  # fmt: skip
     order = "day DESC, errors DESC" if by_day else "errors DESC"
     return records(connection, f"{query} ORDER BY {order}, product, version", period(since, until))
+
+
+def agent_rates(connection: sqlite.Connection, activity: Sequence[tuple[Any, ...]]) -> list[Record]:
+    """The same of what was counted elsewhere: agent, sign-ins, calls and errors."""
+    query = f"{rates_of(_GIVEN, by_day=False)} ORDER BY errors DESC, product, version"
+    return records(connection, query, {"activity": json.dumps(activity)})

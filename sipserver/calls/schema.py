@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipserver.calls import analysis_schema, delay_schema, error_views, quality_schema
+from sipserver.calls import analysis_schema, copy_schema, delay_schema, error_views, quality_schema
 from sipserver.storage.migrations import Database, Migrations
 
 MIGRATIONS = Migrations("calls")
@@ -293,3 +293,9 @@ def m010_analysis(database: Database) -> None:
 def m011_delays(database: Database) -> None:
     """How long registrations and hanging up take (RFC 6076 §4.1, §4.4)."""
     delay_schema.create(database)
+
+
+@MIGRATIONS()
+def m012_copy(database: Database) -> None:
+    """What a columnar copy follows: which store this is, and the days of which rows changed out of turn."""
+    copy_schema.create(database)

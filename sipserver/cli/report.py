@@ -17,20 +17,19 @@ from sipserver.analysis.drawings import LENT_PASSES, Frame, lent
 from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import DAY_MS, MINUTE_MS, UNITS, By, recorded, zone
 from sipserver.analysis.report import Asked
-from sipserver.analysis.source import Views
+from sipserver.analysis.source import Source
 from sipserver.analysis.views import FIGURES, Query, Values
 from sipserver.cli.output import Command, Form, csv_text, form_options, table
 from sipserver.cli.refusal import WrongUse
 from sipserver.cli.report_files import Wanted, file_options, show_plots, write_files
+from sipserver.cli.report_source import Choice, bring_up_to_date, copy_option, figures_from, source_options
 from sipserver.cli.selecting import moment
 from sipserver.cli.share import share
-from sipserver.cli.stores import CALLS_FILE, calls_store, store_options
+from sipserver.cli.stores import CALLS_FILE, store_options
 from sipserver.storage.database import sqlite
 
 DEFAULT_DAYS = 30
 """What is looked at where nobody says from when on."""
-CACHE_KIB = 65_536
-"""What a report lets SQLite keep of the file in memory."""
 
 HELP = {
     "summary": (
@@ -86,7 +85,7 @@ def _options(command: Command) -> Command:
         )
     ):  # fmt: skip
         command = option(command)
-    return form_options(file_options(store_options(command)))
+    return form_options(file_options(store_options(source_options(command))))
 
 
 def _add(name: str) -> None:
@@ -105,6 +104,22 @@ for _name in HELP:
 report.add_command(share)
 
 
+@report.command()
+@click.option("--anew", is_flag=True, help="Make it anew, whatever there is.")
+@store_options
+@copy_option
+def prepare(data_dir: Path, copy: Path | None, *, anew: bool) -> None:
+    """Bring the columnar copy of calls.db up to date, that reports on many calls are quick with.
+
+    Reports do so themselves; run by cron, this saves the first one of the day the time.
+
+    \b
+    Example:
+      sipserver report prepare --data-dir var
+    """
+    click.echo(bring_up_to_date(data_dir, copy, anew=anew))
+
+
 def _run(
     name: str,
     form: Form | None,
@@ -120,19 +135,18 @@ def _run(
     blocking: float,
     part: str | None,
     explain: bool,
+    copy: Path | None,
+    no_copy: bool,
 ) -> None:
     titles = {each.name: each.title for each in reports.REPORTS[name]}
     if part is not None and part not in titles:
         raise WrongUse(f"report {name} has no part {part!r}: use {', '.join(titles)}")
     if site is not None and name == "errors":
         raise WrongUse("errors have no site: report errors takes no --site")
-    with calls_store(data_dir) as connection:
-        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-        # All figures are of one moment, whatever a server writes meanwhile.
-        connection.execute("BEGIN")
+    with figures_from(data_dir, Choice(copy, no_copy)) as (connection, source):
         try:
             where = zone(zone_name)
-            asked = _asked(connection, since, until, by, where)
+            asked = _asked(connection, source, since, until, by, where)
             asked.kpis.site, asked.kpis.agent, asked.blocking = site, agent, blocking
             only = part or (next(iter(titles)) if form == "csv" else None)
             plotted = form is None and not wanted.files and wanted.plotted
@@ -147,7 +161,9 @@ def _run(
         show_plots(name, {**found, **more}, Frame.of(asked, zone_name))
 
 
-def _asked(connection: sqlite.Connection, since: str | None, until: str | None, by: By | None, where: tzinfo) -> Asked:
+def _asked(
+    connection: sqlite.Connection, source: Source, since: str | None, until: str | None, by: By | None, where: tzinfo
+) -> Asked:
     """The period, in whole minutes, and what is on record of it."""
     now = time.time()
     record = recorded(connection)
@@ -160,7 +176,7 @@ def _asked(connection: sqlite.Connection, since: str | None, until: str | None, 
         raise ValueError("the period ends before it begins: --from has to be before --to, or before the record ends")
     days = (end - begin) / DAY_MS
     fitting: By = "hour" if days <= 3 else "day" if days <= 62 else "week" if days <= 400 else "month"
-    return Asked(Kpis(Views(connection)), record, begin, end, by or fitting, where)
+    return Asked(Kpis(source), record, begin, end, by or fitting, where)
 
 
 def _made(
@@ -193,6 +209,7 @@ def _show(
             "site": asked.kpis.site, "agent": asked.kpis.agent, **found,
         }  # fmt: skip
         if explain:
+            document["source"] = asked.kpis.source.name
             document["queries"] = [
                 {"part": query.part, "sql": query.text(), "parameters": asked.parameters}
                 for query in asked.kpis.queries.values()

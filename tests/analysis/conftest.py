@@ -1,4 +1,4 @@
-"""Stores of random calls."""
+"""Stores of random calls, read by their views and by a columnar copy."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.record import Record
+from support.copies import SOURCES, Copies
+from support.record import BEGIN, DAY, Record
 
 
 @pytest.fixture(params=range(3), scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Record]:
-    made = Record(tmp_path_factory.mktemp("record"), request.param)
-    yield made
+def drawn(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[tuple[Record, Copies]]:
+    folder = tmp_path_factory.mktemp("record")
+    made = Record(folder, request.param)
+    # Some of it is in the copy, some is read from the store; in one of them all is in the copy.
+    copies = Copies(folder, made.connection, BEGIN + (3 + 9 * (request.param == 1)) * DAY)
+    yield made, copies
+    copies.close()
     made.connection.close()
 
 
-@pytest.fixture
-def record(drawn: Record) -> Iterator[Record]:
+@pytest.fixture(params=SOURCES)
+def record(drawn: tuple[Record, Copies], request: pytest.FixtureRequest) -> Iterator[Record]:
     """A store; what a test writes into it is gone after the test."""
-    drawn.connection.execute("BEGIN")
-    yield drawn
-    drawn.connection.execute("ROLLBACK")
+    made, copies = drawn
+    before = made.changes
+    made.connection.execute("BEGIN")
+    made.copies = copies if request.param == "copy" else None
+    yield made
+    made.connection.execute("ROLLBACK")
+    copies.forget(before)
+    made.changes = before
+    made.copies = None

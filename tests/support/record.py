@@ -11,6 +11,7 @@ from sipserver.calls.schema import MIGRATIONS
 from sipserver.calls.times import Stamp, parse_stamp
 from sipserver.storage.database import sqlite
 from sipserver.storage.migrations import open_store
+from support.copies import Copies
 
 Row = dict[str, Any]
 stamp = Stamp()
@@ -83,6 +84,10 @@ class Record:
 
     def __init__(self, folder: Path, seed: int, calls: int = 120) -> None:
         rng = Random(seed)
+        self.copies: Copies | None = None
+        """Copies of it, where figures are asked of those."""
+        self.changes = 0
+        """How often something was written."""
         self.connection: sqlite.Connection = open_store(folder / "calls.db", MIGRATIONS, synchronous="OFF")
         self.connection.execute("BEGIN")
         self.calls = sorted((draw_call(rng, number) for number in range(calls)), key=lambda row: row["started_at"])
@@ -130,7 +135,7 @@ class Record:
     @property
     def source(self) -> Source:
         """Where figures are asked for."""
-        return Views(self.connection)
+        return self.copies.current(self.changes) if self.copies else Views(self.connection)
 
     def _media(self, rng: Random, call: Row) -> None:
         if "answered_at" not in call:
@@ -147,6 +152,7 @@ class Record:
 
     def insert(self, table: str, row: Row) -> None:
         """A row of a table; what ends with ``_at`` or is ``at`` is written as the store does."""
+        self.changes += 1
         values = [stamp(value) if name == "at" or name.endswith("_at") else value for name, value in row.items()]
         self.connection.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", values)
 

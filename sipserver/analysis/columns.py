@@ -1,0 +1,284 @@
+"""A columnar copy of what reports read, beside the store: ten million calls in seconds.
+
+``Copy`` is a source of figures like the views, and gives the same ones: the marks of calls are SQLite's, made when a
+call is copied. It reads the file, which has what is settled, and from the store what the file does not have yet: calls
+that go on or have just ended, and what came since it was made. So it is as true as the store is at the moment of the
+report. (``columns_file`` has the file; ``columns_sync`` writes it.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from sipserver.analysis.columns_schema import (
+    CALLS,
+    NOTHING,
+    SET_FIELD,
+    SET_LINE,
+    TABLES,
+    VIEWS,
+    Table,
+)
+from sipserver.analysis.columns_sweep import UP, place_cells, put, unit_of
+from sipserver.analysis.columns_sync import Lines, State, all_lines, json_list, load
+from sipserver.analysis.periods import DAY_MS, Bucket, stamp
+from sipserver.analysis.source import BRACES, pieces_explained, quoted
+from sipserver.analysis.traffic import QUARTER_MS, Cell
+from sipserver.analysis.views import Values
+from sipserver.calls.errors import agent_rates
+from sipserver.storage.database import sqlite
+
+if TYPE_CHECKING:
+    import duckdb
+
+_NAMED: Final = re.compile(r"\$(\w+)")
+_UPPER: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+MEDIA: Final = f"""
+        SELECT split_part(one, '{SET_FIELD}', 1) AS kind,
+            nullif(split_part(one, '{SET_FIELD}', 2), '{NOTHING}') AS codec,
+            nullif(split_part(one, '{SET_FIELD}', 3), '{NOTHING}') AS resolution, sum(n) AS calls
+        FROM (
+            SELECT unnest(list_distinct(string_split(media, '{SET_LINE}'))) AS one, n FROM (
+                SELECT media, count(*) AS n FROM v_call_facts
+                WHERE started_at >= $from AND started_at < $to AND media IS NOT NULL {{scope}} GROUP BY media
+            ) AS sets
+        ) AS streams
+        GROUP BY ALL ORDER BY kind, calls DESC, codec, resolution
+"""  # noqa: S608 - made of constants
+# Whether there is any later call within the time is whether the next one is.
+RETRIES: Final = """
+        SELECT outcome, count(*) AS calls, sum(CASE WHEN EXISTS (
+                SELECT 1 FROM (
+                    SELECT caller, callee, started_at, number FROM calls
+                    WHERE started_at >= $from AND started_at < $after {scope}
+                ) AS later
+                WHERE later.caller = attempts.caller AND later.callee = attempts.callee
+                    AND later.started_at < attempts.ended_at + $within_ms
+                    AND (later.started_at > attempts.started_at
+                        OR (later.started_at = attempts.started_at AND later.number > attempts.number))
+            ) THEN 1 ELSE 0 END) AS again
+        FROM (
+            SELECT caller, callee, started_at, ended_at, number, outcome FROM calls
+            WHERE started_at >= $from AND started_at < $to AND answered_at IS NULL AND ended_at IS NOT NULL
+                AND caller IS NOT NULL AND callee IS NOT NULL {scope}
+        ) AS attempts
+        GROUP BY outcome ORDER BY calls DESC, outcome
+"""
+_REFRESHED: Final = """UNION ALL SELECT piece, party FROM {cut:sign_in_days:first_at}
+            UNION ALL SELECT piece, party FROM {cut:sign_in_days:last_at}"""
+_ACTIVITY: Final = """
+        SELECT agent, sum(sign_ins) AS sign_ins, sum(calls) AS calls, sum(errors) AS errors FROM (
+            SELECT agent, sum(count) AS sign_ins, 0 AS calls, 0 AS errors FROM sign_ins
+            WHERE "at" >= $from AND "at" < $to AND agent IS NOT NULL GROUP BY agent
+            UNION ALL SELECT caller_agent, 0, count(*), 0 FROM calls
+            WHERE started_at >= $from AND started_at < $to AND caller_agent IS NOT NULL GROUP BY caller_agent
+            UNION ALL SELECT callee_agent, 0, count(*), 0 FROM calls
+            WHERE started_at >= $from AND started_at < $to AND callee_agent IS NOT NULL GROUP BY callee_agent
+            UNION ALL SELECT agent, 0, 0, sum(count) FROM errors
+            WHERE "at" >= $from AND "at" < $to GROUP BY agent
+        ) AS each_kind GROUP BY agent
+"""
+_SECONDS: Final = """SELECT piece, count(*) AS n FROM {cut:calls:started_at} WHERE true {scope}
+            GROUP BY piece, started_at // 1000"""
+_KNOWN_SECONDS: Final = """SELECT piece, rate AS n FROM quarters JOIN piece_units ON unit = quarter
+            WHERE quarter >= $whole // 900000 AND quarter < $live // 900000
+            UNION ALL SELECT piece, count(*) AS n FROM {cut:calls:started_at}
+            WHERE started_at < $whole OR started_at >= $live
+            GROUP BY piece, started_at // 1000"""
+_READ_AS: Final = {"sign_ins": r"(?:sign_ins|v_registration_attempts)"}
+_SWEPT: Final = 20 * DAY_MS // QUARTER_MS
+"""Cells that are counted at a time."""
+
+
+class Copy:
+    """The columnar copy, with what it lacks from the store.
+
+    ``connection`` has it attached as ``copy``. ``store`` is in a transaction that began after the copy was written.
+    """
+
+    name = "the columnar copy of the store"
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, store: sqlite.Connection, state: State) -> None:
+        self._connection = connection
+        self._store = store
+        self._state = state
+        self._ready: set[str] = set()
+        self._pieces: list[tuple[int, int, int]] = []
+        self._unit = QUARTER_MS
+        self.rest = 0
+        """Rows that were read from the store."""
+        self._need(CALLS)
+        connection.execute("CREATE TEMP VIEW quarters AS FROM copy.quarters")
+        (live,) = connection.execute(
+            "SELECT min(since) FROM (SELECT min(started_at) AS since FROM rest_calls UNION ALL "
+            "SELECT min(since) FROM copy.stale) AS changed"
+        ).fetchone() or (None,)
+        self._live: float = inf if live is None else live
+        """From then on the quarters of an hour in the copy are not all that there is."""
+
+    def _need(self, table: Table) -> None:
+        """Have a table as it is: the copy's, and the rest from the store."""
+        if table.name in self._ready:
+            return
+        self._ready.add(table.name)
+        rest = f"rest_{table.name}"
+        self._connection.execute(table.create.replace(f"TABLE {table.name} ", f"TEMP TABLE {rest} "))
+        at, _ = self._state.copied.get(table.name, (0, None))
+        if table.by_day:
+            self._rest(table, f'"{table.time}" >= ?', stamp(at)[:10])
+        else:
+            self._rest(table, "rowid > ?", at)
+            waiting = self._state.waiting.get(table.name)
+            if waiting:
+                self._rest(table, "rowid IN (SELECT value FROM json_each(?))", json_list(waiting))
+        self._connection.execute(f"CREATE TEMP VIEW {table.name} AS FROM copy.{table.name} UNION ALL FROM {rest}")
+        for view in VIEWS.get(table.name, ()):
+            self._connection.execute(f"CREATE TEMP VIEW {view}")
+
+    def _rest(self, table: Table, where: str, value: Any) -> None:
+        with closing(Lines()) as lines:
+            all_lines(self._store, table, where, value, lines)
+            if lines.rows:
+                load(self._connection, table, lines, f"rest_{table.name}")
+                self.rest += lines.rows
+
+    def moment(self, at: int) -> int:
+        """Times are milliseconds."""
+        return at
+
+    def day(self, at: int) -> int:
+        """Days are their beginnings."""
+        return at - at % DAY_MS
+
+    def fill(self, sql: str, scope: str) -> str:
+        """Rows of a piece are found by the unit of time that they are in."""
+
+        def filled(match: re.Match[str]) -> str:
+            what, first, second = match.groups()
+            match what:
+                case "scope":
+                    return scope
+                case "cut":
+                    time = quoted(second)
+                    return (
+                        f"{first} JOIN piece_units ON unit = {time} // $piece_unit AND {time} >= $from AND {time} < $to"
+                    )
+                case "seconds":
+                    # The copy has it of all calls for each quarter of an hour.
+                    known = not scope and self._unit == QUARTER_MS
+                    return self.fill(_KNOWN_SECONDS if known else _SECONDS, scope)
+                case "upgraded":
+                    return "upgraded = 1"
+                case "refreshed":
+                    return self.fill(_REFRESHED, scope)
+            return match.group()
+
+        return BRACES.sub(filled, sql)
+
+    def cut(self, pieces: Sequence[Bucket]) -> None:
+        """Every unit of time is in one piece; the first and the last one may begin and end within a unit."""
+        found = [(number, each.begin, each.end) for number, each in enumerate(pieces)]
+        if found == self._pieces:
+            return
+        self._pieces = found
+        self._unit = unit_of([edge for one, other in pairwise(pieces) for edge in (one.end, other.begin)])
+        self._connection.execute("CREATE OR REPLACE TEMP TABLE pieces (piece BIGINT, since BIGINT, until BIGINT)")
+        put(self._connection, "pieces", found)
+        self._connection.execute(_PIECE_UNITS.replace("$unit", str(self._unit)))
+
+    def has(self, column: str, parameter: str) -> str:
+        """As SQLite, which knows the case of ASCII letters only."""
+        lowered = f"translate({{}}, '{_UPPER}', '{_UPPER.lower()}')"
+        return f"instr({lowered.format(column)}, {lowered.format(f'${parameter}')}) > 0"
+
+    def ask(self, sql: str, values: Values) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """As DuckDB finds them."""
+        for table in TABLES.values():
+            if re.search(rf"\b{_READ_AS.get(table.name, table.name)}\b", sql):
+                self._need(table)
+        known = self._more(values)
+        cursor = self._connection.execute(sql, {name: known[name] for name in _NAMED.findall(sql)})
+        return [column[0] for column in cursor.description], cursor.fetchall()
+
+    def _more(self, values: Values) -> Values:
+        whole = values["from"] + -values["from"] % QUARTER_MS
+        live = int(min(values["to"], self._live))
+        return {**values, "piece_unit": self._unit, "whole": whole, "live": max(whole, live - live % QUARTER_MS)}
+
+    def media(self) -> str:
+        """Calls with the same streams are counted together."""
+        return MEDIA
+
+    def retries(self) -> str:
+        """By any later call."""
+        return RETRIES
+
+    def error_rates(self, begin: int, end: int) -> list[Values]:
+        """Agents are taken apart where they always are, in the store."""
+        _, rows = self.ask(_ACTIVITY, {"from": begin, "to": end})
+        return agent_rates(self._store, rows)
+
+    def sweep(
+        self, found: list[Cell], scope: str, values: Values, known_until: int, progress: Callable[[int], None]
+    ) -> Sequence[str]:
+        """From the quarters of an hour that the copy has; those of some calls, and the last ones, call by call."""
+        made: list[str] = []
+        asked = {name: value for name, value in values.items() if name in _NAMED.findall(scope)}
+        known = [] if scope else [cell for cell in found if self._is_known(cell)]
+        if known:
+            made.append(_QUARTERS)
+            rows = self._connection.execute(_QUARTERS, {"from": known[0].begin, "to": known[-1].end})
+            by_quarter = {quarter: row for quarter, *row in rows.fetchall()}
+            for cell in known:
+                cell.talk_ms, cell.talk_most_ms, cell.peak, cell.peak_most = by_quarter.get(
+                    cell.begin // QUARTER_MS, (0, 0, 0, 0)
+                )
+            progress(sum(cell.end - cell.begin for cell in known))
+        done = {cell.begin for cell in known}
+        for cells in _runs([cell for cell in found if cell.begin not in done]):
+            unit = place_cells(self._connection, [(cell.begin, cell.end) for cell in cells])
+            begin, end = cells[0].begin, cells[-1].end
+            up = UP.format(scope=scope, unit=unit, known_until=known_until)
+            rows = self._connection.execute(up, {**asked, "from": begin, "to": end})
+            if up not in made:
+                made.append(up)
+            for cell, (_, _, *figures) in zip(cells, rows.fetchall(), strict=True):
+                cell.talk_ms, cell.talk_most_ms, cell.peak, cell.peak_most = figures
+            progress(end - begin)
+        return made
+
+    def _is_known(self, cell: Cell) -> bool:
+        return not cell.begin % QUARTER_MS and cell.end - cell.begin == QUARTER_MS and cell.end <= self._live
+
+    def explained(self) -> str:
+        """The pieces that queries join, and what stands for a piece of the period."""
+        pieces = pieces_explained(self._pieces, "BIGINT")
+        return f"{pieces}\n{_PIECE_UNITS.replace('$unit', str(self._unit))};" if pieces else ""
+
+
+_PIECE_UNITS: Final = (
+    "CREATE OR REPLACE TEMP TABLE piece_units AS SELECT "
+    "unnest(range(since // $unit, (until + $unit - 1) // $unit)) AS unit, piece FROM pieces"
+)
+_QUARTERS: Final = """
+        SELECT quarter, talk_ms, talk_most_ms, peak, peak_most FROM quarters
+        WHERE quarter >= $from // 900000 AND quarter < $to // 900000
+"""
+
+
+def _runs(cells: list[Cell]) -> Iterator[list[Cell]]:
+    """Cells that follow each other, not too many at a time."""
+    run: list[Cell] = []
+    for cell in cells:
+        if run and (run[-1].end != cell.begin or len(run) >= _SWEPT):
+            yield run
+            run = []
+        run.append(cell)
+    if run:
+        yield run
