@@ -78,7 +78,8 @@ _CALLS: Final = f"""{_within("started_at")}
 _MS: Final = "CAST(round((julianday({}) - 2440587.5) * 86400000.0) AS INTEGER)"
 _SHIFTED: Final = "coalesce(nullif(:utc_offset, ''), '+00:00')"
 
-# The hours in which calls were up, each with the talk time in it. Most calls are in one or two.
+# The hours in which calls were up, each with the talk time in it: most calls are in one or two. The same by the clock
+# on the wall, and all days from the first of them to the last.
 _HOURS: Final = f"""WITH RECURSIVE up (began, ended) AS (
     SELECT {_MS.format("answered_at")}, {_MS.format("ended_at")}
     FROM v_call_facts
@@ -90,10 +91,17 @@ _HOURS: Final = f"""WITH RECURSIVE up (began, ended) AS (
 ), hours (hour, talk_ms, calls) AS (
     SELECT hour, sum(min(ended, (hour + 1) * 3600000) - max(began, hour * 3600000)), count(*)
     FROM part GROUP BY hour
-), days (days) AS (
-    SELECT max(1, max(hour) / 24 - min(hour) / 24 + 1) FROM hours
+), clock (local, talk_ms, calls) AS (
+    SELECT hour * 3600 + strftime('%s', 0, 'unixepoch', {_SHIFTED}), talk_ms, calls FROM hours
+), days (day) AS (
+    SELECT min(local) / 86400 FROM clock
+    UNION ALL
+    SELECT day + 1 FROM days WHERE day < (SELECT max(local) / 86400 FROM clock)
 )"""
-_UP: Final = "Traffic is the talk time of the calls that began in the period, each in the hours that it was up in."
+_UP: Final = (
+    "Traffic is the talk time of the calls that began in the period, each in the hours that it was up in; means are "
+    "over the days from the first with traffic to the last."
+)
 
 
 def _percentiles(value: str) -> str:
@@ -134,30 +142,31 @@ QUESTIONS: Final = (
         "Mean traffic in Erlang by hour of the day, the busiest first, which is the time-consistent busy hour (ITU-T "
         f"E.600), here of whole hours; most_erlang is that hour on its busiest day. {_UP}",
         f"""{_HOURS}
-SELECT strftime('%H:00', hour * 3600, 'unixepoch', {_SHIFTED}) AS hour,
-    round(sum(talk_ms) / 3600000.0 / (SELECT days FROM days), 3) AS erlang,
+SELECT strftime('%H:%M', local, 'unixepoch') AS hour,
+    round(sum(talk_ms) / 3600000.0 / (SELECT count(*) FROM days), 3) AS erlang,
     sum(calls) AS calls_up,
     round(max(talk_ms) / 3600000.0, 3) AS most_erlang
-FROM hours GROUP BY 1 ORDER BY erlang DESC, 1""",
+FROM clock GROUP BY 1 ORDER BY erlang DESC, 1""",
         ("from", "to", "site", "agent", "utc_offset"),
     ),
     Question(
         "week", "When", "On which days of the week, and at which hours?",
         f"Mean traffic in Erlang by weekday (1 is Monday) and hour. {_UP}",
         f"""{_HOURS}
-SELECT CAST(strftime('%u', hour * 3600, 'unixepoch', {_SHIFTED}) AS INTEGER) AS weekday,
-    CAST(strftime('%H', hour * 3600, 'unixepoch', {_SHIFTED}) AS INTEGER) AS hour,
-    round(sum(talk_ms) / 3600000.0 / max(1.0, (SELECT days FROM days) / 7.0), 3) AS erlang
-FROM hours GROUP BY 1, 2 ORDER BY 1, 2""",
+SELECT (local / 86400 + 3) % 7 + 1 AS weekday, local / 3600 % 24 AS hour,
+    round(sum(talk_ms) / 3600000.0
+        / (SELECT count(*) FROM days WHERE (day + 3) % 7 = (local / 86400 + 3) % 7), 3) AS erlang
+FROM clock GROUP BY 1, 2 ORDER BY 1, 2""",
         ("from", "to", "site", "agent", "utc_offset"),
     ),
     Question(
         "busiest_hours", "When", "Which hours of the calendar had the most traffic?",
-        f"The hundred busiest hours (UTC), and how many calls were up in them. {_UP}",
+        f"The hundred busiest hours, and how many calls were up in them. {_UP}",
         f"""{_HOURS}
-SELECT strftime('%Y-%m-%dT%H:00Z', hour * 3600, 'unixepoch') AS hour,
+SELECT strftime('%Y-%m-%d %H:%M', local, 'unixepoch') AS hour,
     round(talk_ms / 3600000.0, 3) AS erlang, calls AS calls_up
-FROM hours ORDER BY talk_ms DESC LIMIT 100""",
+FROM clock ORDER BY talk_ms DESC LIMIT 100""",
+        ("from", "to", "site", "agent", "utc_offset"),
     ),
     Question(
         "calls_by_day", "When", "How many calls are there on each day, and what becomes of them?",
