@@ -48,7 +48,7 @@ def scale_for(
     power = 10.0 ** floor(log10(raw))
     step = next(each * power for each in sizes if each * power >= raw * (1 - 1e-9))
     if whole:
-        step = float(ceil(step * (1 - 1e-9)))
+        step = float(ceil(round(step, 9)))
     count = 1
     while count * step < highest * (1 - 1e-9):
         count += 1

@@ -33,3 +33,18 @@ def record(drawn: tuple[Record, Copies], request: pytest.FixtureRequest) -> Iter
     copies.forget(before)
     made.changes = before
     made.copies = None
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
+    made = Record(tmp_path_factory.mktemp("record"), 7)
+    yield made
+    made.connection.close()
+
+
+@pytest.fixture
+def one(kept: Record) -> Iterator[Record]:
+    """The same, of a single seed: for what is slow and has less to do with what was drawn."""
+    kept.connection.execute("BEGIN")
+    yield kept
+    kept.connection.execute("ROLLBACK")

@@ -49,11 +49,11 @@ def grid(chart: Chart) -> Grid:
     return chart
 
 
-def test_every_report_has_charts_of_its_parts(record: Record) -> None:
-    record.run(BEGIN, END)
+def test_every_report_has_charts_of_its_parts(one: Record) -> None:
+    one.run(BEGIN, END)
     assert set(CHARTS) == set(REPORTS)
     for name in REPORTS:
-        question = asked(record, BEGIN, END)
+        question = asked(one, BEGIN, END)
         found, _ = drawn(name, question)
         assert len(found) == len(CHARTS[name])
         for chart in found.values():
@@ -61,13 +61,13 @@ def test_every_report_has_charts_of_its_parts(record: Record) -> None:
             assert chart.unit
             assert not chart.nothing
             assert chart.words.startswith(chart.unit)
-    assert list(drawn("summary", asked(record, BEGIN, END))[0]) == ["traffic", "weekdays", "delays", "matrix", "kinds"]
+    assert list(drawn("summary", asked(one, BEGIN, END))[0]) == ["traffic", "weekdays", "delays", "matrix", "kinds"]
 
 
 @pytest.mark.parametrize("by", ["hour", "day"])
-def test_curves_are_their_columns_and_unrecorded_pieces_are_gaps(record: Record, by: By) -> None:
-    record.run(BEGIN, BEGIN + DAY)
-    record.run(BEGIN + 3 * DAY, END)
+def test_curves_are_their_columns_and_unrecorded_pieces_are_gaps(one: Record, by: By) -> None:
+    one.run(BEGIN, BEGIN + DAY)
+    one.run(BEGIN + 3 * DAY, END)
     for name, part, chart, columns in (
         ("traffic", "traffic", "traffic", ("erlang",)),
         ("quality", "quality", "delays", ("pdd_p99_ms", "pdd_p95_ms", "pdd_p90_ms", "pdd_p50_ms")),
@@ -77,7 +77,7 @@ def test_curves_are_their_columns_and_unrecorded_pieces_are_gaps(record: Record,
         ("sign-ins", "sign_ins", "active", ("active", "signed_in")),
         ("sign-ins", "sign_ins", "registrations", ("bound", "refused")),
     ):
-        made, rows = drawn(name, asked(record, BEGIN, END, by))
+        made, rows = drawn(name, asked(one, BEGIN, END, by))
         found = curve(made[chart])
         assert found.gaps == ((BEGIN + DAY, BEGIN + 3 * DAY),)
         assert [series.values for series in found.series] == [
@@ -91,27 +91,27 @@ def test_curves_are_their_columns_and_unrecorded_pieces_are_gaps(record: Record,
         assert max(value for series in found.series for value in series.values if value is not None) <= found.scale[-1]
 
 
-def test_busiest_hour_is_marked_where_it_was(record: Record) -> None:
-    record.run(BEGIN, END)
-    made, rows = drawn("traffic", asked(record, BEGIN, END, "hour"))
+def test_busiest_hour_is_marked_where_it_was(one: Record) -> None:
+    one.run(BEGIN, END)
+    made, rows = drawn("traffic", asked(one, BEGIN, END, "hour"))
     found = curve(made["traffic"])
     (mark,) = found.marks
     at = next(at for at, piece in enumerate(found.pieces) if piece.begin <= mark.at < piece.end)
     assert mark.value == found.series[0].values[at] == max(value or 0 for value in found.series[0].values)
     assert found.upper == tuple(row["erlang_most"] for row in rows["traffic"])
-    assert "cut short" not in curve(drawn("errors", asked(record, BEGIN, END))[0]["errors"]).subtitle
+    assert "cut short" not in curve(drawn("errors", asked(one, BEGIN, END))[0]["errors"]).subtitle
     edges: tuple[tuple[int, int, By, str], ...] = (
         (BEGIN + HOUR, END, "day", "; the first day cut short"), (BEGIN, END - 1, "day", "; the last day cut short"),
         (BEGIN, END, "week", "; the first and the last week cut short"), (BEGIN + 3 * DAY, END, "hour", ""),
     )  # fmt: skip
     for begin, end, by, cut in edges:
-        chart = drawn("errors", asked(record, begin, end, by))[0]["errors"]
+        chart = drawn("errors", asked(one, begin, end, by))[0]["errors"]
         assert chart.subtitle == f"errors in each {by}{cut}"
 
 
-def test_heat_map_has_the_hours_of_each_weekday(record: Record) -> None:
-    record.run(BEGIN, END)
-    made, rows = drawn("traffic", asked(record, BEGIN, END))
+def test_heat_map_has_the_hours_of_each_weekday(one: Record) -> None:
+    one.run(BEGIN, END)
+    made, rows = drawn("traffic", asked(one, BEGIN, END))
     found = grid(made["weekdays"])
     assert (len(found.rows), len(found.columns)) == (7, 24)
     for day, name in enumerate(WEEKDAYS):
@@ -119,21 +119,21 @@ def test_heat_map_has_the_hours_of_each_weekday(record: Record) -> None:
         assert found.cells[day] == tuple(row[name] for row in rows["weekdays"])
 
 
-def test_matrix_has_every_answered_call_once(record: Record) -> None:
-    record.run(BEGIN, END)
+def test_matrix_has_every_answered_call_once(one: Record) -> None:
+    one.run(BEGIN, END)
     for country in ("AA", "BB", "CC", "DD", "EE", "FF", "GG", "HH", "II", "JJ", "KK"):
         for number in range(3):
             at = BEGIN + HOUR
-            record.insert("calls", {
+            one.insert("calls", {
                 "id": f"{country}{number}", "call_id": "h", "started_at": at, "answered_at": at + 1, "ended_at": at + 2,
                 "outcome": "answered", "caller_country": country, "callee_country": "ZZ", "talk_ms": 1,
             })  # fmt: skip
     for name, part in (("locations", "matrix"), ("devices", "transports")):
-        made, rows = drawn(name, asked(record, BEGIN, END))
+        made, rows = drawn(name, asked(one, BEGIN, END))
         found = grid(made[part])
         assert sum(value or 0 for row in found.cells for value in row) == sum(row["answered"] for row in rows[part]) > 0
         assert found.rows == found.columns
-    made, rows = drawn("locations", asked(record, BEGIN, END))
+    made, rows = drawn("locations", asked(one, BEGIN, END))
     found = grid(made["matrix"])
     assert [label for label in found.rows if label.startswith("other")]
     assert len(found.rows) <= 10
@@ -143,21 +143,21 @@ def test_matrix_has_every_answered_call_once(record: Record) -> None:
     assert found.cells[there][there] == wanted
 
 
-def test_bars_have_the_sums_of_their_rows(record: Record) -> None:
-    record.run(BEGIN, END)
-    made, rows = drawn("errors", asked(record, BEGIN, END))
+def test_bars_have_the_sums_of_their_rows(one: Record) -> None:
+    one.run(BEGIN, END)
+    made, rows = drawn("errors", asked(one, BEGIN, END))
     found = bars(made["kinds"])
     assert sum(found.totals) == sum(row["errors"] for row in rows["kinds"])
     assert list(found.totals) == sorted(found.totals, reverse=True)
     assert found.before == (), "the period before was not recorded"
-    made, rows = drawn("quality", asked(record, BEGIN, END))
+    made, rows = drawn("quality", asked(one, BEGIN, END))
     assert sum(bars(made["outcomes"]).totals) == sum(row["calls"] for row in rows["outcomes"])
-    made, rows = drawn("traffic", asked(record, BEGIN, END))
+    made, rows = drawn("traffic", asked(one, BEGIN, END))
     assert sum(bars(made["parties"]).totals) == sum(row["parties"] for row in rows["parties"])
-    made, rows = drawn("devices", asked(record, BEGIN, END))
+    made, rows = drawn("devices", asked(one, BEGIN, END))
     assert list(bars(made["agents"]).totals) == sorted((row["placed"] + row["received"] for row in rows["agents"]),
         reverse=True)  # fmt: skip
-    made, rows = drawn("features", asked(record, BEGIN, END))
+    made, rows = drawn("features", asked(one, BEGIN, END))
     assert sum(bars(made["media"]).totals) == sum(row["calls"] for row in rows["media"])
 
 
@@ -200,26 +200,26 @@ def test_a_single_call_is_drawn(empty: Record) -> None:
     assert mark.text == "busiest hour, 23 Oct 01:00: 1 Erlang"
 
 
-def test_what_peers_wrote_is_made_visible(record: Record) -> None:
-    record.run(BEGIN, END)
+def test_what_peers_wrote_is_made_visible(one: Record) -> None:
+    one.run(BEGIN, END)
     hostile, seen = "a\x1b[2J\u202eb\ufffe\n", "a\\x1b[2J\\u202eb\\ufffe\\x0a"
-    record.connection.execute(
+    one.connection.execute(
         "UPDATE calls SET caller_site = $it, caller_agent = $it, caller_transport = $it, outcome = $it",
         {"it": hostile},
     )
-    record.connection.execute("UPDATE errors SET kind = $it, agent = $it", {"it": hostile})
-    record.connection.execute("UPDATE call_media SET codec = $it", {"it": hostile})
+    one.connection.execute("UPDATE errors SET kind = $it, agent = $it", {"it": hostile})
+    one.connection.execute("UPDATE call_media SET codec = $it", {"it": hostile})
     labels: list[str] = []
     for name in REPORTS:
-        for chart in drawn(name, asked(record, BEGIN, END))[0].values():
+        for chart in drawn(name, asked(one, BEGIN, END))[0].values():
             labels += chart.labels if isinstance(chart, Bars) else chart.rows if isinstance(chart, Grid) else ()
     assert all(label.isprintable() for label in labels)
     assert sum(seen in label for label in labels) >= 6
 
 
-def test_summary_of_a_site_has_no_errors(record: Record) -> None:
-    record.run(BEGIN, END)
-    question = asked(record, BEGIN, END)
+def test_summary_of_a_site_has_no_errors(one: Record) -> None:
+    one.run(BEGIN, END)
+    question = asked(one, BEGIN, END)
     question.kpis.site = "north"
     assert "kinds" not in drawn("summary", question)[0]
     assert set(lent("summary", question, briefly=True)) == {"weekdays"}

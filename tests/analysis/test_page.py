@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
@@ -52,20 +51,6 @@ class Found(HTMLParser):
             self.words.append(data.strip())
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
-    made = Record(tmp_path_factory.mktemp("record"), 7)
-    yield made
-    made.connection.close()
-
-
-@pytest.fixture
-def record(store: Record) -> Iterator[Record]:
-    store.connection.execute("BEGIN")
-    yield store
-    store.connection.execute("ROLLBACK")
-
-
 def page(
     record: Record, name: str, begin: int, end: int, by: By = "day", *, only: str | None = None, **scope: str
 ) -> str:  # fmt: skip
@@ -78,11 +63,11 @@ def page(
 
 
 @pytest.fixture
-def hostile(record: Record) -> Record:
-    record.run(BEGIN, END)
-    record.connection.execute("UPDATE calls SET caller_site = ?, caller_agent = ?", (HOSTILE, HOSTILE))
-    record.connection.execute("UPDATE errors SET kind = ?", (HOSTILE,))
-    return record
+def hostile(one: Record) -> Record:
+    one.run(BEGIN, END)
+    one.connection.execute("UPDATE calls SET caller_site = ?, caller_agent = ?", (HOSTILE, HOSTILE))
+    one.connection.execute("UPDATE errors SET kind = ?", (HOSTILE,))
+    return one
 
 
 def test_page_is_whole_harmless_and_small(hostile: Record) -> None:
@@ -106,9 +91,9 @@ def test_page_is_whole_harmless_and_small(hostile: Record) -> None:
     assert f"site {HOSTILE}" in found.words
 
 
-def test_page_says_what_it_is_about(record: Record) -> None:
-    record.run(BEGIN, END - 5 * DAY // 4)
-    text = page(record, "summary", BEGIN + 2 * DAY - 2 * HOUR, BEGIN + 4 * DAY - HOUR, only="figures")
+def test_page_says_what_it_is_about(one: Record) -> None:
+    one.run(BEGIN, END - 5 * DAY // 4)
+    text = page(one, "summary", BEGIN + 2 * DAY - 2 * HOUR, BEGIN + 4 * DAY - HOUR, only="figures")
     words = Found(text).words
     assert "How people call" in words
     assert "25 October 2026 to 26 October 2026" in words, "whole days, one of them of 25 hours"
@@ -125,9 +110,9 @@ def test_page_says_what_it_is_about(record: Record) -> None:
     assert set(SUMMARY) <= set(words)
 
 
-def test_every_chart_has_words_and_its_table(record: Record) -> None:
-    record.run(BEGIN, END)
-    text = page(record, "devices", BEGIN, END)
+def test_every_chart_has_words_and_its_table(one: Record) -> None:
+    one.run(BEGIN, END)
+    text = page(one, "devices", BEGIN, END)
     found = Found(text)
     spoken = [value for tag, name, value in found.attributes if name == "aria-label"]
     assert found.tags.count("svg") == len(CHARTS["devices"]) == len(spoken)
@@ -136,13 +121,13 @@ def test_every_chart_has_words_and_its_table(record: Record) -> None:
     assert found.tags.count("table") == 2
 
 
-def test_key_figures_stand_beside_those_of_before(record: Record) -> None:
-    record.run(BEGIN, END)
-    question = Asked(Kpis(Views(record.connection)), recorded(record.connection), BEGIN + DAY, BEGIN + 2 * DAY, "day",
+def test_key_figures_stand_beside_those_of_before(one: Record) -> None:
+    one.run(BEGIN, END)
+    question = Asked(Kpis(Views(one.connection)), recorded(one.connection), BEGIN + DAY, BEGIN + 2 * DAY, "day",
         zone("UTC"))  # fmt: skip
     rows = make("summary", question)["figures"]
     values: dict[str, Any] = {row["figure"]: row for row in rows}
-    words = Found(page(record, "summary", BEGIN + DAY, BEGIN + 2 * DAY, only="figures")).words
+    words = Found(page(one, "summary", BEGIN + DAY, BEGIN + 2 * DAY, only="figures")).words
     at = words.index("Calls")
     assert words[at + 1] == str(values["calls"]["value"])
     assert words[at + 3] == f"before: {values['calls']['before']}"
@@ -151,16 +136,16 @@ def test_key_figures_stand_beside_those_of_before(record: Record) -> None:
     assert words[at + 2] == f"{points:+.1f} points".replace("-", "\N{MINUS SIGN}")
 
 
-def test_page_about_nothing_says_so(record: Record) -> None:
-    record.run(BEGIN, END)
-    words = Found(page(record, "summary", END + DAY, END + 2 * DAY)).words
+def test_page_about_nothing_says_so(one: Record) -> None:
+    one.run(BEGIN, END)
+    words = Found(page(one, "summary", END + DAY, END + 2 * DAY)).words
     assert words.count("Nothing was recorded in this period.") == len(CHARTS["summary"])
     assert "nothing of the period" in words
     assert "Calls" not in words, "an absent figure is no 0"
 
 
-def test_long_tables_are_cut_and_say_so(record: Record) -> None:
-    record.run(BEGIN, END)
-    text = page(record, "errors", BEGIN, END, "hour", only="errors")
+def test_long_tables_are_cut_and_say_so(one: Record) -> None:
+    one.run(BEGIN, END)
+    text = page(one, "errors", BEGIN, END, "hour", only="errors")
     assert "20 more rows are in what" in text
     assert text.count("<tr>") < 150

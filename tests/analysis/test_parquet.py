@@ -30,10 +30,10 @@ def tables(record: Record, name: str, begin: int, end: int, by: By, where: str) 
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_files_have_the_rows_in_types_of_their_own(record: Record, name: str) -> None:
-    record.run(BEGIN, END)
-    found = tables(record, name, BEGIN, END, "hour", "Asia/Kathmandu")
-    absent = tables(record, name, END + DAY, END + 2 * DAY, "hour", "Asia/Kathmandu")
+def test_files_have_the_rows_in_types_of_their_own(one: Record, name: str) -> None:
+    one.run(BEGIN, END)
+    found = tables(one, name, BEGIN, END, "hour", "Asia/Kathmandu")
+    absent = tables(one, name, END + DAY, END + 2 * DAY, "hour", "Asia/Kathmandu")
     for part, (rows, table) in found.items():
         for column in table.column_names:
             assert column in files.COUNTS | files.TEXTS | files.MEASURES | {"hour"} or column.endswith(
@@ -50,9 +50,9 @@ def test_files_have_the_rows_in_types_of_their_own(record: Record, name: str) ->
             assert nothing.schema.field(column).type == table.schema.field(column).type
 
 
-def test_file_says_what_it_is_about(record: Record) -> None:
-    record.run(BEGIN, END)
-    (rows, table) = tables(record, "quality", BEGIN, END, "day", "UTC")["quality"]
+def test_file_says_what_it_is_about(one: Record) -> None:
+    one.run(BEGIN, END)
+    (rows, table) = tables(one, "quality", BEGIN, END, "day", "UTC")["quality"]
     about = json.loads(table.schema.metadata[b"sipserver.report"])
     assert about == {"part": "quality", "from": "2026-10-23T00:00:00+00:00", "to": "2026-10-28T00:00:00+00:00",
         "by": "day", "tz": "UTC"}  # fmt: skip
@@ -62,18 +62,16 @@ def test_file_says_what_it_is_about(record: Record) -> None:
     assert rows[0]["day"] == "2026-10-23"
 
 
-def test_time_of_day_among_the_figures_is_text(record: Record) -> None:
-    record.run(BEGIN, END)
-    ((rows, table),) = tables(record, "summary", BEGIN, END, "day", "UTC").values()
+def test_time_of_day_among_the_figures_is_text(one: Record) -> None:
+    one.run(BEGIN, END)
+    ((rows, table),) = tables(one, "summary", BEGIN, END, "day", "UTC").values()
     kept = {row["figure"]: (row["value"], row["value_text"]) for row in table.to_pylist()}
     wanted = {row["figure"]: row["value"] for row in rows}
     assert kept["busy_hour"] == (None, wanted["busy_hour"])
     assert kept["calls"] == (wanted["calls"], None)
 
 
-def test_hour_that_comes_twice_is_two_moments(record: Record) -> None:
-    record.run(BEGIN, END)
-    (_, table) = tables(record, "errors", BEGIN + 2 * DAY, BEGIN + 2 * DAY + DAY // 8, "hour", "Europe/Berlin")[
-        "errors"
-    ]
+def test_hour_that_comes_twice_is_two_moments(one: Record) -> None:
+    one.run(BEGIN, END)
+    (_, table) = tables(one, "errors", BEGIN + 2 * DAY, BEGIN + 2 * DAY + DAY // 8, "hour", "Europe/Berlin")["errors"]
     assert [at.as_py().astimezone(UTC).hour for at in table.column("hour")] == [0, 1, 2]
