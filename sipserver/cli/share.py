@@ -181,7 +181,7 @@ def _write(out: Path, asked: Asked, released: Released) -> None:
         draft.replace(out)
     except OSError as error:
         raise StoreError(
-            f"{draft} cannot be written: {error.strerror}; what it was to have is kept, ask again"
+            f"{draft} cannot be written: {error.strerror}; the same release can be asked for again"
         ) from error
 
 

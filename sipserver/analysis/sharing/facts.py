@@ -181,4 +181,4 @@ _FLAGS: Final = {None: UNKNOWN, 0: NO, 1: YES}
 
 def _named(value: str | None) -> str:
     """What peers wrote, unless it would pass for something of ours."""
-    return value if value and value not in (OTHER, ALL, NOT_ANSWERED) else UNKNOWN
+    return value if value and value.isprintable() and value not in (OTHER, ALL, NOT_ANSWERED) else UNKNOWN

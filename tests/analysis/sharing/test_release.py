@@ -134,6 +134,30 @@ def test_the_same_total_is_the_same_number_in_every_table(tmp_path: Path, store:
     assert all(row[-1] is None or row[-1] % 5 == 0 for table in rows.values() for row in table)
 
 
+def test_days_of_a_month_stand_below_their_weekdays(tmp_path: Path, store: sqlite.Connection) -> None:
+    found = release(tmp_path, store, -4, 27, by="month")
+    assert [period["period"] for period in found.periods] == ["2026-10-01"]
+    assert 80 < found.periods[0]["recorded_percent"] < 90
+    rows = [row[1:] for row in found.rows["calls_by_day"]]
+    shown = {row[0] for row in rows if row[1] == "(all)"} - {"(other)"}
+    assert len(shown) >= 5
+    for weekday in shown:
+        (total,) = (int(row[2] or 0) for row in rows if row[:2] == (weekday, "(all)"))
+        days = [int(row[2] or 0) for row in rows if row[0] == weekday and row[1] != "(all)"]
+        assert 4 <= len(days) <= 6
+        assert abs(sum(days) - total) < 5 * (len(days) + 1), "each is rounded by itself"
+
+
+def test_what_peers_call_themselves_passes_for_nothing_of_ours(tmp_path: Path, store: sqlite.Connection) -> None:
+    store.execute("UPDATE calls SET caller_agent = '(other)' WHERE caller_agent LIKE 'Vesta%'")
+    store.execute("UPDATE calls SET caller_agent = char(27) || 'evil' WHERE caller_agent LIKE 'Halo%'")
+    rows = release(tmp_path, store, 0, 7).rows["devices"]
+    names = [str(row[2]) for row in rows if row[1] == "calling"]
+    assert "(unknown)" in names
+    assert names.count("(other)") <= 1
+    assert all(name.isprintable() for name in names)
+
+
 def test_what_was_not_recorded_has_no_rows_and_is_not_remembered(tmp_path: Path, store: sqlite.Connection) -> None:
     found = release(tmp_path, store, -7, 7)
     assert {row[0] for rows in found.rows.values() for row in rows} == {"2026-10-05"}
