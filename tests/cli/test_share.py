@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,19 @@ def test_private_release_says_what_it_spent(sipserver: Sipserver, sample: None, 
     assert more.exit_code == 2
     assert "of the budget of 1.5 there is 0.5 left: nothing is shared" in more.stderr
     assert not (tmp_path / "more").exists()
+
+
+def test_without_opendp_a_sentence_says_what_to_install(
+    sipserver: Sipserver, sample: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opendp", None)
+    monkeypatch.delitem(sys.modules, "opendp.prelude", raising=False)
+    result = sipserver("report", "share", "--epsilon", "1", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "private releases need OpenDP: pip install 'sipserver[analysis]'" in result.stderr
+    assert not (tmp_path / "out").exists()
+    # Nothing was spent, nor was anything decided.
+    assert sipserver("report", "share", "--out", str(tmp_path / "out")).exit_code == 0
 
 
 @pytest.mark.parametrize(
