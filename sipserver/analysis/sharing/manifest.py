@@ -147,7 +147,7 @@ def _suppression(rules: Mapping[str, Any]) -> tuple[str, ...]:
         _item("(no rows)", "manifest.json names the tables that are withheld for a period: not even their",
             "total could be",
             "shown."),
-        _item("(unknown)", "The record does not have it."),
+        _item("(unknown)", "The record does not have it. Days that are not there at all were not recorded."),
         _paragraph(
             f"Counts are rounded to multiples of {rules['rounded_to']}, up or down at random but always",
             "in the same way,",

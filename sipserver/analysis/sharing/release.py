@@ -69,7 +69,7 @@ def share_blocks(asked: Asked, ledger: Ledger) -> Released:
         elif shared is None:
             reader = Reader(asked.connection, block, asked.where, asked.place)
             rounding = Rounding(ledger.rounding_key, rules.base, block.label)
-            calls, days = reader.calls(), days_of(block, asked.where)
+            calls, days = reader.calls(), _days(block, asked)
             shared = share(calls, reader.errors(), reader.there(calls), days, rules, rounding)
             ledger.keep(block.label, shared)
         _add(found, block.label, shared)
@@ -94,7 +94,7 @@ def share_privately(asked: Asked, ledger: Ledger, settings: Settings, budget: fl
             raise ValueError(f"of the budget of {allowed:g} there is {max(left, 0.0):.4g} left: nothing is shared")
         reader = Reader(asked.connection, whole, asked.where, asked.place)
         calls = reader.calls()
-        made = privately(calls, reader.errors(), reader.there(calls), days_of(whole, asked.where), settings)
+        made = privately(calls, reader.errors(), reader.there(calls), _days(whole, asked), settings)
         shared = made.shared
         ledger.spend(key, made.epsilon, made.delta, shared)
     found = Released({name: [] for name in TABLES}, [], 0, 0, settings, shared.noise, ledger.spent, allowed)
@@ -104,11 +104,12 @@ def share_privately(asked: Asked, ledger: Ledger, settings: Settings, budget: fl
     return found
 
 
-def days_of(bucket: Bucket, where: tzinfo) -> Mapping[str, str]:
-    """The days of a piece of time with their weekdays, in order."""
+def _days(bucket: Bucket, asked: Asked) -> Mapping[str, str]:
+    """The days of a piece of time with their weekdays, in order; without those of which nothing was recorded."""
     return {
-        day.label: WEEKDAYS[datetime.fromtimestamp(day.begin // 1000, where).weekday()]
-        for day in buckets(bucket.begin, bucket.end, "day", where)
+        day.label: WEEKDAYS[datetime.fromtimestamp(day.begin // 1000, asked.where).weekday()]
+        for day in buckets(bucket.begin, bucket.end, "day", asked.where)
+        if asked.recorded.within(day.begin, day.end)
     }
 
 

@@ -76,7 +76,8 @@ class Shared:
 
 
 def share(calls: Facts, errors: Facts, there: Facts, days: Mapping[str, str], rules: Rules, to: Rounding) -> Shared:
-    """The tables of one piece of time; ``days`` are its days with their weekdays, in order."""
+    """The tables of one piece of time; ``days`` are its days as far as they were recorded, with
+    their weekdays, in order."""
     work = _Work(rules, to)
     work.calls(calls, days)
     work.errors(errors)
@@ -97,7 +98,7 @@ class _Work:
             self._nothing("calls", every)
             return
         self._put("outcomes", (ALL,), {}, every)
-        weekdays = self._list(facts, "weekday", WEEKDAYS)
+        weekdays = self._list(facts, "weekday", [name for name in WEEKDAYS if name in days.values()])
         hours = self._list(facts, "hour", HOURS)
         origins = self._list(facts, "from")
         outcomes = self._list(facts, "outcome", CALL_OUTCOMES)
