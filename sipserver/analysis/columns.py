@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
-from math import inf
+from math import gcd, inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sipserver.analysis.columns_schema import (
@@ -24,7 +24,7 @@ from sipserver.analysis.columns_schema import (
     VIEWS,
     Table,
 )
-from sipserver.analysis.columns_sweep import UP, place_cells, put, unit_of
+from sipserver.analysis.columns_sweep import UP, place_cells, put
 from sipserver.analysis.columns_sync import Lines, State, all_lines, json_list, load
 from sipserver.analysis.periods import DAY_MS, Bucket, stamp
 from sipserver.analysis.source import BRACES, pieces_explained, quoted
@@ -70,8 +70,14 @@ RETRIES: Final = """
         ) AS attempts
         GROUP BY outcome ORDER BY calls DESC, outcome
 """
-_REFRESHED: Final = """UNION ALL SELECT piece, party FROM {cut:sign_in_days:first_at}
-            UNION ALL SELECT piece, party FROM {cut:sign_in_days:last_at}"""
+_OVER: Final = """
+        SELECT max(ended_at) FROM calls WHERE started_at >= $from AND started_at < $to AND answered_at IS NULL {scope}
+"""
+_PART_MS: Final = 7 * DAY_MS
+# Both times of a row are in one piece but where one begins within its day.
+_REFRESHED: Final = """UNION ALL SELECT piece, party, 1 FROM {cut:sign_in_days:first_at}
+                UNION ALL SELECT piece, party, 1 FROM {cut:sign_in_days:last_at}
+                WHERE first_at < $from OR day IN (SELECT day FROM cut_days)"""
 _ACTIVITY: Final = """
         SELECT agent, sum(sign_ins) AS sign_ins, sum(calls) AS calls, sum(errors) AS errors FROM (
             SELECT agent, sum(count) AS sign_ins, 0 AS calls, 0 AS errors FROM sign_ins
@@ -86,7 +92,8 @@ _ACTIVITY: Final = """
 """
 _SECONDS: Final = """SELECT piece, count(*) AS n FROM {cut:calls:started_at} WHERE true {scope}
             GROUP BY piece, started_at // 1000"""
-_KNOWN_SECONDS: Final = """SELECT piece, rate AS n FROM quarters JOIN piece_units ON unit = quarter
+_KNOWN_SECONDS: Final = """SELECT piece, rate AS n
+            FROM quarters JOIN piece_units ON unit = quarter * 900000 // $piece_unit
             WHERE quarter >= $whole // 900000 AND quarter < $live // 900000
             UNION ALL SELECT piece, count(*) AS n FROM {cut:calls:started_at}
             WHERE started_at < $whole OR started_at >= $live
@@ -166,12 +173,14 @@ class Copy:
                     return scope
                 case "cut":
                     time = quoted(second)
+                    if len(self._pieces) == 1:
+                        return f"(SELECT 0 AS piece, * FROM {first} WHERE {time} >= $from AND {time} < $to) AS cut"  # noqa: S608
                     return (
                         f"{first} JOIN piece_units ON unit = {time} // $piece_unit AND {time} >= $from AND {time} < $to"
                     )
                 case "seconds":
                     # The copy has it of all calls for each quarter of an hour.
-                    known = not scope and self._unit == QUARTER_MS
+                    known = not scope and not self._unit % QUARTER_MS
                     return self.fill(_KNOWN_SECONDS if known else _SECONDS, scope)
                 case "upgraded":
                     return "upgraded = 1"
@@ -187,10 +196,13 @@ class Copy:
         if found == self._pieces:
             return
         self._pieces = found
-        self._unit = unit_of([edge for one, other in pairwise(pieces) for edge in (one.end, other.begin)])
+        edges = {edge for one, other in pairwise(pieces) for edge in (one.end, other.begin)}
+        self._unit = gcd(DAY_MS, *edges)
         self._connection.execute("CREATE OR REPLACE TEMP TABLE pieces (piece BIGINT, since BIGINT, until BIGINT)")
         put(self._connection, "pieces", found)
         self._connection.execute(_PIECE_UNITS.replace("$unit", str(self._unit)))
+        self._connection.execute("CREATE OR REPLACE TEMP TABLE cut_days (day BIGINT)")
+        put(self._connection, "cut_days", [(edge - edge % DAY_MS,) for edge in sorted(edges) if edge % DAY_MS])
 
     def has(self, column: str, parameter: str) -> str:
         """As SQLite, which knows the case of ASCII letters only."""
@@ -215,9 +227,21 @@ class Copy:
         """Calls with the same streams are counted together."""
         return MEDIA
 
-    def retries(self) -> str:
-        """By any later call."""
-        return RETRIES
+    def retries(self, scope: str, values: Values) -> tuple[str, list[Values]]:
+        """By any later call; a few days at a time, so that what is compared has room in memory."""
+        sql = self.fill(RETRIES, scope)
+        counts: dict[str | None, list[int]] = {}
+        for begin in range(values["from"], values["to"], _PART_MS):
+            part = {**values, "from": begin, "to": min(begin + _PART_MS, values["to"])}
+            _, ((over,),) = self.ask(self.fill(_OVER, scope), part)
+            if over is not None:
+                part["after"] = min(values["after"], over + values["within_ms"])
+                for outcome, calls, again in self.ask(sql, part)[1]:
+                    count = counts.setdefault(outcome, [0, 0])
+                    count[0] += calls
+                    count[1] += again
+        rows = sorted(counts.items(), key=lambda each: (-each[1][0], each[0] or ""))
+        return RETRIES, [{"outcome": outcome, "calls": calls, "again": again} for outcome, (calls, again) in rows]
 
     def error_rates(self, begin: int, end: int) -> list[Values]:
         """Agents are taken apart where they always are, in the store."""

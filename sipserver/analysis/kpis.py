@@ -168,7 +168,8 @@ class Kpis:
 
     def retries(self, bucket: Bucket) -> list[Values]:
         """Calls that came to nothing, by outcome, and how many were tried again."""
-        found = self.ask("retries", self.source.retries(), bucket, self.of_calls)
+        sql, found = self.source.retries(self.of_calls, self.bounds(bucket.begin, bucket.end))
+        self.note("retries", sql, self.of_calls)
         return [{**row, "again_percent": 100.0 * row["again"] / row["calls"]} for row in found]
 
     def parties(self, bucket: Bucket) -> list[Values]:
@@ -231,10 +232,8 @@ class Kpis:
     def registrations_each(self, pieces: Sequence[Bucket]) -> list[Values]:
         """Attempts to register, refused ones, and the parties that were there."""
         found = self.attempts_each(pieces)
-        sql = self._of_parties(queries.SIGNED_IN)
-        for more in (self.ask_each("registrations", sql, pieces, self.of_sign_ins), self.active_each(pieces)):
-            for row, each in zip(found, more, strict=True):
-                row.update(each)
+        for row, each in zip(found, self.active_each(pieces), strict=True):
+            row.update(each)
         return found
 
     def attempts_each(self, pieces: Sequence[Bucket]) -> list[Values]:
@@ -263,11 +262,9 @@ class Kpis:
         return self.active_each([bucket])[0]
 
     def active_each(self, pieces: Sequence[Bucket]) -> list[Values]:
-        """Parties that did something."""
-        return self.ask_each("registrations", self._of_parties(queries.ACTIVE), pieces, self.of_sign_ins)
-
-    def _of_parties(self, sql: str) -> str:
-        return sql.replace("{refreshed}", "") if self.parameters else sql
+        """Parties that signed in, and those that did something."""
+        sql = queries.ACTIVE.replace("{refreshed}", "") if self.parameters else queries.ACTIVE
+        return self.ask_each("registrations", sql, pieces, self.of_sign_ins)
 
 
 def _attempts(attempts: int, refused: int, refreshes: int | None) -> Values:

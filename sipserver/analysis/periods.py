@@ -6,9 +6,11 @@ is two buckets. Weeks begin on Monday. The first and the last bucket may be cut 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from operator import itemgetter
 from typing import Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -97,11 +99,17 @@ class Recorded:
     """When servers wrote to this store; between them nothing was recorded, and a zero there would be invented."""
 
     spans: Sequence[tuple[int, int]]
-    """From and to, in order, in milliseconds."""
+    """From and to, in order and apart, in milliseconds."""
 
     def within(self, begin: int, end: int) -> int:
         """How much of a piece of time was recorded, in milliseconds."""
-        return sum(max(0, min(end, to) - max(begin, since)) for since, to in self.spans)
+        found = 0
+        for place in range(bisect_right(self.spans, begin, key=itemgetter(1)), len(self.spans)):
+            since, to = self.spans[place]
+            if since >= end:
+                break
+            found += min(end, to) - max(begin, since)
+        return found
 
     @property
     def first(self) -> int | None:

@@ -143,19 +143,15 @@ REFRESHES: Final = """
         SELECT day, sum(refreshes) AS refreshes FROM sign_in_days
         WHERE day >= $first_day AND day < $end_day GROUP BY day
 """
-SIGNED_IN: Final = """
-        SELECT piece, count(DISTINCT party) AS signed_in FROM (
-            SELECT piece, party FROM {cut:sign_ins:at} WHERE outcome = 'bound' {scope}
-            {refreshed}
-        ) AS signed GROUP BY piece
-"""
 ACTIVE: Final = """
-        SELECT piece, count(DISTINCT party) AS active FROM (
-            SELECT piece, party FROM {cut:sign_ins:at} WHERE outcome = 'bound' {scope}
-            {refreshed}
-            UNION ALL SELECT piece, caller FROM {cut:calls:started_at} WHERE true {calls}
-            UNION ALL SELECT piece, callee FROM {cut:calls:started_at} WHERE answered_at IS NOT NULL {calls}
-        ) AS there GROUP BY piece
+        SELECT piece, sum(signed_in) AS signed_in, count(*) AS active FROM (
+            SELECT piece, party, max(signed_in) AS signed_in FROM (
+                SELECT piece, party, 1 AS signed_in FROM {cut:sign_ins:at} WHERE outcome = 'bound' {scope}
+                {refreshed}
+                UNION ALL SELECT piece, caller, 0 FROM {cut:calls:started_at} WHERE true {calls}
+                UNION ALL SELECT piece, callee, 0 FROM {cut:calls:started_at} WHERE answered_at IS NOT NULL {calls}
+            ) AS there WHERE party IS NOT NULL GROUP BY piece, party
+        ) AS parties GROUP BY piece
 """
 
 

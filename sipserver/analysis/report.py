@@ -285,7 +285,8 @@ def _figures(asked: Asked) -> Values:
         return {}
     found = asked.swept()
     return {
-        **kpis.minutes(whole), **kpis.sessions(whole), **kpis.delays(whole), **kpis.registrations(whole),
+        **kpis.minutes(whole), **kpis.sessions(whole), **kpis.delays(whole), **kpis.attempts_each([whole])[0],
+        **kpis.active(whole),
         "errors": kpis.errors(whole), "peak_calls_per_s": kpis.peak_rate(whole),
         "erlang": sum(cell.talk_ms for cell in found) / known,
         "peak_calls": max((cell.peak for cell in found), default=0),

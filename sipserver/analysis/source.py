@@ -54,8 +54,8 @@ class Source(Protocol):
     def media(self) -> str:
         """The query for calls by kind, codec and resolution."""
 
-    def retries(self) -> str:
-        """The query for calls that came to nothing, and those that were tried again."""
+    def retries(self, scope: str, values: Values) -> tuple[str, list[Values]]:
+        """Calls that came to nothing by outcome, and how many were tried again; the query that found it, too."""
 
     def error_rates(self, begin: int, end: int) -> list[Values]:
         """Errors against sign-ins and calls by product and version."""
@@ -97,7 +97,7 @@ _SECONDS: Final = """SELECT piece, count(*) AS n FROM {cut:calls:started_at} WHE
 _UPGRADED: Final = """answered_at < (
             SELECT min(from_at) FROM call_media WHERE call = v_call_facts.id AND kind = 'video' AND accepted = 1
                 AND early = 0)"""
-_REFRESHED: Final = """UNION ALL SELECT piece, party FROM pieces CROSS JOIN sign_in_days
+_REFRESHED: Final = """UNION ALL SELECT piece, party, 1 FROM pieces CROSS JOIN sign_in_days
                 ON day >= substr(since, 1, 10) AND day <= substr(until, 1, 10)
                     AND ((first_at >= since AND first_at < until) OR (last_at >= since AND last_at < until))"""
 
@@ -165,9 +165,10 @@ class Views:
         """Each call once for each kind."""
         return MEDIA
 
-    def retries(self) -> str:
+    def retries(self, scope: str, values: Values) -> tuple[str, list[Values]]:
         """By the next call of the same caller to the same callee."""
-        return RETRIES
+        names, rows = self.ask(self.fill(RETRIES, scope), values)
+        return RETRIES, [dict(zip(names, row, strict=True)) for row in rows]
 
     def error_rates(self, begin: int, end: int) -> list[Values]:
         """As ``sipserver errors rates`` has them."""
