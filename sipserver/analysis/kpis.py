@@ -74,7 +74,7 @@ class Kpis:
         source = self.source
         return {
             **self.parameters, "from": source.moment(begin), "to": source.moment(end),
-            "first_day": source.day(begin), "end_day": source.day(end), **more_values(source, begin, end),
+            "first_day": source.day(begin), "end_day": source.day(end), **more_values(source, end),
             "within_ms": AGAIN_S * 1_000,
         }  # fmt: skip
 

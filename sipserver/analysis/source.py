@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 from sipserver.analysis.periods import DAY_MS, Bucket, stamp
 from sipserver.analysis.traffic import BEFORE_SQL, OPEN_SQL, SPANS_SQL, Cell, sweep
 from sipserver.analysis.views import Values
-from sipserver.calls.analysis_schema import LONG_MS
 from sipserver.calls.errors import error_rates
 from sipserver.storage.database import sqlite
 
@@ -188,10 +187,10 @@ class Views:
         return pieces_explained(self._pieces, "TEXT")
 
 
-def more_values(source: Source, begin: int, end: int) -> Values:
-    """What some queries are asked with besides the bounds: see ``traffic.BEFORE_SQL`` and RETRIES."""
+def more_values(source: Source, end: int) -> Values:
+    """What RETRIES is asked with besides the bounds."""
     # The next try may come when the period is over.
-    return {"lately": source.moment(begin - LONG_MS), "after": source.moment(end + DAY_MS)}
+    return {"after": source.moment(end + DAY_MS)}
 
 
 SHOWN_PIECES: Final = 3

@@ -14,7 +14,6 @@ from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from sipserver.analysis.periods import DAY_MS, HOUR_MS, stamp
-from sipserver.calls.analysis_schema import LASTED, LONG_MS
 from sipserver.storage.database import sqlite
 
 QUARTER_MS: Final = 900_000
@@ -31,15 +30,9 @@ SPANS_SQL: Final = f"""
 BEFORE_SQL: Final = f"""
         SELECT {_MS.format("answered_at")} AS began, {_MS.format("ended_at")} AS ended, end_uncertainty_ms
         FROM v_call_facts
-        WHERE answered AND started_at >= $lately AND started_at < $from
-            AND (ended_at > $from OR end_uncertainty_ms > 0) {{scope}}
-        UNION ALL
-        SELECT {_MS.format("answered_at")}, {_MS.format("ended_at")}, end_uncertainty_ms
-        FROM calls INDEXED BY calls_long
-        WHERE {LASTED} > {LONG_MS} AND ended_at IS NOT NULL AND answered_at IS NOT NULL
-            AND started_at < $lately {{scope}}
+        WHERE answered AND started_at < $from AND (ended_at > $from OR end_uncertainty_ms > 0) {{scope}}
 """  # noqa: S608
-"""The same of those that began before and may still have been up: all that began lately, and few of the others."""
+"""The same of those that began before and may still have been up, however long ago that was."""
 
 OPEN_SQL: Final = f"""
         SELECT {_MS.format("answered_at")} AS began FROM calls
@@ -88,7 +81,7 @@ def sweep(
         return
     begin, end = found[0].begin, found[-1].end
     sure, most = _Line(), _Line()
-    bounds = {**parameters, "from": stamp(begin), "to": stamp(end), "lately": stamp(begin - LONG_MS)}
+    bounds = {**parameters, "from": stamp(begin), "to": stamp(end)}
     _take(sure, most, connection.execute(BEFORE_SQL.format(scope=scope), bounds), begin)
     for (began,) in connection.execute(OPEN_SQL.format(scope=scope), bounds):
         for line in (sure, most):

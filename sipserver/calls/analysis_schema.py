@@ -5,8 +5,8 @@ Each view says in its first comment what it is and where that comes from; the co
 a view by day (UTC) and the reports (any period, any time zone) read the same marks. What stands here was run on the
 stores there are: a change is another step of the schema, never an edit.
 
-``calls_facts`` has all that these marks are made of. A call gets into it once, when it has ended, so what the writer
-does for it is one more row in one more index for each call; the wide rows of ``calls`` are not read then.
+Its indices on ``calls`` are gone since step ``m013``: they were a tenth and more of what a call costs the writer, and
+stores so large that they helped are read by a copy (``analysis.columns``).
 """
 
 from __future__ import annotations

@@ -299,3 +299,10 @@ def m011_delays(database: Database) -> None:
 def m012_copy(database: Database) -> None:
     """What a columnar copy follows: which store this is, and the days of which rows changed out of turn."""
     copy_schema.create(database)
+
+
+@MIGRATIONS()
+def m013_fewer_indices(database: Database) -> None:
+    """The indices of m010 on calls are gone: large stores have a columnar copy, and each call is written cheaper."""
+    for name in ("calls_facts", "calls_long"):
+        database.execute(f"DROP INDEX {name}")

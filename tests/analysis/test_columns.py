@@ -19,8 +19,6 @@ from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import recorded, zone
 from sipserver.analysis.report import REPORTS, Asked, make
 from sipserver.analysis.source import Source, Views
-from sipserver.calls import activity, delays, quality, recorder
-from sipserver.calls.copy_schema import WATCHED
 from support.record import BEGIN, DAY, END, HOUR, Record
 
 Figures = dict[str, Any]
@@ -239,17 +237,3 @@ def test_text_is_copied_as_it_is(record: Record, file: CopyFile) -> None:
             one, other = (each.agents(Asked(each, recorded(record.connection), BEGIN, END, "day", zone("UTC")).whole)
                 for each in kpis)  # fmt: skip
             assert one == other
-
-
-def test_writing_of_a_server_notes_nothing() -> None:
-    """No statement of the writer sets a column that a trigger watches, or deletes from a table that has one."""
-    statements = [*recorder.STATEMENTS, *activity.STATEMENTS, *quality.STATEMENTS, delays.STATEMENT]
-    for statement in statements:
-        text = " ".join(statement.split())
-        deleted = re.match(r"DELETE FROM (\w+)", text)
-        assert deleted is None or deleted[1] not in WATCHED
-        updated = re.match(r"(?:UPDATE|INSERT INTO) (\w+)", text)
-        columns = re.split(r" WHERE ", re.split(r" SET ", text, maxsplit=1)[1])[0] if " SET " in text else ""
-        if updated is not None and updated[1] in WATCHED:
-            watched = set(WATCHED[updated[1]][1].split(", "))
-            assert not {each.split("=")[0].strip() for each in columns.split(",")} & watched, text

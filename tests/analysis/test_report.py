@@ -12,7 +12,6 @@ import pytest
 from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import By, recorded, zone
 from sipserver.analysis.report import REPORTS, SUMMARY, Asked, change, make
-from sipserver.analysis.traffic import BEFORE_SQL
 from sipserver.analysis.views import FIGURES, VIEW_NAMES
 from support.copies import SOURCES, Copies
 from support.record import BEGIN, DAY, END, HOUR, Record
@@ -240,19 +239,9 @@ def test_queries_can_be_run_as_they_are_explained(record: Record) -> None:
             found.kpis.source.ask(query.text(), bounds)
 
 
-def test_facts_are_read_from_their_index(record: Record) -> None:
+def test_facts_of_a_period_are_found_by_time(record: Record) -> None:
     plan = record.connection.execute(
         "EXPLAIN QUERY PLAN SELECT sum(answered), sum(delivered), avg(talk_ms), sum(video_ms) FROM v_call_facts "
         "WHERE started_at >= 'a' AND started_at < 'b'"
     ).fetchall()
-    assert "COVERING INDEX calls_facts" in plan[0][3]
-
-
-def test_calls_of_before_are_found_without_going_through_all(record: Record) -> None:
-    plan = record.connection.execute(
-        f"EXPLAIN QUERY PLAN {BEFORE_SQL.format(scope='')}", {"from": "b", "lately": "a"}
-    ).fetchall()
-    used = [row[3] for row in plan if row[3].startswith(("SEARCH", "SCAN"))]
-    assert [line.split(" USING ")[1].removeprefix("COVERING ").split(" (")[0] for line in used] == [
-        "INDEX calls_facts", "INDEX calls_long",
-    ]  # fmt: skip
+    assert "SEARCH calls USING INDEX calls_started" in plan[0][3]
