@@ -16,7 +16,6 @@ from typing import Final, Literal
 from sipserver.analysis.periods import Bucket
 from sipserver.analysis.sharing.cells import ALL, OTHER, Facts
 from sipserver.calls.outcomes import ANSWERED
-from sipserver.calls.times import parse_stamp
 from sipserver.storage.database import sqlite
 
 Place = Literal["country", "region", "site"]
@@ -164,7 +163,7 @@ class Reader:
         minute = at[:16]
         found = self._minutes.get(minute)
         if found is None:
-            local = datetime.fromtimestamp(parse_stamp(f"{minute}:00.000Z") // 1000, self._where)
+            local = datetime.fromisoformat(f"{minute}:00+00:00").astimezone(self._where)
             found = WEEKDAYS[local.weekday()], local.date().isoformat(), HOURS[local.hour]
             self._minutes[minute] = found
         return found
