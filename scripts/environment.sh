@@ -71,7 +71,7 @@ make_tools() {
 # make_package: the package itself, once for each state of its sources. SIPSERVER_PURE=1 leaves the compiled modules out.
 make_package() {
     local state
-    state="$PWD ${SIPSERVER_PURE:-} $(find pyproject.toml scripts/build_hook.py sipserver -name '*.py' -o -name '*.toml' |
+    state="$PWD ${SIPSERVER_PURE:-} ${SIPSERVER_OPTIMIZE:-} $(find pyproject.toml scripts/build_hook.py sipserver -name '*.py' -o -name '*.toml' |
         LC_ALL=C sort | xargs cat | cksum)"
     if [ "$(cat .venv/.package 2>/dev/null)" = "$state" ]; then return; fi
     if [ "${SIPSERVER_PURE:-}" != 1 ]; then

@@ -339,7 +339,8 @@ FROM (
     WHERE answered AND {_CALLS}
     GROUP BY 1, 2
 )
-WHERE agent IS NOT NULL GROUP BY agent HAVING parties >= {_K} OR {_K} = 1 ORDER BY placed + received DESC, agent""",
+WHERE agent IS NOT NULL GROUP BY agent HAVING parties >= {_K} OR {_K} = 1
+ORDER BY sum(placed) + sum(received) DESC, agent""",
         ("from", "to", "site", "agent", "k"),
     ),
     Question(

@@ -61,6 +61,12 @@ def test_delays_are_those_of_the_report(record: Record) -> None:
         assert {f"pdd_{name}": value for name, value in row.items() if name.startswith("p")} == expected
 
 
+def test_agents_come_in_the_order_of_their_calls(record: Record) -> None:
+    totals = [row["placed"] + row["received"] for row in ask(record, "calls_by_agent")]
+    assert len(set(totals)) > 2
+    assert totals == sorted(totals, reverse=True)
+
+
 def test_retries_are_those_of_the_report(record: Record) -> None:
     found = {row["outcome"]: row["again"] for row in ask(record, "retries", to="")}
     expected = {
