@@ -73,6 +73,13 @@ RETRIES: Final = """
 _OVER: Final = """
         SELECT max(ended_at) FROM calls WHERE started_at >= $from AND started_at < $to AND answered_at IS NULL {scope}
 """
+_AGENTS: Final = """
+        CREATE TEMP TABLE agents AS SELECT DISTINCT name FROM (
+            SELECT DISTINCT caller_agent AS name FROM calls UNION ALL SELECT DISTINCT callee_agent FROM calls
+            UNION ALL SELECT DISTINCT agent FROM sign_ins UNION ALL SELECT DISTINCT agent FROM errors
+            UNION ALL SELECT DISTINCT agent FROM quality_reports
+        ) AS named WHERE name IS NOT NULL
+"""
 _PART_MS: Final = 7 * DAY_MS
 # Both times of a row are in one piece but where one begins within its day.
 _REFRESHED: Final = """UNION ALL SELECT piece, party, 1 FROM {cut:sign_in_days:first_at}
@@ -118,6 +125,8 @@ class Copy:
         self._ready: set[str] = set()
         self._pieces: list[tuple[int, int, int]] = []
         self._unit = QUARTER_MS
+        self._latest: int | None = None
+        self._agents = False
         self.rest = 0
         """Rows that were read from the store."""
         self._need(CALLS)
@@ -205,9 +214,15 @@ class Copy:
         put(self._connection, "cut_days", [(edge - edge % DAY_MS,) for edge in sorted(edges) if edge % DAY_MS])
 
     def has(self, column: str, parameter: str) -> str:
-        """As SQLite, which knows the case of ASCII letters only."""
+        """As SQLite, which knows the case of ASCII letters only; of each agent once, since there are few."""
+        if not self._agents:
+            self._agents = True
+            for table in TABLES.values():
+                self._need(table)
+            self._connection.execute(_AGENTS)
         lowered = f"translate({{}}, '{_UPPER}', '{_UPPER.lower()}')"
-        return f"instr({lowered.format(column)}, {lowered.format(f'${parameter}')}) > 0"
+        found = f"instr({lowered.format('name')}, {lowered.format(f'${parameter}')}) > 0"
+        return f"{column} IN (SELECT name FROM agents WHERE {found})"  # noqa: S608 - of ours
 
     def ask(self, sql: str, values: Values) -> tuple[list[str], list[tuple[Any, ...]]]:
         """As DuckDB finds them."""
@@ -268,14 +283,21 @@ class Copy:
         for cells in _runs([cell for cell in found if cell.begin not in done]):
             unit = place_cells(self._connection, [(cell.begin, cell.end) for cell in cells])
             begin, end = cells[0].begin, cells[-1].end
-            up = UP.format(scope=scope, unit=unit, known_until=known_until)
+            up = UP.format(scope=scope, unit=unit, known_until=known_until, least=begin - self._uncertain())
             rows = self._connection.execute(up, {**asked, "from": begin, "to": end})
-            if up not in made:
-                made.append(up)
+            # Which differ in what blocks they leave out.
+            made[len(known) > 0 :] = [up]
             for cell, (_, _, *figures) in zip(cells, rows.fetchall(), strict=True):
                 cell.talk_ms, cell.talk_most_ms, cell.peak, cell.peak_most = figures
             progress(end - begin)
         return made
+
+    def _uncertain(self) -> int:
+        """How long after its end any call may have lasted, in milliseconds."""
+        if self._latest is None:
+            row = self._connection.execute("SELECT coalesce(max(end_uncertainty_ms), 0) FROM calls").fetchone()
+            self._latest = int(row[0]) if row else 0
+        return self._latest
 
     def _is_known(self, cell: Cell) -> bool:
         return not cell.begin % QUARTER_MS and cell.end - cell.begin == QUARTER_MS and cell.end <= self._live

@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 UP: Final = """
         WITH spans AS (
-            SELECT greatest(answered_at, $from) AS began,
-                coalesce(ended_at, greatest({known_until}, answered_at)) AS ended,
-                coalesce(ended_at, greatest({known_until}, answered_at)) + coalesce(end_uncertainty_ms, 0) AS latest
-            FROM calls WHERE answered_at < $to
-                AND (ended_at IS NULL OR ended_at + coalesce(end_uncertainty_ms, 0) > $from) {scope}
+            -- What ended before {least} ended before the period, however uncertain it is: blocks are left out.
+            SELECT greatest(answered_at, $from) AS began, ended_at AS ended,
+                ended_at + coalesce(end_uncertainty_ms, 0) AS latest
+            FROM calls WHERE answered_at < $to AND ended_at > {least}
+                AND ended_at + coalesce(end_uncertainty_ms, 0) > $from {scope}
+            UNION ALL
+            SELECT greatest(answered_at, $from), greatest({known_until}, answered_at),
+                greatest({known_until}, answered_at)
+            FROM calls WHERE answered_at < $to AND ended_at IS NULL {scope}
         ), events AS (
             -- At the same moment ends come first: a call is up until just before its end.
             SELECT began AS moment, 1 AS kind, CASE WHEN ended > began THEN 1 ELSE 0 END AS sure, 1 AS most

@@ -390,7 +390,8 @@ def sweep_quarters(copy: duckdb.DuckDBPyConnection, begin: int, end: int) -> Non
         "DELETE FROM quarters WHERE quarter >= $first AND quarter < $last",
         {"first": begin // QUARTER_MS, "last": end // QUARTER_MS},
     )
-    up = UP.format(scope="", unit=unit, known_until=begin)
+    uncertain = copy.execute("SELECT coalesce(max(end_uncertainty_ms), 0) FROM calls").fetchone() or (0,)
+    up = UP.format(scope="", unit=unit, known_until=begin, least=begin - uncertain[0])
     copy.execute(
         f"""INSERT INTO quarters SELECT since // {QUARTER_MS}, talk_ms, talk_most_ms, peak, peak_most, coalesce(rate, 0)
             FROM ({up}) AS up LEFT JOIN (

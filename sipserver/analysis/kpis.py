@@ -112,6 +112,10 @@ class Kpis:
         """SER, SEER, ISA, SCR, ASR, NER, ABR, durations, request delays and reachability of calls that began then."""
         return self.ask_each("sessions", queries.SESSIONS, pieces, self.of_calls)
 
+    def overall(self, bucket: Bucket) -> Values:
+        """What ``sessions`` and ``minutes`` say, in one query."""
+        return self.ask_each("sessions", queries.OVERALL, [bucket], self.of_calls)[0]
+
     def delays(self, bucket: Bucket) -> Values:
         """See ``delays_each``."""
         return self.delays_each([bucket])[0]

@@ -51,6 +51,10 @@ SESSIONS: Final = f"""
                 AS reachable_percent
         FROM {{cut:v_call_facts:started_at}} WHERE true {{scope}} GROUP BY piece
 """  # noqa: S608 - made of constants
+OVERALL: Final = SESSIONS.replace(
+    "AS reachable_percent", f"AS reachable_percent, {VIDEO.replace('sum(answered) AS answered,', '').strip()}"
+)
+"""The columns of SESSIONS and of FEATURES."""
 PLACED: Final = """
         SELECT piece, count(*) AS calls, count(answered_at) AS answered, count(*) - count(ended_at) AS open
         FROM {cut:calls:started_at} WHERE true {scope} GROUP BY piece

@@ -138,16 +138,17 @@ def _traffic(asked: Asked) -> Rows:
 
 def busy_hours(asked: Asked) -> Rows:
     """The time-consistent busy hour, the busiest full hour of any day, and the mean over days of each day's busiest."""
-    by_time: dict[str, list[int]] = {}
-    dates: dict[str, set[str]] = {}
-    by_day: dict[str, tuple[int, int]] = {}
+    # By minutes since midnight, and by the number of the day: a year has 35,000 of these hours.
+    by_time: dict[int, list[int]] = {}
+    dates: dict[int, set[int]] = {}
+    by_day: dict[int, tuple[int, int]] = {}
     for begin, talk in hourly(asked.swept()):
         if asked.recorded.within(begin, begin + HOUR_MS) < HOUR_MS:
             continue
         local = datetime.fromtimestamp(begin / 1000, asked.where)
-        day = local.date().isoformat()
-        by_time.setdefault(f"{local:%H:%M}", []).append(talk)
-        dates.setdefault(f"{local:%H:%M}", set()).add(day)
+        day, minute = local.toordinal(), 60 * local.hour + local.minute
+        by_time.setdefault(minute, []).append(talk)
+        dates.setdefault(minute, set()).add(day)
         if not local.minute and talk > by_day.get(day, (-1, 0))[0]:
             by_day[day] = talk, begin
     if not by_time or not by_day:
@@ -159,7 +160,7 @@ def busy_hours(asked: Asked) -> Rows:
     talk, begin = max(by_day.values(), key=lambda each: (each[0], -each[1]))
     mean = sum(each for each, _ in by_day.values()) / len(by_day)
     rows = [
-        ("time-consistent", same, means[same], len(dates[same])),
+        ("time-consistent", f"{same // 60:02}:{same % 60:02}", means[same], len(dates[same])),
         ("fixed, busiest of all", label(begin, "hour", asked.where), talk, 1),
         ("fixed, mean of the days", None, mean, len(by_day)),
     ]
@@ -285,7 +286,7 @@ def _figures(asked: Asked) -> Values:
         return {}
     found = asked.swept()
     return {
-        **kpis.minutes(whole), **kpis.sessions(whole), **kpis.delays(whole), **kpis.attempts_each([whole])[0],
+        **kpis.overall(whole), **kpis.delays(whole), **kpis.attempts_each([whole])[0],
         **kpis.active(whole),
         "errors": kpis.errors(whole), "peak_calls_per_s": kpis.peak_rate(whole),
         "erlang": sum(cell.talk_ms for cell in found) / known,
