@@ -90,7 +90,8 @@ def view(moment: Snapshot, width: int, height: int, *, sort: str = "longest", pa
 
 def _overview(moment: Snapshot, paused: bool) -> list[Line]:
     server = f"{moment.node or 'server'} runs since {_clock(moment.since)}" if moment.running else _away(moment)
-    title = f"sipserver top   {_clock(moment.at)} UTC   {plain(server)}{'   PAUSED' if paused else ''}"
+    # What the width cuts off stands last.
+    title = f"sipserver top   {'PAUSED   ' if paused else ''}{_clock(moment.at)} UTC   {plain(server)}"
     calls = f"{moment.open:,} open: {moment.answered:,} answered, {moment.ringing:,} ringing"
     features = f"{moment.with_video:,} with video, {moment.with_content:,} with content"
     rates = "   ".join(f"{_rate(value)} {name}" for name, value in moment.rates.items())

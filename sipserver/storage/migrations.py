@@ -7,14 +7,22 @@ writing to it could break what that version promises.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlite_utils import Database, Migrations
+# sqlite-utils knows how to store the types of these, and imports them where they are installed: a tenth of a second of
+# every start and every command, for values that never come here.
+_ABSENT = [name for name in ("numpy", "pandas") if name not in sys.modules]
+sys.modules.update(dict.fromkeys(_ABSENT))  # type: ignore[arg-type] # None makes an import fail
+from sqlite_utils import Database, Migrations  # noqa: E402
 
-from sipserver.storage.database import StoreError, connect, explain, sqlite
+for _name in _ABSENT:
+    del sys.modules[_name]
+
+from sipserver.storage.database import StoreError, connect, explain, sqlite  # noqa: E402
 
 __all__ = ["Database", "Migrations", "Version", "check_current", "migrate", "open_store", "transaction", "version_of"]
 

@@ -114,6 +114,8 @@ def test_a_view_says_what_there_is(moment: Snapshot) -> None:
     assert lines[-1] == "q quit   p pause   s sort (longest)"
     newest = [text for _, text in view(moment, 200, 24, sort="newest", paused=True)]
     assert "PAUSED" in newest[0]
+    narrow = [text for _, text in view(moment, 40, 24, paused=True)]
+    assert "PAUSED" in narrow[0]
     assert "placed" in newest[table + 1]
 
 

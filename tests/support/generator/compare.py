@@ -210,13 +210,17 @@ class CallCheck:
         story, row, plan = self.story, self.row, self.plan
         passed = story.passed
         assert passed is not None
-        cancelled = story.cancelled is not None
+        cancelled, absent = story.cancelled is not None, False
         outcome, by, cause = plan.outcome, plan.ended_by, plan.end_cause
         if cancelled:
             outcome, by, cause = "cancelled", CALLER, "cancel"
         elif outcome in ("busy", "declined") and passed.status == 486:
             # A device that rings first is not busy; its 180 may have been overtaken.
             outcome = "declined" if story.ringing is not None else "busy"
+        elif self.scene.just_restarted(story) and passed.status == 480 and not story.finals and row["devices"] == 0:
+            # No device has come back yet.
+            absent = True
+            outcome, by, cause = "offline", SERVER, "refused"
         elif self.scene.just_restarted(story) and all(each.status == 487 for each in story.finals.values()):
             # A device whose connection broke has not come back yet.
             outcome, by, cause = row["outcome"], SERVER, row["end_cause"]
@@ -231,7 +235,7 @@ class CallCheck:
             by = SERVER
         self._same("outcome", row["outcome"], outcome)
         self._same("sip_status", row["sip_status"], passed.status)
-        as_planned = by == plan.ended_by and not self._stood_still(passed.at)
+        as_planned = by == plan.ended_by and not absent and not self._stood_still(passed.at)
         if as_planned and plan.status and passed.status != plan.status:
             self._wrong(f"was answered {passed.status}, planned was {plan.status}")
         self._same("ended_by", row["ended_by"], by)
