@@ -34,7 +34,7 @@ PHASES = {
     "record": (
         "machine", "recorder", "rows", "events", "media", "negotiation", "sdp", "dialogs", "watch", "liveness",
         "locating", "whereabouts", "places", "network", "times", "observe", "activity", "floods", "errors", "outcomes",
-        "batch", "quality", "transfers", "rtpstat", "access_network", "geolocation",
+        "batch", "quality", "transfers", "rtpstat", "access_network", "geolocation", "delays",
     ),
     "log": ("log", "sink"),
 }  # fmt: skip
