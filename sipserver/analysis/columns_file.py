@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -170,6 +171,9 @@ class CopyFile:
         if not self._writable():
             raise CopyError(f"{self.path} cannot be written")
         now = int(time.time() * 1000)
+        # What reports have left that were killed: whoever reads holds the lock, too.
+        for left in self.path.parent.glob(f".{self.path.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
         try:
             with closing(open_store(self.store_path, MIGRATIONS, readonly=True)) as store:
                 if anew or not self._continues(store, now):

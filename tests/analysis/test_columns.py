@@ -195,6 +195,15 @@ def test_work_that_is_cut_short_leaves_the_copy_as_it_was(record: Record, file: 
     assert copied == now != viewed
 
 
+def test_what_a_killed_report_has_left_goes(file: CopyFile) -> None:
+    left = file.path.with_name(".calls.duckdb.x1y2")
+    left.mkdir()
+    (left / "spilled").write_text("rows")
+    file.prepare()
+    assert not left.exists()
+    assert file.path.exists()
+
+
 def test_reports_at_once_wait_for_who_writes_and_not_for_who_reads(record: Record, file: CopyFile) -> None:
     file.prepare()
     lock = os.open(file.path.with_name("calls.duckdb.lock"), os.O_RDWR)
