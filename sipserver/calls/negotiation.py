@@ -39,7 +39,7 @@ class Agreement:
 class Negotiation:
     """The offers and answers of one dialog. Each method returns what is agreed by what happened, None for nothing."""
 
-    __slots__ = ("_early", "_offer", "_offered_in", "_pending", "_settled", "agreed")
+    __slots__ = ("_early", "_offer", "_offered_early", "_offered_in", "_pending", "_settled", "agreed")
 
     def __init__(self) -> None:
         self.agreed: Agreement | None = None
@@ -47,6 +47,8 @@ class Negotiation:
         self._offer: Description | None = None
         """An offer in a response, which waits for its PRACK or ACK."""
         self._offered_in: Transaction = True, 0
+        self._offered_early = False
+        """Whether that was an 18x, so that its PRACK answers, which the 2xx to the INVITE may overtake."""
         self._early: Transaction | None = None
         """The INVITE that was answered early."""
         self._pending: Agreement | None = None
@@ -65,7 +67,7 @@ class Negotiation:
         if offer is None:
             # RFC 3262 §5: only a response that is acknowledged can offer.
             if reliable:
-                self._offer, self._offered_in = description, transaction
+                self._offer, self._offered_in, self._offered_early = description, transaction, True
             return None
         agreement = Agreement(offer, description, by_caller)
         self._early = transaction
@@ -101,8 +103,9 @@ class Negotiation:
             self._settled = None
             return None
         if offer is None:
-            if answer is not None:
-                self._offer, self._offered_in = answer, transaction
+            waits = self._offer is not None and self._offered_early and self._offered_in == transaction
+            if answer is not None and not waits:
+                self._offer, self._offered_in, self._offered_early = answer, transaction, False
             return None
         if answer is not None:
             return self._agree(Agreement(offer, answer, by_caller))
@@ -115,6 +118,8 @@ class Negotiation:
         """The ACK of a 2xx passes, for the INVITE with this number; 0 where that is not known."""
         opened = self._offer
         if opened is None or self._offered_in[0] != by_caller or (number and self._offered_in[1] != number):
+            return None
+        if answer is None and self._offered_early:
             return None
         self._offer = None
         return None if answer is None else self._agree(Agreement(opened, answer, not by_caller))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sipserver.calls.negotiation import INVITE, PRACK, UPDATE, Agreement, Negotiation
-from sipserver.sip.sdp import UNREADABLE
+from sipserver.sip.sdp import UNREADABLE, Description
 from support.sdp import AUDIO, SLIDES, VIDEO, description
 
 A, B, C, D = (description(section) for section in (AUDIO, VIDEO, SLIDES, f"{AUDIO}\na=inactive"))
@@ -47,6 +47,16 @@ def test_reliable_18x_offers_and_its_prack_answers(talks: Negotiation) -> None:
     # The 2xx may say the same again, or nothing; it offers nothing new.
     assert talks.accepted(INVITE, None, A, CALLER, 1) is None
     assert talks.acknowledged(C, CALLER, 1) is None
+
+
+@pytest.mark.parametrize("repeated", [None, A])
+def test_2xx_and_its_ack_may_overtake_the_prack_that_answers(talks: Negotiation, repeated: Description | None) -> None:
+    talks.early(None, A, CALLER, 1, reliable=True, first=True)
+    assert talks.accepted(INVITE, None, repeated, CALLER, 1) is None
+    assert talks.acknowledged(None, CALLER, 1) is None
+    assert talks.accepted(PRACK, B, None, CALLER, 2) == Agreement(A, B, CALLEE)
+    # The next INVITE begins anew.
+    assert talks.accepted(INVITE, C, D, CALLER, 3) == Agreement(C, D, CALLER)
 
 
 def test_prack_without_the_answer_settles_it_all_the_same(talks: Negotiation) -> None:
