@@ -346,6 +346,8 @@ class WebSocketConnection(Connection):
         settings = self.bounds
         begun = self._shared.half_open.get(self)
         if begun is not None and now - begun > settings.handshake:
+            # Before it is gone it might be found to be one of too many, and count twice.
+            del self._shared.half_open[self]
             self.owner.timed_out += 1
             self.owner.on_dropped(TIMED_OUT, self.flow.host, "")
             return True

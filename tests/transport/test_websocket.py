@@ -360,6 +360,22 @@ async def test_a_handshake_that_does_not_end_is_dropped(said: bytes) -> None:
         assert transports.websockets.half_open == {}
 
 
+async def test_a_handshake_that_takes_too_long_is_not_one_too_many_as_well() -> None:
+    async with serving(WS, settings=web(handshake=60.0)) as (transports, _):
+        dropped = drops(transports)
+        peer = await WebSocketPeer.connect(port_of(transports))
+        async with asyncio.timeout(10):
+            while not transports.websockets.half_open:  # noqa: ASYNC110 - nobody is told of a handshake that begins
+                await asyncio.sleep(0.001)
+        (connection,) = transports.websockets.half_open
+        assert connection.overdue(asyncio.get_running_loop().time() + 61.0)
+        assert transports.websockets.half_open == {}
+        assert dropped == [("timed_out", "127.0.0.1")]
+        connection.abort()
+        assert await peer.at_end() == b""
+        await peer.leave()
+
+
 async def test_of_too_many_handshakes_the_oldest_is_dropped() -> None:
     async with serving(WS, settings=web(half_open=2)) as (transports, _):
         dropped = drops(transports)
