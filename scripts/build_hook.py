@@ -43,6 +43,7 @@ MODULES = (
     "server/linking.py",
     "server/liveness.py",
     "server/locating.py",
+    "server/pressure.py",
     "server/proxying.py",
     "server/registrations.py",
     "server/relay.py",

@@ -70,7 +70,7 @@ KINDS: Final = {
     UNREADABLE_SDP: "A session description could not be read; the call went on, and its media are not known.",
     QUALITY: "A quality report could not be read, or there were too many.",
     LOCATION: "A location that an endpoint sent could not be read; the call or sign-in went on without it.",
-    OVERLOAD: "A bound of this server was reached, or it was stopping.",
+    OVERLOAD: "A bound of this server was reached, work waited too long for new to be taken, or it was stopping.",
     RATE: "A subscriber or a named peer sent more requests, or has more calls, than it may.",
     FAULT: "A mistake of this program; the log has where.",
     STORE: "A store refused what was to be written, or could not be read.",

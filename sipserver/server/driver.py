@@ -12,11 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from sipserver.calls import faults
+from sipserver.calls import faults, observe
+from sipserver.proxy.overload import BEGUN, NEW, Overload
 from sipserver.server.context import RETRY_LATER, Context
 from sipserver.server.proxying import Proxying
 from sipserver.server.registrations import Registrations
-from sipserver.sip import build
+from sipserver.sip import build, names
 from sipserver.sip.errors import MalformedMessage, SipError
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response, parse
@@ -30,7 +31,9 @@ _TRACE: Final = 1_800
 class Driver:
     """Receives from the transports (``transport.base.Receiver``)."""
 
-    def __init__(self, context: Context, registrations: Registrations, batch_end: Callable[[], None]) -> None:
+    def __init__(
+        self, context: Context, registrations: Registrations, batch_end: Callable[[], None], overload: Overload
+    ) -> None:
         self.limits = context.limits
         """Bounds on messages."""
         self.stopping = False
@@ -40,6 +43,7 @@ class Driver:
         self._registrations = registrations
         self._proxying: Proxying
         self._batch_end = batch_end
+        self._overload = overload
         self.requests = 0
         self.responses = 0
         self.malformed = 0
@@ -47,7 +51,7 @@ class Driver:
         self.stray = 0
         """Responses and ACKs that belong to nothing."""
         self.overloaded = 0
-        """Requests answered 503 because a bound was reached."""
+        """Requests answered 503 because a bound was reached, or work waits too long."""
         self.faults = 0
         """Exceptions that nobody expected: each is a mistake of this program."""
 
@@ -130,10 +134,31 @@ class Driver:
             self.overloaded += 1
             error = SipError(503, "Overloaded", RETRY_LATER)
             self._context.refuse_statelessly(request, flow, error, kind=faults.OVERLOAD)
+        elif self._overload.shedding and self._sheds(request, key):
+            self.overloaded += 1
+            self._shed(request, flow)
         elif method == "REGISTER":
             self._registrations.on_request(request, flow, key)
         else:
             self._proxying.on_request(request, flow, key)
+
+    def _sheds(self, request: Request, key: keys.Key) -> bool:
+        """Whether this request, which has no transaction yet, is refused while there is overload."""
+        # What goes on in a call is carried through, and so is what ends one whoever writes it how.
+        if request.to_tag is not None or request.method == "BYE":
+            return False
+        has_credentials = request.has(names.AUTHORIZATION) or request.has(names.PROXY_AUTHORIZATION)
+        return not self._overload.admits(BEGUN if has_credentials else NEW, hash(key))
+
+    def _shed(self, request: Request, flow: Flow) -> None:
+        """503, as cheaply as it can be: it is counted in ``errors``, and the log says how many there were."""
+        context = self._context
+        error = SipError(503, "Overloaded", (f"Retry-After: {self._overload.retry_after()}",))
+        context.answer_statelessly(request, flow, error)
+        context.recorder.error(
+            at=int(context.wall_clock() * 1000), kind=faults.OVERLOAD, method=request.method, status=503,
+            agent=observe.agent(request), detail=error.reason, source=flow.host,
+        )  # fmt: skip
 
     def on_ack(self, ack: Request, flow: Flow) -> None:
         """An ACK that completes no transaction here: that of a 2xx, or a stray one."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from sipserver.calls.recorder import Recorder
 from sipserver.location.sqlite import SqliteLocation
+from sipserver.proxy.overload import Overload
 from sipserver.server.certificates import Certificates
 from sipserver.server.context import Context
 from sipserver.server.dead_targets import DeadTargets
 from sipserver.server.driver import Driver
 from sipserver.server.gate import CommitGate
 from sipserver.server.ledger import Ledger
+from sipserver.server.pressure import Pressure
 from sipserver.server.proxying import Proxying
 from sipserver.server.registrations import Registrations
 from sipserver.server.timers import TimerQueue
@@ -38,6 +40,8 @@ class Measured:
     resolver: Resolver
     dead_targets: DeadTargets
     certificates: Certificates
+    overload: Overload
+    pressure: Pressure
     writers: Mapping[str, Writer]
     """By the name of their store."""
 
@@ -60,7 +64,11 @@ def _messages(it: Measured) -> None:
     add("responses", "Responses that could be read", lambda: driver.responses)
     add("malformed", "Messages that could not be read", lambda: driver.malformed)
     add("stray", "Responses and ACKs that belong to nothing", lambda: driver.stray)
-    add("overloaded", "Requests answered 503 at a bound", lambda: driver.overloaded)
+    add("overloaded", "Requests answered 503 at a bound, or since work waits", lambda: driver.overloaded)
+    overload = it.overload
+    add("overload", "1 while new requests are refused since work waits", lambda: int(overload.shedding), "gauge")
+    add("overloads", "Times that this began", lambda: it.pressure.times)
+    add("waiting_ms", "Milliseconds that work waits", lambda: round(overload.delay * 1000), "gauge")
     add("faults", "Faults of this program", lambda: driver.faults)
     add("server_transactions", "Requests being answered", lambda: transactions.servers, "gauge")
     add("client_transactions", "Requests sent and not done with", lambda: transactions.clients, "gauge")

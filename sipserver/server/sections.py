@@ -83,6 +83,17 @@ class LimitsSection(Section, frozen=True):
     """The same for all requests outside of dialogs but REGISTER."""
 
 
+class OverloadSection(Section, frozen=True):
+    """``[overload]``"""
+
+    enabled: bool = True
+    """Whether new requests are refused while work waits too long."""
+    delay_ms: Annotated[float, Meta(ge=1, le=2000)] = 50.0
+    """How long work may wait without anything being refused."""
+    retry_after: Annotated[int, Meta(ge=2, le=3600)] = 30
+    """The longest time, in seconds, after which who is refused is told to come back."""
+
+
 class TimersSection(Section, frozen=True):
     """``[timers]``, seconds (RFC 3261 table 4)."""
 
@@ -413,6 +424,7 @@ class Config(Section, frozen=True):
 
     server: ServerSection = ServerSection()
     limits: LimitsSection = LimitsSection()
+    overload: OverloadSection = OverloadSection()
     timers: TimersSection = TimersSection()
     registrar: RegistrarSection = RegistrarSection()
     nat: NatSection = NatSection()

@@ -27,6 +27,7 @@ from sipserver.calls.recorder import STATEMENTS as CALL_STATEMENTS
 from sipserver.location.sqlite import SqliteLocation
 from sipserver.proxy.dialog import DialogTable
 from sipserver.proxy.media_relay import NEVER
+from sipserver.proxy.overload import Overload
 from sipserver.proxy.record_route import Minter
 from sipserver.registrar.binding import Binding
 from sipserver.server import settings
@@ -45,6 +46,7 @@ from sipserver.server.ledger import Ledger
 from sipserver.server.liveness import Liveness
 from sipserver.server.measures import Measured, publish
 from sipserver.server.media import Media, media_of
+from sipserver.server.pressure import Pressure
 from sipserver.server.proxying import Proxying
 from sipserver.server.quality import Collector
 from sipserver.server.registrations import Registrations
@@ -126,6 +128,8 @@ class Service:
         self.context.challenges.patience = 64 * config.timers.t1
         self.context.challenges_inside.patience = 8 * config.timers.t1
         self.gate = CommitGate(self.calls_writer, self.timers)
+        self.overload = Overload(settings.overload(config))
+        self.pressure = Pressure(self.overload, loop, self.transports.take_waited, self.log)
         self.metrics = Metrics()
         self.ledger = Ledger(self.recorder, self.calls_writer, data_dir / CALLS_FILE, self._calls_before, self.log)
         self._wire(keyring)
@@ -134,7 +138,7 @@ class Service:
             Measured(
                 self.metrics, self.driver, self.context, self.registrations, self.proxying, self.recorder, self.gate,
                 self.location, self.timers, self.ledger, self.resolver, self.dead_targets, self.certificates,
-                writers,
+                self.overload, self.pressure, writers,
             )
         )  # fmt: skip
 
@@ -173,7 +177,7 @@ class Service:
         )
         self.dialogs = DialogTable()
         # The resolver calls back through the driver's batch end, which exists only below.
-        self.driver = Driver(self.context, self.registrations, self._batch_end)
+        self.driver = Driver(self.context, self.registrations, self._batch_end, self.overload)
         self.nameservers = settings.nameservers(config)
         self.resolver = Resolver(
             self.driver, settings.resolver(config), self.nameservers.ask, self.transports.usable,
@@ -320,6 +324,7 @@ class Service:
         if self.media is not None:
             self.media.machine.settings = settings.media(config)
         self.driver.limits = settings.limits(config)
+        self.pressure.use(settings.overload(config))
         self.transports.reload(settings.transports(config))
         self.whereabouts.reload(config)
         self.certificates.reload(config)
@@ -368,6 +373,8 @@ class Service:
     def _batch_end(self) -> None:
         self.gate.flush()
         self.location.flush()
+        if not self.pressure.looking:
+            self.pressure.begin()
         if not self._lines_wait and self.log.waiting:
             self._lines_wait = True
             self._loop.call_at(self._loop.time() + LOG_DELAY, self._write_lines)

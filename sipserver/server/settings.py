@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from sipserver.calls.network import NetworkPrefix
 from sipserver.calls.places import Place, Site, SiteTable, country_code
 from sipserver.proxy.media_relay import Settings as MediaSettings
+from sipserver.proxy.overload import Settings as OverloadSettings
 from sipserver.proxy.plan import Settings as ProxySettings
 from sipserver.proxy.session import OFF, TIMER, SessionTimers
 from sipserver.registrar.process import Settings as RegistrarSettings
@@ -29,6 +30,12 @@ def limits(config: Config) -> Limits:
     """Bounds on messages."""
     given = config.limits
     return Limits(given.message, given.body, given.headers, given.line, given.uri)
+
+
+def overload(config: Config) -> OverloadSettings:
+    """When new requests are refused since work waits."""
+    given = config.overload
+    return OverloadSettings(given.enabled, given.delay_ms / 1000, float(given.retry_after))
 
 
 def timers(config: Config) -> Timers:

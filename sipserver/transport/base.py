@@ -205,6 +205,13 @@ class Transports:
         else:
             self.connector.connect(host, port, chosen, callback, name)
 
+    def take_waited(self) -> float:
+        """How long datagrams have waited to be read at most since this was last asked, in seconds."""
+        waited = 0.0
+        for listener in self.udp:
+            waited = max(waited, listener.take_waited())
+        return waited
+
     def reload(self, settings: Settings) -> None:
         """From now on these bounds and time-outs hold for streams; those of UDP stay."""
         if self.tcp is not None:

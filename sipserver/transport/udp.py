@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from time import time
 from typing import Final
 
 from sipserver.sip.flow import Flow
@@ -42,6 +44,9 @@ _SO_RCVBUFFORCE: Final = 33
 _SO_MEMINFO: Final = 55
 _MEMINFO: Final = struct.Struct("=9I")
 """Nine counts of linux/sock_diag.h, the last of which are drops."""
+_SIOCGSTAMPNS: Final = 0x8907
+_TIMESPEC: Final = struct.Struct("@ll")
+_NO_TIME: Final = bytes(_TIMESPEC.size)
 _IP_PKTINFO: Final = getattr(socket, "IP_PKTINFO", 8)
 _IN_PKTINFO: Final = struct.Struct("=I4s4s")
 _IN6_PKTINFO: Final = struct.Struct("=16sI")
@@ -93,6 +98,9 @@ class UdpListener:
         """Datagrams not sent because too many were waiting for the kernel."""
         self.send_errors = 0
         """Datagrams that the kernel refused to send."""
+        self._waited = 0.0
+        self._emptied_at = 0.0
+        """When nothing was left to be read, the last time."""
         self._receiver = receiver
         self._settings = settings
         self._source_for = source_for
@@ -117,6 +125,8 @@ class UdpListener:
             raise ListenError(f"Cannot listen on udp:{hostport(host, port)}: {error.strerror}.") from error
         self.host, self.port = host, self._socket.getsockname()[1]
         self._read = self._drain_wildcard if self.wildcard else self._drain
+        # From now on the kernel notes when datagrams arrive.
+        self._arrived_at()
         loop.add_reader(self._socket, self._on_readable)
 
     def _bound_socket(self, host: str, port: int) -> socket.socket:
@@ -148,6 +158,27 @@ class UdpListener:
         except (OSError, struct.error):
             # Closed, or another system than Linux.
             return 0
+
+    def take_waited(self) -> float:
+        """How long datagrams have waited to be read at most since this was last asked, in seconds; 0 where one read
+        took all that had arrived."""
+        waited, self._waited = self._waited, 0.0
+        return waited
+
+    def _note_waiting(self) -> None:
+        """A read took as much as it may and more is there: how old what was read last is by now."""
+        age = time() - self._arrived_at()
+        # The clock may have been set since: nothing is older than the time when nothing was there.
+        self._waited = max(self._waited, min(age, self._loop.time() - self._emptied_at))
+
+    def _arrived_at(self) -> float:
+        """When the datagram that was read last arrived, as the kernel noted it (UNIX time)."""
+        try:
+            seconds, nanoseconds = _TIMESPEC.unpack(fcntl.ioctl(self._socket, _SIOCGSTAMPNS, _NO_TIME))
+        except OSError:
+            # None was read yet, or another system than Linux.
+            return time()
+        return float(seconds) + float(nanoseconds) * 1e-9
 
     def close(self) -> None:
         """Stop reading, forget what waits, and close the socket."""
@@ -253,7 +284,8 @@ class UdpListener:
         now = self._loop.time()
         self._in_a_row = self._in_a_row + 1 if now - self._woken_at < CLOSE_TOGETHER else 0
         self._woken_at = now
-        self._read(now)
+        if self._read(now) < BATCH:
+            self._emptied_at = now
         if self._in_a_row >= MANY_IN_A_ROW:
             self._in_a_row = self._found_nothing = 0
             self._loop.remove_reader(self._socket)
@@ -267,7 +299,10 @@ class UdpListener:
     def _read_by_the_clock(self) -> None:
         found = 0
         try:
-            found = self._read(self._loop.time())
+            now = self._loop.time()
+            found = self._read(now)
+            if found < BATCH:
+                self._emptied_at = now
         finally:
             # Whatever happened, somebody reads on.
             self._found_nothing = 0 if found else self._found_nothing + 1
@@ -284,6 +319,7 @@ class UdpListener:
         try:
             for found in range(BATCH + 1):
                 if found == BATCH:
+                    self._note_waiting()
                     break
                 try:
                     data, address = receive(LARGEST)
@@ -314,6 +350,7 @@ class UdpListener:
         try:
             for found in range(BATCH + 1):
                 if found == BATCH:
+                    self._note_waiting()
                     break
                 try:
                     data, ancillary, _flags, address = receive(LARGEST, _ANCILLARY_SPACE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 
 import pytest
 
 from sipserver.sip.flow import Flow
 from sipserver.transport.base import ListenError, Settings, Transports
-from sipserver.transport.udp import UdpFlow, UdpListener
+from sipserver.transport.udp import BATCH, UdpFlow, UdpListener
 from support.transport import Recorder, datagram_peer, message, need_ipv6, port_of, serving
 
 
@@ -344,3 +345,20 @@ async def test_datagrams_that_found_no_room_in_the_kernel_are_counted() -> None:
         if not listener.receive_drops:
             pytest.skip("this kernel does not tell")
     assert listener.receive_drops == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_it_is_known_how_long_datagrams_have_waited_where_one_read_does_not_take_all(host: str) -> None:
+    async with serving(f"udp:{host}:0") as (transports, receiver):
+        (listener,) = transports.udp
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(message(0), ("127.0.0.1", listener.port))
+            await receiver.until(lambda: len(receiver.messages) == 1)
+            assert transports.take_waited() == 0
+            for number in range(3 * BATCH):
+                sock.sendto(message(number), ("127.0.0.1", listener.port))
+        # Nobody reads meanwhile.
+        time.sleep(0.05)  # noqa: ASYNC251 - the loop is held up
+        await receiver.until(lambda: len(receiver.messages) == 1 + 3 * BATCH)
+        assert 0.05 <= transports.take_waited() < 5
+        assert transports.take_waited() == 0

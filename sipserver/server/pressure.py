@@ -1,0 +1,75 @@
+"""How long work waits: measured while there is any, and told to the machine that decides what is refused.
+
+Two things are measured, and the longer one counts. How old the datagrams are that are read, where more had arrived than
+one read takes (``transport.udp``); and how late the loop comes to what it was to do at a certain time, which is what
+messages on connections wait for. Of what waits longer on a connection its sender learns by not being read from.
+
+Nothing is measured while nothing arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sipserver.proxy.overload import BEGAN, ENDED, LOOK, Overload, Settings
+from sipserver.telemetry.log import Log
+
+
+class Pressure:
+    """Looks every LOOK seconds while messages come."""
+
+    def __init__(
+        self, overload: Overload, loop: asyncio.AbstractEventLoop, waited: Callable[[], float], log: Log
+    ) -> None:
+        """``waited`` tells how long datagrams have waited at most since it was last asked."""
+        self._overload = overload
+        self._loop = loop
+        self._waited = waited
+        self._log = log
+        self._due = 0.0
+        self._armed = False
+        self.looking = not overload.settings.enabled
+        """Whether there is no need to ``begin``."""
+        self.times = 0
+        """How often overload began."""
+
+    def begin(self) -> None:
+        """Messages came: look soon, and for as long as work waits."""
+        self.looking = True
+        self._arm()
+
+    def use(self, settings: Settings) -> None:
+        """From now on these count."""
+        self._overload.settings = settings
+        if not settings.enabled:
+            self._overload.stop()
+        self.looking = self._armed or not settings.enabled
+
+    def _arm(self) -> None:
+        self._armed = True
+        self._due = self._loop.time() + LOOK
+        self._loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        now, overload = self._loop.time(), self._overload
+        self._armed = False
+        if not overload.settings.enabled:
+            return
+        change = overload.look(now, max(now - self._due, self._waited()))
+        if change == BEGAN:
+            self.times += 1
+            self._log.warning("overload.began", delay_ms=_ms(overload.delay))
+        elif change == ENDED:
+            self._log.warning(
+                "overload.ended", seconds=round(overload.lasted(now), 1), longest_delay_ms=_ms(overload.most),
+                refused=overload.refused - overload.refused_before,
+            )  # fmt: skip
+        if overload.shedding or overload.delay > 0.1 * overload.settings.target:
+            self._arm()
+        else:
+            self.looking = False
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
