@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sipserver.accounts.credentials import Keyring
+from sipserver.accounts.faults import AccountError
 from sipserver.accounts.parties import INSERT as INSERT_PARTY
 from sipserver.accounts.parties import new_party
 from sipserver.accounts.schema import FILE, utc_now
@@ -41,10 +42,6 @@ _SELECT = (
     "SELECT address, party, name, email, company, country, disabled, subscribers.created_at, updated_at"
     " FROM subscribers LEFT JOIN parties USING (address)"
 )
-
-
-class AccountError(Exception):
-    """What stands in the way of a change, as a sentence for the operator."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from sipserver.analysis.questions import Question, fitting_days, within_days
+from sipserver.cli.polite import stand_back
 from sipserver.cli.refusal import Refusal, WrongUse
 from sipserver.cli.stores import CALLS_FILE, calls_store, store_options
 
@@ -73,6 +74,8 @@ def explore(
         if open_browser:
             # Some browsers are programs of the terminal, which would be waited for.
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        # After the browser was started, which is nothing to stand back with.
+        stand_back()
         hosts = None if expose else LOOPBACK | {shown, *(name.lower() for name in names)}
         _serve(data_dir / CALLS_FILE, listener, questions, hosts, time_limit, rows)
 

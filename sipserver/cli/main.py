@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import sipserver
-from sipserver.accounts.subscribers import AccountError
+from sipserver.accounts.faults import AccountError
 from sipserver.cli.refusal import Refusal, WrongUse
 from sipserver.server.config import ConfigError
 from sipserver.storage.database import StoreError

@@ -14,6 +14,7 @@ import click
 
 from sipserver.analysis.source import Source, Views
 from sipserver.cli.output import Command
+from sipserver.cli.polite import stand_back
 from sipserver.cli.refusal import Refusal
 from sipserver.cli.report_files import EXTRA
 from sipserver.cli.stores import CALLS_FILE, calls_store
@@ -57,6 +58,7 @@ def copy_option(command: Command) -> Command:
 @contextmanager
 def figures_from(data_dir: Path, choice: Choice) -> Iterator[tuple[sqlite.Connection, Source]]:
     """The store for reading, and what is asked for figures; all of one moment, whatever a server writes meanwhile."""
+    stand_back()
     with calls_store(data_dir) as connection, ExitStack() as stack:
         connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         source: Source | None = None
@@ -111,6 +113,7 @@ def bring_up_to_date(data_dir: Path, path: Path | None, *, anew: bool) -> str:
     """Write the copy; what there is now."""
     from sipserver.analysis.columns_sync import CopyError  # noqa: PLC0415
 
+    stand_back()
     with calls_store(data_dir):
         file = copy_file(data_dir, path)
     if file is None:

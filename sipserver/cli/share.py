@@ -20,6 +20,7 @@ from sipserver.analysis.sharing.ledger import BUDGET, FILE, open_ledger
 from sipserver.analysis.sharing.privacy import MISSING, Settings
 from sipserver.analysis.sharing.release import Asked, Released, share_blocks, share_privately
 from sipserver.cli.output import csv_text
+from sipserver.cli.polite import stand_back
 from sipserver.cli.refusal import WrongUse
 from sipserver.cli.selecting import moment
 from sipserver.cli.stores import calls_store, store_options
@@ -115,6 +116,7 @@ def share(data_dir: Path, out: Path, epsilon: float | None, delta: float, contri
         raise WrongUse("--budget is what --epsilon may spend: without noise nothing is spent")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise WrongUse(f"{out} exists already: a release gets a folder of its own")
+    stand_back()
     with calls_store(data_dir) as connection:
         # All tables are of one moment, whatever a server writes meanwhile.
         connection.execute("BEGIN")

@@ -7,17 +7,19 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sipserver.accounts import schema as accounts
-from sipserver.accounts.credentials import Keyring
-from sipserver.accounts.subscribers import Subscribers
 from sipserver.calls import schema as calls
 from sipserver.server.config import Config, load
 from sipserver.storage.database import sqlite
 from sipserver.storage.migrations import open_store
+
+if TYPE_CHECKING:
+    from sipserver.accounts.subscribers import Subscribers
+
+# What has to do with subscribers is imported where it is used: cryptography is a seventh of the start of a command.
 
 CALLS_FILE = "calls.db"
 LOCATION_FILE = "location.db"
@@ -58,6 +60,10 @@ def configured(config_file: Path | None, data_dir: Path | None) -> Config:
 @contextmanager
 def subscribers_store(data_dir: Path) -> Iterator[Subscribers]:
     """The subscribers, for changes; makes the store and its key at first need."""
+    from sipserver.accounts import schema as accounts  # noqa: PLC0415
+    from sipserver.accounts.credentials import Keyring  # noqa: PLC0415
+    from sipserver.accounts.subscribers import Subscribers  # noqa: PLC0415
+
     with closing(accounts.open_accounts(data_dir)) as connection:
         # Not open_keyring first: where one key of several is lost, setting the passwords again is the way out.
         keyring = Keyring.load(data_dir, os.environ) or accounts.open_keyring(data_dir, connection, os.environ)
@@ -67,6 +73,9 @@ def subscribers_store(data_dir: Path) -> Iterator[Subscribers]:
 @contextmanager
 def subscribers_without_key(data_dir: Path, *, readonly: bool) -> Iterator[Subscribers]:
     """The subscribers, for what seals no password: it has to work when the key is lost."""
+    from sipserver.accounts import schema as accounts  # noqa: PLC0415
+    from sipserver.accounts.subscribers import Subscribers  # noqa: PLC0415
+
     path = data_dir / accounts.FILE
     pragmas = None if readonly else accounts.PRAGMAS
     with closing(open_store(path, accounts.MIGRATIONS, readonly=readonly, pragmas=pragmas)) as connection:
@@ -83,6 +92,8 @@ def calls_store(data_dir: Path) -> Iterator[sqlite.Connection]:
 @contextmanager
 def accounts_if_readable(data_dir: Path) -> Iterator[sqlite.Connection | None]:
     """``accounts.db`` for reading, or None for whoever may read call records but not who people are."""
+    from sipserver.accounts import schema as accounts  # noqa: PLC0415
+
     path = data_dir / accounts.FILE
     if not os.access(path, os.R_OK):
         yield None

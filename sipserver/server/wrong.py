@@ -28,7 +28,6 @@ from sipserver.server.sections import (
     split_host_port,
 )
 from sipserver.server.wrong_policy import policy_faults
-from sipserver.transport.nameservers import MAX_SERVERS
 
 _INTERFACE: Final = re.compile(r"[!-.0-~]{1,15}\Z")
 """Linux: at most 15 characters, no white space and no slash."""
@@ -108,16 +107,24 @@ def _media_faults(media: MediaSection) -> Iterator[str]:
 
 
 def _dns_faults(dns: DnsSection) -> Iterator[str]:
+    if dns.servers:
+        yield from _name_server_faults(dns)
+    if dns.ttl_min > dns.ttl_max:
+        yield "dns: wanted is ttl_min <= ttl_max"
+
+
+def _name_server_faults(dns: DnsSection) -> Iterator[str]:
     for position, server in enumerate(dns.servers, 1):
         if name_server(server) is None:
             yield (
                 f"dns.servers[{position}]: {tables.shown(server)} is not allowed; "
                 'wanted is an IP address such as "192.0.2.53", or "192.0.2.53:5353"'
             )
+    # dnspython takes as long to import as all else that commands need of the configuration.
+    from sipserver.transport.nameservers import MAX_SERVERS  # noqa: PLC0415
+
     if len(dns.servers) > MAX_SERVERS:
         yield f"dns.servers: {len(dns.servers)} are too many; wanted are at most {MAX_SERVERS}"
-    if dns.ttl_min > dns.ttl_max:
-        yield "dns: wanted is ttl_min <= ttl_max"
 
 
 def _turn_faults(turn: TurnSection) -> Iterator[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sipserver.accounts.credentials import Keyring
-from sipserver.accounts.subscribers import AccountError, Fault, RefusedImportError, Subscribers
+from sipserver.accounts.faults import AccountError
+from sipserver.accounts.subscribers import Fault, RefusedImportError, Subscribers
 from sipserver.sip.digest import ha1
 from sipserver.storage.database import StoreError, sqlite
 

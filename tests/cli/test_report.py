@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,24 @@ def test_every_report_in_every_form(sipserver: Sipserver, sample: None) -> None:
             assert len(found) == len(rows)
             assert not rows or list(found[0]) == list(rows[0])
     assert [row["day"] for row in document["sign_ins"]] == ["2026-10-24", "2026-10-25", "2026-10-26"]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no SCHED_IDLE")
+@pytest.mark.parametrize(
+    "command", ["report summary", "report prepare", "report share --from 2026-10-12 --to 2026-10-26 --out"]
+)
+def test_what_reads_the_store_beside_a_server_stands_back(
+    sipserver: Sipserver, sample: None, tmp_path: Path, command: str
+) -> None:
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    more = [str(tmp_path / "out")] if command.endswith("--out") else []
+    result = sipserver(*command.split(), *more)
+    assert result.exit_code == 0, result.output
+    assert os.sched_getscheduler(0) == os.SCHED_IDLE
+    # What writes does not.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    assert sipserver("check").exit_code in (0, 1)
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_explain_says_what_figures_mean_and_how_they_were_made(sipserver: Sipserver, sample: None) -> None:
