@@ -8,11 +8,13 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmark import load, phases, report
+from benchmark import curves, limits, load, phases, report
 from benchmark.load import Cost
 from benchmark.systems import PEOPLE, SYSTEMS, BenchError, make, missing
 
@@ -23,6 +25,8 @@ REGISTRATIONS_PER_CALL = 4
 def main() -> int:
     """The exit code."""
     options = _options()
+    if options.latency or options.overload:
+        return _limits(options)
     systems = [name for name in options.systems.split(",") if _can_be_measured(name)]
     if not systems:
         return 1
@@ -52,6 +56,42 @@ def main() -> int:
     return 0
 
 
+def _limits(options: argparse.Namespace) -> int:
+    """Delay and overload of this server, from one process that is both ends; the exit code."""
+    levels: curves.Levels = {}
+    overloads: curves.Overloads = {}
+    at_once: float | None = None
+    try:
+        _check_ports(options.port)
+        with _folder("limits", options.keep) as folder, closing(limits.Bench(folder, options.port)) as bench:
+            bench.everybody_registers()
+            for operation in options.operations:
+                show = partial(_print, curves.level_line, operation)
+                print(curves.LEVEL_HEAD, flush=True)
+                sustained = bench.sustained(operation, show)
+                if options.latency:
+                    levels[operation] = bench.latency(operation, sustained.rate, options.seconds / 6, show)
+                if options.overload:
+                    print(curves.MOMENT_HEAD, flush=True)
+                    show = partial(_print, curves.moment_line, operation)
+                    overloads[operation] = bench.overload(operation, sustained, options.seconds, show)
+                if options.overload and operation == "register":
+                    at_once = bench.everybody_at_once(sustained)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(curves.summary(levels, overloads, at_once))
+    if options.json:
+        options.json.write_text(json.dumps(curves.as_json(levels, overloads, at_once), indent=1) + "\n")
+    if options.picture:
+        curves.picture(options.picture, levels, overloads)
+    return 0
+
+
+def _print(line: Callable[[str, Any], str], operation: str, each: Any) -> None:
+    print(line(operation, each), flush=True)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description="What registrations and calls cost, in processor time.")
     parser.add_argument("operations", nargs="*", metavar="register|call", help="both where none is named")
@@ -60,6 +100,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1, help="runs, of which the median counts (1)")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="which, separated by commas")
     parser.add_argument("--phases", action="store_true", help="split our cost by phase (valgrind, five minutes)")
+    parser.add_argument("--latency", action="store_true", help="how long one waits, up to what is sustained")
+    parser.add_argument("--overload", action="store_true", help="three times of that, and what becomes of it")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="of the overload; a sixth of it for each delay (60)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, as .png or .svg")
     parser.add_argument("--port", type=int, default=5060, help="of the server; the endpoints take the next two")

@@ -60,7 +60,7 @@ class Settings:
     """What the operator decided."""
 
     enabled: bool = True
-    target: float = 0.05
+    target: float = 0.08
     """Seconds that work may wait without anything being refused."""
     longest: float = 30.0
     """The longest Retry-After, in seconds."""

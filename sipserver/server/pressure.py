@@ -1,8 +1,9 @@
 """How long work waits: measured while there is any, and told to the machine that decides what is refused.
 
 Two things are measured, and the longer one counts. How old the datagrams are that are read, where more had arrived than
-one read takes (``transport.udp``); and how late the loop comes to what it was to do at a certain time, which is what
-messages on connections wait for. Of what waits longer on a connection its sender learns by not being read from.
+one read takes (``transport.udp``); and how late the loop comes to what it was to do at a certain time, as far as this
+process was at work meanwhile, which is what messages on connections wait for: where the machine gave its processors to
+others, refusing would help nobody. Of what waits longer on a connection its sender learns by not being read from.
 
 Nothing is measured while nothing arrives.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import process_time
 
 from sipserver.proxy.overload import BEGAN, ENDED, LOOK, Overload, Settings
 from sipserver.telemetry.log import Log
@@ -28,6 +30,8 @@ class Pressure:
         self._waited = waited
         self._log = log
         self._due = 0.0
+        self._worked = 0.0
+        """Processor time of this process when it was armed."""
         self._armed = False
         self.looking = not overload.settings.enabled
         """Whether there is no need to ``begin``."""
@@ -49,6 +53,7 @@ class Pressure:
     def _arm(self) -> None:
         self._armed = True
         self._due = self._loop.time() + LOOK
+        self._worked = process_time()
         self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
@@ -56,7 +61,8 @@ class Pressure:
         self._armed = False
         if not overload.settings.enabled:
             return
-        change = overload.look(now, max(now - self._due, self._waited()))
+        late = min(now - self._due, process_time() - self._worked)
+        change = overload.look(now, max(late, self._waited()))
         if change == BEGAN:
             self.times += 1
             self._log.warning("overload.began", delay_ms=_ms(overload.delay))
