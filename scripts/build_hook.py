@@ -25,10 +25,14 @@ PACKAGE = "sipserver"
 FOLDERS = ("sip", "sip/transaction", "registrar", "proxy", "calls", "location")
 """Compiled whole, but for what only commands and the start use."""
 MODULES = (
+    "accounts/credentials.py",
     "accounts/lru.py",
+    "accounts/parties.py",
     "storage/batch.py",
+    "storage/writer.py",
     "telemetry/log.py",
     "telemetry/sink.py",
+    "transport/base.py",
     "transport/contract.py",
     "transport/resolver.py",
     "transport/stun.py",
@@ -36,6 +40,7 @@ MODULES = (
     "server/challenges.py",
     "server/clock.py",
     "server/context.py",
+    "server/dead_targets.py",
     "server/driver.py",
     "server/flows.py",
     "server/gate.py",
@@ -53,7 +58,7 @@ MODULES = (
     "server/watch.py",
     "server/whereabouts.py",
 )
-NOT_COMPILED = ("schema.py", "query.py", "recovery.py", "__init__.py")
+NOT_COMPILED = ("schema.py", "query.py", "recovery.py", "verify.py", "error_views.py", "__init__.py")
 
 _SETUP = """
 import sys
@@ -125,7 +130,7 @@ def compile_modules(package: Path, folder: Path) -> list[Path]:
     """Compile what is on the path of a message; the extension modules, which lie in ``folder``/lib."""
     shutil.copytree(package, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     files = [path for each in FOLDERS for path in sorted((folder / PACKAGE / each).glob("*.py"))]
-    files = [path for path in files if path.name not in NOT_COMPILED]
+    files = [path for path in files if not path.name.endswith(NOT_COMPILED)]
     files += [folder / PACKAGE / each for each in MODULES]
     for path in files:
         path.write_text(write_out_inits(path.read_text("utf-8")), "utf-8")

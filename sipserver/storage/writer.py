@@ -137,8 +137,8 @@ class Writer:
         # The thread's side.
         self._connection: sqlite.Connection | None = self._connect()
         self._open_group_failed = False
-        self._thread = threading.Thread(target=self._run, name=f"writer-{self.path.stem}", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name=f"writer-{self.path.stem}", daemon=True)
+        self._worker.start()
 
     # ---- the loop's side
 
@@ -207,7 +207,7 @@ class Writer:
             self._room = 0
             self._changed.notify()
         # The thread looks at its deadline between attempts: one may still be under way when the time is up.
-        self._thread.join(CLOSING_TIME + 1.0)
+        self._worker.join(CLOSING_TIME + 1.0)
         with self._changed:
             return sum(1 for statement, _ in self._in_flight + self._ready if statement != CALLBACK)
 
