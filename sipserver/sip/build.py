@@ -139,13 +139,19 @@ def stamp_via(request: Request, host: str, port: int) -> None:
         return
     position = request.places[names.VIA]
     line = request.lines[position]
-    # What nearly every endpoint sends: the question stands at the end, and one Via in its line.
-    if line.endswith(";rport") and "received" not in params and "," not in line and via.raw.endswith(";rport"):
+    # What nearly every endpoint sends: the question without a value, and one Via in its line.
+    if asked and params["rport"] is None and "received" not in params and "," not in line and '"' not in line:
         answer = f"={port};received={host}"
-        params["rport"], params["received"] = str(port), host
-        via.raw += answer
-        request.lines[position] = line + answer
-        return
+        if line.endswith(";rport") and via.raw.endswith(";rport"):
+            params["rport"], params["received"] = str(port), host
+            via.raw += answer
+            request.lines[position] = line + answer
+            return
+        if ";rport;" in line:
+            params["rport"], params["received"] = str(port), host
+            via.raw = via.raw.replace(";rport;", f";rport{answer};", 1)
+            request.lines[position] = line.replace(";rport;", f";rport{answer};", 1)
+            return
     kept = [part for part in split_params(via.raw) if not _is_source_param(part)]
     # RFC 3581 §4: who asks for its port gets its address too, even where that is what it wrote.
     if asked:

@@ -31,6 +31,8 @@ _REMEMBERED_LENGTH: Final = 200
 _MAX_DELTA: Final = 2**32 - 1
 _DEFAULT_EXPIRES: Final = 3600
 
+_USUAL_PARAMS: Final = frozenset(("branch", "rport", "received", "tag", "expires", "lr", "transport", "ob", "q"))
+"""Names that need not be looked at twice."""
 _TRANSPORTS: Final = {f"SIP/2.0/{transport}": transport for transport in ("UDP", "TCP", "TLS", "WS", "WSS")}
 
 
@@ -93,12 +95,17 @@ def parse_params(text: str) -> dict[str, str | None]:
     if '"' in text or " " in text or "\t" in text or "<" in text:
         return _parse_spaced_params(text)
     params: dict[str, str | None] = {}
-    for part in text.split(";"):
-        name, equals, value = part.partition("=")
-        name = name.lower()
-        if name in params or not (name.isalnum() or is_token(name)):
-            raise SipError(400, "Bad parameter")
-        params[name] = value if equals else None
+    parts = text.split(";")
+    for part in parts:
+        equals = part.find("=")
+        name = part if equals < 0 else part[:equals]
+        if name not in _USUAL_PARAMS:
+            name = name.lower()
+            if not (name.isalnum() or is_token(name)):
+                raise SipError(400, "Bad parameter")
+        params[name] = None if equals < 0 else part[equals + 1 :]
+    if len(params) != len(parts):
+        raise SipError(400, "Bad parameter")
     return params
 
 
@@ -154,13 +161,15 @@ class Via:
     def parse(cls, value: str) -> Via:
         """The Via that is written here; raises SipError(400, 'Bad Via')."""
         try:
-            protocol, _, rest = value.partition(" ")
-            transport = _TRANSPORTS.get(protocol)
+            space = value.find(" ")
+            transport = _TRANSPORTS.get(value[:space]) if space > 0 else None
             if transport is None:
                 transport, rest = _split_protocol(value)
-            sent_by, semicolon, params = rest.partition(";")
-            host, port = split_sent_by(sent_by)
-            return cls(transport, host, port, parse_params(params) if semicolon else {}, value)
+            else:
+                rest = value[space + 1 :]
+            semicolon = rest.find(";")
+            host, port = split_sent_by(rest if semicolon < 0 else rest[:semicolon])
+            return cls(transport, host, port, {} if semicolon < 0 else parse_params(rest[semicolon + 1 :]), value)
         except SipError:
             raise SipError(400, "Bad Via") from None
 

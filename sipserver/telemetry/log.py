@@ -161,12 +161,12 @@ class _Stamp:
             if second != self._second:
                 self._second = second
                 self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._ts = f"{self._text}.{rest:03d}Z"
+            self._ts = f"{self._text}.{str(1000 + rest)[1:]}Z"
         event["ts"] = self._ts
-        for key, value in list(event.items()):
-            if value is None:
-                del event[key]
-            elif key in SECRET_KEYS:
+        for key in [key for key, value in event.items() if value is None]:
+            del event[key]
+        if not SECRET_KEYS.isdisjoint(event):
+            for key in SECRET_KEYS.intersection(event):
                 event[key] = HIDDEN
         return event
 

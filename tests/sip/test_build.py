@@ -151,7 +151,7 @@ def test_via_of_who_is_where_it_says_stays_as_it_came() -> None:
         (
             "Via: SIP/2.0/UDP 10.1.1.1:4540;rport;branch=z9hG4bK1",
             "192.0.2.7",
-            "Via: SIP/2.0/UDP 10.1.1.1:4540;branch=z9hG4bK1;received=192.0.2.7;rport=40000",
+            "Via: SIP/2.0/UDP 10.1.1.1:4540;rport=40000;received=192.0.2.7;branch=z9hG4bK1",
         ),
         (
             "Via: SIP/2.0/UDP 192.0.2.7;RPort",
