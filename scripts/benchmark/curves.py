@@ -10,6 +10,8 @@ from benchmark.limits import NORMAL, Level, Moment, Overloaded
 
 NAMES: Final = {"register": "registrations", "call": "calls"}
 WAITS: Final = {"register": "REGISTER to its 200, committed", "call": "INVITE to its arrival at the called"}
+DELAYS: Final = {"median": "median_ms", "99 of 100": "p99_ms", "BYE, 99 of 100": "ending_p99_ms"}
+COLORS: Final = ["#4c78a8", "#54a24b", "#e45756"]
 WIDTH, HEIGHT = 420, 130
 
 Levels = dict[str, list[Level]]
@@ -99,17 +101,18 @@ def picture(path: Path, levels: Levels, overloads: Overloads) -> None:
         alt.vconcat(
             *(_levels(alt, operation, levels[operation]) if operation in levels else ()),
             *(_overload(alt, operation, overloads[operation]) if operation in overloads else ()),
-        )
+        ).resolve_scale(color="independent")
         for operation in dict.fromkeys((*levels, *overloads))
     ]
-    alt.hconcat(*columns).save(str(path), scale_factor=2.0)
+    chart = alt.hconcat(*columns, spacing=40).resolve_scale(color="independent")
+    chart.save(str(path), scale_factor=2.0)
 
 
 def _levels(alt: Any, operation: str, found: list[Level]) -> list[Any]:
     delays = [
         {"rate": each.rate, "ms": value, "of": of}
         for each in found
-        for of, value in (("median", each.median_ms), ("99 of 100", each.p99_ms))
+        for of, value in zip(DELAYS, (each.median_ms, each.p99_ms), strict=False)
         if value is not None
     ]
     costs = [{"rate": each.rate, "us": each.cost_us} for each in found]
@@ -118,7 +121,7 @@ def _levels(alt: Any, operation: str, found: list[Level]) -> list[Any]:
     delay = (
         alt.Chart({"values": delays})
         .mark_line(point=True)
-        .encode(x=rate, y=alt.Y("ms:Q", title="milliseconds"), color=alt.Color("of:N", title="delay"))
+        .encode(x=rate, y=alt.Y("ms:Q", title="milliseconds"), color=_color(alt, "delay", list(DELAYS)))
     )
     rule = (
         alt.Chart({"values": [{"ms": limit, "rate": NORMAL * found[-1].rate}]})
@@ -140,23 +143,30 @@ def _levels(alt: Any, operation: str, found: list[Level]) -> list[Any]:
 
 def _overload(alt: Any, operation: str, found: Overloaded) -> list[Any]:
     seconds = alt.X("at:Q", title="seconds since overload began")
-    carried = _series(found, {"offered": "offered", "served": "served", "refused (503)": "refused"})
-    delays = _series(found, {"median": "median_ms", "99 of 100": "p99_ms", "BYE, 99 of 100": "ending_p99_ms"})
-    memory = _series(found, {"memory": "memory_mib"})
+    carried = {"offered": "offered", "served": "served", "refused (503)": "refused"}
     peak = alt.Chart({"values": [{"value": 0.8 * found.peak}]}).mark_rule(strokeDash=[4, 3]).encode(y="value:Q")
 
-    def lines(values: list[dict[str, Any]], title: str, legend: str | None) -> Any:
-        color = alt.Color("of:N", title=legend, sort=None) if legend else alt.value("steelblue")
-        return alt.Chart({"values": values}).mark_line().encode(x=seconds, y=alt.Y("value:Q", title=title), color=color)
+    def lines(names: dict[str, str], title: str, legend: str) -> Any:
+        y = alt.Y("value:Q", title=title)
+        color = _color(alt, legend, list(names)) if len(names) > 1 else alt.value("steelblue")
+        return alt.Chart({"values": _series(found, names)}).mark_line().encode(x=seconds, y=y, color=color)
 
     name = NAMES[operation]
     return [
         (lines(carried, "a second", name) + peak).properties(
             width=WIDTH, height=HEIGHT + 40, title=f"Overload: {name} offered and carried (dashed: 80 % of the peak)"
         ),
-        lines(delays, "milliseconds", "delay").properties(width=WIDTH, height=HEIGHT, title=WAITS[operation]),
-        lines(memory, "MiB", None).properties(width=WIDTH, height=HEIGHT // 2, title="Memory of the server"),
+        lines(
+            dict(DELAYS) if operation == "call" else dict(list(DELAYS.items())[:2]), "milliseconds", "delay"
+        ).properties(width=WIDTH, height=HEIGHT, title=WAITS[operation]),
+        lines({"memory": "memory_mib"}, "MiB", "").properties(
+            width=WIDTH, height=HEIGHT // 2, title="Memory of the server"
+        ),
     ]
+
+
+def _color(alt: Any, title: str, names: list[str]) -> Any:
+    return alt.Color("of:N", title=title, scale=alt.Scale(domain=names, range=COLORS[: len(names)]))
 
 
 def _series(found: Overloaded, names: dict[str, str]) -> list[dict[str, Any]]:

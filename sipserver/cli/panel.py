@@ -107,6 +107,9 @@ def _overview(moment: Snapshot, paused: bool) -> list[Line]:
         if moment.by_agent:
             lines.append(_line("", _listed(moment.by_agent)))
     lines += [_store(store) for store in moment.stores]
+    if moment.overload_ms is not None:
+        refused = f"{_rate(moment.overloaded_per_s)} new requests a second are refused"
+        lines.append(_line("Overload", f"work waits for about {moment.overload_ms:,} ms, {refused}", ALARM))
     if moment.late_answers:
         lines.append(_line("Late", f"{moment.late_answers:,} answers went out before their row was written", ALARM))
     return [*lines, *[_line("", plain(note), DIM) for note in moment.notes]]

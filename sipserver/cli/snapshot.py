@@ -90,6 +90,10 @@ class Snapshot:
     stores: list[Store]
     late_answers: int | None
     """Answers that did not wait for their row any longer, since the start."""
+    overload_ms: int | None = None
+    """Milliseconds that work waits, where new requests are refused for it."""
+    overloaded_per_s: float | None = None
+    """Requests answered 503 a second, for that or at a bound."""
     notes: list[str] = field(default_factory=list)
     """Why something is not known."""
 
@@ -167,6 +171,8 @@ def snapshot(
         errors={row["kind"]: row["errors"] for row in found.errors}, errors_minutes=found.errors_ms / 60_000,
         stores=_stores(gauges) if gauges is not None else [],
         late_answers=int(numbers["answers_late"]) if "answers_late" in numbers else None,
+        overload_ms=int(numbers["waiting_ms"]) if numbers.get("overload") else None,
+        overloaded_per_s=gauges.rate("overloaded") if gauges is not None else None,
         notes=notes,
     )  # fmt: skip
 

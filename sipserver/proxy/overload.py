@@ -4,15 +4,15 @@ More work than a server can do makes every message wait, and whoever waits longe
 takes everything ends up doing only work that nobody wants any more. What is measured is how long work waits, which
 says the same for every mix of calls and registrations, on every machine.
 
-    delay up to ``target``        everything is served
-    from there to 2 * target      a growing share of new work is refused
-    from there to 4 * target      all new work is, and a growing share of what was begun: requests with credentials,
-                                  which answer a challenge of ours or come from those who answered one before
-    beyond                        both are
+    new work              is refused by a share that grows while the delay is above ``target`` and shrinks while it is
+                          below, so the delay settles there: as much is taken as can be done, and the server is never
+                          idle while there is work
+    work that was begun   (requests with credentials, which answer a challenge of ours or come from those who answered
+                          one before) is refused in growing share from 2 * target to 4 * target, where everything is
 
-The shares follow the delay at once, and the delay follows the shares within some tens of milliseconds: what is waiting
-settles where as much is taken as can be done, so the server is never idle while there is work, and there is no rate to
-be learned or forgotten. Requests inside of dialogs, BYE, CANCEL, ACK and responses are not asked about here.
+Requests inside of dialogs, BYE, CANCEL, ACK and responses are not asked about here. A call that is let in brings work
+for some time, which is why the share follows the delay by its sum as well as by itself (a PI controller): by itself
+alone it would be too small or swing.
 
     IDLE ──delay > target──> SHEDDING ──delay < target / 2 for QUIET seconds──> IDLE
 
@@ -38,6 +38,12 @@ LOOK: Final = 0.02
 """Seconds between two looks at the delay."""
 LONGEST_STEP: Final = LOOK
 """What counts of the time since the last look at most, so that no single look decides."""
+STEP_OF_SHARE: Final = 0.5
+"""How much larger the share is that is refused for each ``target`` that work waits too long."""
+SLOPE_OF_SHARE: Final = 0.5
+"""By how much it grows each second for that, at most."""
+LONGEST_GROWTH: Final = 0.1
+"""Seconds of growth that one look brings at most."""
 QUIET: Final = 1.0
 """Seconds without delay until overload is over."""
 RATE_OVER: Final = 2.0
@@ -70,9 +76,9 @@ class Overload:
     """Whether there is overload, and what it asks for. Times are of any clock that only goes forward, in seconds."""
 
     __slots__ = (
-        "_backlog", "_debts", "_looked_at", "_older", "_phase", "_quiet_since", "_recent", "_served", "_served_for",
-        "_shares", "_since", "_taken", "_turned_at", "delay", "most", "refused", "refused_before", "settings",
-        "shedding",
+        "_backlog", "_debts", "_grown", "_looked_at", "_older", "_phase", "_quiet_since", "_recent", "_served",
+        "_served_for", "_shares", "_since", "_taken", "_turned_at", "delay", "most", "refused", "refused_before",
+        "settings", "shedding",
     )  # fmt: skip
 
     def __init__(self, settings: Settings) -> None:
@@ -90,6 +96,7 @@ class Overload:
         self._since = 0.0
         self._looked_at = 0.0
         self._quiet_since = 0.0
+        self._grown = 0.0
         self._shares = [0.0, 0.0]
         self._debts = [0.5, 0.5]
         self._taken = 0
@@ -113,7 +120,9 @@ class Overload:
             return self._begin(now) if self.delay > target else ""
         self.most = max(self.most, self.delay)
         excess = self.delay / target
-        self._shares[NEW] = min(max(excess - 1.0, 0.0), 1.0)
+        grown = self._grown + SLOPE_OF_SHARE * min(excess - 1.0, 1.0) * min(passed, LONGEST_GROWTH)
+        self._grown = min(max(grown, 0.0), 1.0)
+        self._shares[NEW] = min(max(self._grown + STEP_OF_SHARE * (excess - 1.0), 0.0), 1.0)
         self._shares[BEGUN] = min(max(excess / 2 - 1.0, 0.0), 1.0)
         self._count(now, passed)
         if 2 * self.delay >= target:
@@ -135,6 +144,7 @@ class Overload:
         self.most = self.delay
         self.refused_before = self.refused
         self._since = self._quiet_since = self._turned_at = now
+        self._grown = 0.0
         self._shares = [0.0, 0.0]
         self._taken = 0
         self._served = self._served_for = self._backlog = 0.0

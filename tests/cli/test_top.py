@@ -131,15 +131,16 @@ def test_where_there_is_little_room_some_calls_are_seen_and_others_counted(momen
 
 def test_what_is_wrong_is_an_alarm(moment: Snapshot) -> None:
     ill = replace(
-        moment, running=False, last_alive="2026-11-23T20:00:00.000Z", late_answers=2,
-        stores=[
+        moment, running=False, last_alive="2026-11-23T20:00:00.000Z", late_answers=2, overload_ms=130,
+        overloaded_per_s=1200.4, stores=[
             Store("calls", 120, 60.0, 2.0, 2000.0, failing=True), Store("location", 0, None, None, None, failing=False)
         ],
     )  # fmt: skip
     alarms = [text for style, text in view(ill, 200, 24) if style == ALARM]
     assert alarms[0].endswith("no server runs: node-1 was last heard of at 2026-11-23 20:00:00")
     assert alarms[1] == "calls.db       120 rows wait, about 2,000 ms   60.0 rows/s   2.0 commits/s   FAILING"
-    assert alarms[2].startswith("Late           2 answers")
+    assert alarms[2] == "Overload       work waits for about 130 ms, 1,200 new requests a second are refused"
+    assert alarms[3].startswith("Late           2 answers")
 
 
 @pytest.mark.parametrize(
@@ -167,14 +168,14 @@ def test_rates_are_of_what_the_server_counts(data_dir: Path) -> None:
     assert gauges.rate("requests") is None
     gauges.add(
         14.0, **dict.fromkeys(names, 13.0), store_rows_written__calls=500, store_commits__calls=5,
-        store_failing__calls=1, store_rows_waiting__calls=10, answers_late=3,
+        store_failing__calls=1, store_rows_waiting__calls=10, answers_late=3, overload=1, waiting_ms=130,
     )  # fmt: skip
     with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
         found = snapshot(now(store, AT), gauges, None, [])
     assert found.rates == {"calls": 2.0, "registrations": 2.0, "refused": 2.0, "messages": 4.0}
     assert found.rates_from == "metrics"
     assert found.stores == [Store("calls", 10, 100.0, 1.0, 100.0, failing=True)]
-    assert found.late_answers == 3
+    assert (found.late_answers, found.overload_ms) == (3, 130)
     assert (found.running, found.node, found.bindings) == (False, None, None)
     assert "no server has run yet" in view(found, 80, 24)[0][1]
 
