@@ -9,6 +9,7 @@ most once an hour beyond that.
 from __future__ import annotations
 
 from hashlib import blake2b
+from itertools import islice
 from typing import Final
 
 from sipserver.calls import delays
@@ -24,6 +25,8 @@ SEEN_EVERY_MS: Final = 3_600_000
 """How old ``devices.last_seen`` may be."""
 MAX_COUNTED: Final = 20_000
 """Parties whose refreshes wait to be written; at more they are written at once."""
+PUT_AT_ONCE: Final = 2_000
+"""Counts that are put in one go, some milliseconds; with so many waiting they are put early."""
 MAX_DEVICES: Final = 100_000
 """Devices that are remembered as written; beyond them all are forgotten, and written again when seen."""
 
@@ -89,6 +92,7 @@ class ActivityRecords:
         self._hash = blake2b(digest_size=12, key=key)
         self._network = network
         self._max_counted = max_counted
+        self._early = min(PUT_AT_ONCE, max_counted)
         self._max_devices = max_devices
         self._stamp = Stamp()
         self._day = -1
@@ -99,8 +103,8 @@ class ActivityRecords:
     def refreshed(self, party: str, at: int) -> None:
         """A registration of this party lasts longer and is otherwise as it was."""
         day = at // 86_400_000
-        if day != self._day or len(self._counts) >= self._max_counted:
-            self._put_days()
+        if day != self._day or len(self._counts) >= self._early:
+            self._put_days(PUT_AT_ONCE if day == self._day else self._max_counted)
             if day != self._day:
                 self.lost += len(self._counts)
                 self._counts.clear()
@@ -118,11 +122,11 @@ class ActivityRecords:
     def flush(self, *, stopping: bool = False) -> None:
         """Put what was counted, to be called every few seconds and at the stop; what the queue does not take waits."""
         self.delays.flush(stopping=stopping)
-        self._put_days()
+        self._put_days(self._max_counted if stopping else PUT_AT_ONCE)
 
-    def _put_days(self) -> None:
+    def _put_days(self, most: int) -> None:
         counts, stamp = self._counts, self._stamp
-        for party, count in list(counts.items()):
+        for party, count in list(islice(counts.items(), most)):
             first_at = stamp(count.first_at) or ""
             row = party, first_at[:10], count.refreshes, first_at, stamp(count.last_at)
             if not self._put(self._first + _DAY, row):

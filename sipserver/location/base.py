@@ -13,7 +13,7 @@ from sipserver.registrar.binding import Binding, Change
 
 MAX_LINE: Final = 32
 """REGISTERs that may stand in line for one address."""
-EXPIRED_AT_ONCE: Final = 1000
+EXPIRED_AT_ONCE: Final = 200
 """Bindings that one ``expire`` takes out at most: a few milliseconds of the loop's time."""
 
 
@@ -25,8 +25,16 @@ class Location(Protocol):
         """Bindings that are kept; some may have expired a moment ago."""
         ...
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more for ``expire`` to do at once."""
+        ...
+
     def get(self, aor: str, now: float) -> tuple[Binding, ...]:
-        """The bindings of this address that have not expired, the latest registered first."""
+        """The bindings of this address that have not expired, the latest registered first.
+
+        Raises StoreError where they have to be read and cannot.
+        """
         ...
 
     def acquire(self, aor: str, resume: Callable[[], None]) -> bool:
@@ -55,8 +63,12 @@ class Location(Protocol):
         """
         ...
 
+    def addresses(self) -> list[str]:
+        """Every address that has bindings in memory."""
+        ...
+
     def __iter__(self) -> Iterator[Binding]:
-        """Every binding; nothing may change meanwhile."""
+        """Every binding in memory; nothing may change meanwhile."""
         ...
 
     def flush(self) -> None:

@@ -28,6 +28,8 @@ class MemoryLocation:
         """Bindings by the first whole second at which they have expired."""
         self._swept = 0
         """Every binding due by then has been taken out."""
+        self.is_behind = False
+        """Whether the last ``expire`` was cut short by its limit, so that it is to be called again soon."""
         self._held: dict[str, deque[Resume] | None] = {}
         """The addresses that are held, with who waits for them."""
 
@@ -87,10 +89,15 @@ class MemoryLocation:
                 self._swept = due
         if finished:
             self._swept = second
+        self.is_behind = len(gone) >= limit
         return gone
 
+    def addresses(self) -> list[str]:
+        """See ``Location.addresses``."""
+        return list(self._bindings)
+
     def __iter__(self) -> Iterator[Binding]:
-        """Every binding; nothing may change meanwhile."""
+        """Every binding in memory; nothing may change meanwhile."""
         for found in self._bindings.values():
             yield from found
 
@@ -146,14 +153,17 @@ class MemoryLocation:
 
     def _schedule(self, binding: Binding) -> None:
         due = ceil(binding.expires_at)
+        if due <= self._swept:
+            # The disk was slow, or it was read late.
+            self._swept = due - 1
         bucket = self._due.get(due)
         if bucket is None:
             self._due[due] = {binding}
         else:
             bucket.add(binding)
 
-    def _add(self, binding: Binding) -> None:
-        """Keep a binding that was loaded, after those of its address that were loaded before."""
-        self._bindings[binding.aor] = (*self._bindings.get(binding.aor, ()), binding)
-        self._schedule(binding)
-        self.count += 1
+    def _put_in(self, found: list[Binding]) -> None:
+        """Keep the bindings of an address that had none, the latest registered first; they count already."""
+        self._bindings[found[0].aor] = tuple(found)
+        for binding in found:
+            self._schedule(binding)

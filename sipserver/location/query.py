@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sipserver.location.schema import MIGRATIONS, PRAGMAS, SELECT, from_row
+from sipserver.location.rows import from_row
+from sipserver.location.schema import MIGRATIONS, PRAGMAS, SELECT
 from sipserver.registrar.binding import Binding
 from sipserver.sip.uri import Uri
 from sipserver.storage.database import StoreError, explain, sqlite

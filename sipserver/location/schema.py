@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from sys import intern
-from typing import Any, Final
+from typing import Final
 
-from sipserver.registrar.binding import Binding
 from sipserver.storage.migrations import Database, Migrations
 
 PRAGMAS: Final[Mapping[str, int | str]] = {"secure_delete": "ON"}
@@ -14,22 +12,19 @@ PRAGMAS: Final[Mapping[str, int | str]] = {"secure_delete": "ON"}
 
 MIGRATIONS = Migrations("location")
 
-PATH_SEPARATOR: Final = "\n"
-"""Between the Path values of a binding; none of them holds a line break."""
-
 SELECT: Final = """
-    SELECT aor, key, contact, q, expires_at, call_id, cseq, instance, reg_id, path, user_agent, params, transport, host,
+    SELECT aor, contact, q, expires_at, call_id, cseq, instance, reg_id, path, user_agent, params, transport, host,
         port, registered_at, local, flow_only, natted, gruu_since
     FROM bindings
 """
-"""Rows as ``from_row`` takes them; a condition may follow."""
+"""Rows as ``rows.from_row`` takes them; a condition may follow."""
 
 UPSERT: Final = """
     INSERT OR REPLACE INTO bindings (aor, key, contact, q, expires_at, call_id, cseq, instance, reg_id, path,
         user_agent, params, transport, host, port, registered_at, local, flow_only, natted, gruu_since)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-"""Takes rows as ``to_row`` makes them."""
+"""Takes rows as ``rows.to_row`` makes them."""
 
 
 @MIGRATIONS()
@@ -75,24 +70,3 @@ def flows(database: Database) -> None:
     database.execute("ALTER TABLE bindings ADD COLUMN natted INTEGER NOT NULL DEFAULT 0")
     database.execute("ALTER TABLE bindings ADD COLUMN gruu_since REAL NOT NULL DEFAULT 0")
     database.execute("UPDATE bindings SET flow_only = 1 WHERE transport <> 'UDP' AND path = ''")
-
-
-def to_row(binding: Binding) -> tuple[Any, ...]:
-    """The binding as a row for UPSERT."""
-    return (
-        binding.aor, binding.key, binding.contact, binding.q, binding.expires_at, binding.call_id, binding.cseq,
-        binding.instance, binding.reg_id, PATH_SEPARATOR.join(binding.path), binding.user_agent, binding.params,
-        binding.transport, binding.host, binding.port, binding.registered_at, binding.local, int(binding.flow_only),
-        int(binding.natted), binding.gruu_since,
-    )  # fmt: skip
-
-
-def from_row(row: tuple[Any, ...]) -> Binding:
-    """The binding in a row of SELECT; its connection did not outlive the process that wrote it."""
-    (aor, _, contact, q, expires_at, call_id, cseq, instance, reg_id, path, user_agent, params, transport, host, port,
-        registered_at, local, flow_only, natted, gruu_since) = row  # fmt: skip
-    route = tuple(path.split(PATH_SEPARATOR)) if path else ()
-    return Binding(
-        aor, contact, q, expires_at, call_id, cseq, instance, reg_id, route, user_agent, params, transport, host, port,
-        0, registered_at, intern(local), bool(flow_only), bool(natted), gruu_since,
-    )  # fmt: skip

@@ -6,6 +6,8 @@
 A binding that lived by a connection did not outlive the process that held it: at a start it is of no use any more, and
 leaves the file in batches (``forget_orphans``).
 
+A start reads the first FIRST_PORTIONS of the file, and the rest while it is in use (``load``, ``location.loading``).
+
 Expired bindings leave memory at once and the file later, in batches; a start skips them. Operators ask for removals
 through a table of the file (``location.query``), since only this process knows what is in its memory.
 """
@@ -19,8 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from sipserver.location.base import EXPIRED_AT_ONCE
+from sipserver.location.loading import Loader
 from sipserver.location.memory import MemoryLocation
-from sipserver.location.schema import MIGRATIONS, PRAGMAS, SELECT, UPSERT, from_row, to_row
+from sipserver.location.rows import to_row
+from sipserver.location.schema import MIGRATIONS, PRAGMAS, UPSERT
 from sipserver.registrar.binding import Binding, Change
 from sipserver.sip.errors import SipError
 from sipserver.storage.database import StoreError, connect, explain, sqlite
@@ -44,21 +48,28 @@ STATEMENTS: Final = (
 )
 """What the writer of ``location.db`` is made with."""
 
-_APPLY_REMOVALS: Final = """
-    DELETE FROM bindings WHERE EXISTS (
-        SELECT 1 FROM removals
-        WHERE removals.aor = bindings.aor AND removals.key = bindings.key AND registered_at <= requested_at
-    )
-"""
+_REMOVALS: Final = "SELECT aor, key, requested_at FROM removals"
+_APPLY_REMOVAL: Final = "DELETE FROM bindings WHERE aor = ? AND key = ? AND registered_at <= ?"
 _REMOVALS_AT_ONCE: Final = 100
+_DELETE_EXPIRED: Final = """
+    DELETE FROM bindings WHERE (aor, key) IN (SELECT aor, key FROM bindings WHERE expires_at <= ? LIMIT ?)
+"""
+"""The others are met when they are read."""
+_EXPIRED_AT_START: Final = 10_000
+FIRST_PORTIONS: Final = 20
+"""What is read before the start goes on: all of it, where there are not thousands."""
 
 Removed = Callable[[Sequence[Binding]], None]
+
+
+def _ignore(_binding: Binding) -> None:
+    """Nobody wants to know."""
 
 
 class SqliteLocation(MemoryLocation):
     """A ``Location`` that survives the process. Raises StoreError where the file cannot be used.
 
-    ``now`` is UNIX time in seconds: what has expired by then is not loaded. ``max_rows`` bounds the rows that wait for
+    ``now`` is UNIX time in seconds: what has expired by then is of no use. ``max_rows`` bounds the rows that wait for
     the disk; more changes are told False. ``on_removed`` is called with what operators removed. The
     other options are those of ``storage.writer.Writer``.
     """
@@ -80,23 +91,58 @@ class SqliteLocation(MemoryLocation):
         self.path = Path(path)
         self._orphans: deque[Binding] = deque()
         """Of the last process, and only in the file."""
-        self._load(now)
+        self._expired: deque[Binding] = deque()
+        """Gone from memory, or never in it, and not yet from the file."""
+        self.on_loaded: Callable[[Binding], None] = _ignore
+        """Called with every binding that comes into memory from the file."""
+        self._began = now
+        self._prepare(now)
         self._max_rows = max_rows
         self._waiting = 0
         """Rows that were put and not called back for."""
-        self._expired: deque[Binding] = deque()
-        """Gone from memory and not yet from the file."""
         self._on_removed = on_removed
         self._removing: set[int] = set()
         self._version = -1
         self.poll_failures = 0
         """How often removals could not be read."""
+        self.load_failures = 0
+        """How often a portion could not be read."""
         # Never full, so that a group of rows is never taken in part: each row has one callback at most.
         self.writer = Writer(
             self.path, STATEMENTS, call_soon=call_soon, keep_failed=False, max_rows=2 * max_rows, interval=interval,
             on_state=on_state, on_poison=on_poison, synchronous=synchronous, pragmas=PRAGMAS,
         )  # fmt: skip
         self._reader = connect(self.path, readonly=True)
+        self._loader: Loader | None = Loader(self._reader)
+        for _ in range(FIRST_PORTIONS):
+            self.load()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether there is something in the file that is not in memory."""
+        return self._loader is not None
+
+    def load(self) -> bool:
+        """Read another portion; whether there is more to be read now. What cannot be read is tried again next time."""
+        loader = self._loader
+        if loader is None:
+            return False
+        try:
+            groups = loader.take_next()
+        except sqlite.Error:
+            self.load_failures += 1
+            return False
+        for group in groups:
+            self._take_in(group)
+        if loader.is_done:
+            self._loader = None
+        return self._loader is not None
+
+    def get(self, aor: str, now: float) -> tuple[Binding, ...]:
+        """See ``Location.get``."""
+        if self._loader is not None:
+            self._read(aor)
+        return super().get(aor, now)
 
     def replace(self, aor: str, changes: Sequence[Change], done: Callable[[bool], None]) -> None:
         """See ``Location.replace``."""
@@ -118,10 +164,12 @@ class SqliteLocation(MemoryLocation):
         rows: list[tuple[int, Row]] = [(_EXPIRE, (each.aor, each.key, each.expires_at)) for each in batch]
         if rows and not self._put(rows, partial(self._deleted, batch)):
             self._expired.extendleft(reversed(batch))
+        elif self._expired:
+            self.is_behind = True
         return gone
 
-    def forget_orphans(self, told: Callable[[list[Binding]], None]) -> None:
-        """Take bindings out of the file whose connection the last process held; once a second, some at a time.
+    def forget_orphans(self, told: Callable[[list[Binding]], None]) -> bool:
+        """Take some of the bindings out of the file whose connection the last process held; whether there are more.
 
         ``told`` is called with them when that is durable; what has expired meanwhile needs no word.
         """
@@ -129,6 +177,8 @@ class SqliteLocation(MemoryLocation):
         rows: list[tuple[int, Row]] = [(_FORGET, (each.aor, each.key, each.registered_at)) for each in batch]
         if rows and not self._put(rows, partial(self._forgotten, batch, told)):
             self._orphans.extendleft(reversed(batch))
+            return False
+        return bool(self._orphans)
 
     def poll_removals(self) -> None:
         """Carry out what operators asked for; called once a second. Costs a few microseconds where there is nothing."""
@@ -212,6 +262,12 @@ class SqliteLocation(MemoryLocation):
 
     def _remove(self, number: int, aor: str, key: str, requested_at: float) -> None:
         """Carry out one request for an address that is held."""
+        try:
+            if self._loader is not None:
+                self._read(aor)
+        except StoreError:
+            self._removed(number, aor, [], 0, False)
+            return
         # What was registered after the request is not meant by it.
         found = [each for each in self._bindings.get(aor, ()) if each.key == key and each.registered_at <= requested_at]
         rows: list[tuple[int, Row]] = [(_DELETE, (aor, key)) for _ in found]
@@ -232,24 +288,43 @@ class SqliteLocation(MemoryLocation):
             self._version = -1
         self.release(aor)
 
-    def _load(self, now: float) -> None:
-        """Bring the file up to date and read it."""
+    def _prepare(self, now: float) -> None:
+        """Bring the file up to date, and count what is in it."""
         connection = open_store(self.path, MIGRATIONS, pragmas=PRAGMAS)
         try:
             with transaction(connection):
-                connection.execute(_APPLY_REMOVALS)
+                connection.executemany(_APPLY_REMOVAL, connection.execute(_REMOVALS).fetchall())
                 connection.execute("DELETE FROM removals")
-                connection.execute("DELETE FROM bindings WHERE expires_at <= ?", (now,))
-            # Thousands of endpoints say the same of themselves: one copy is enough.
-            agents: dict[str | None, str | None] = {}
-            for row in connection.execute(f"{SELECT} ORDER BY aor, registered_at DESC"):
-                binding = from_row(row)
-                binding.user_agent = agents.setdefault(binding.user_agent, binding.user_agent)
-                if binding.is_connected:
-                    self._orphans.append(binding)
-                else:
-                    self._add(binding)
+                connection.execute(_DELETE_EXPIRED, (now, _EXPIRED_AT_START))
+            (self.count,) = connection.execute("SELECT count(*) FROM bindings WHERE expires_at > ?", (now,)).fetchone()
         except sqlite.Error as error:
             raise StoreError(explain(self.path, error)) from error
         finally:
             connection.close()
+
+    def _read(self, aor: str) -> None:
+        """Have this address in memory. Raises StoreError."""
+        loader = self._loader
+        if loader is None or not loader.is_missing(aor):
+            return
+        try:
+            group = loader.take(aor)
+        except sqlite.Error as error:
+            raise StoreError(explain(self.path, error)) from error
+        self._take_in(group)
+
+    def _take_in(self, group: list[Binding]) -> None:
+        """Keep what was read of an address, and see to what is of no use any more."""
+        kept = []
+        for binding in group:
+            if binding.expires_at <= self._began:
+                self._expired.append(binding)
+            elif binding.is_connected:
+                self._orphans.append(binding)
+                self.count -= 1
+            else:
+                kept.append(binding)
+        if kept:
+            self._put_in(kept)
+            for binding in kept:
+                self.on_loaded(binding)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sipserver.proxy.bounded import forget_oldest
 from sipserver.proxy.record_route import ROUTE_PARAM
 from sipserver.sip import names
 from sipserver.sip.errors import SipError
@@ -39,8 +40,7 @@ class DialogTable:
         hops = self._dialogs.get(key)
         if hops is None:
             if len(self._dialogs) >= self.max_dialogs:
-                del self._dialogs[next(iter(self._dialogs))]
-                self.evicted += 1
+                self.evicted += forget_oldest(self._dialogs)
             hops = self._dialogs[key] = {}
         hops.pop((side, next_hop_text), None)
         if len(hops) >= MAX_HOPS:
@@ -96,7 +96,7 @@ class RemoteTargets:
         if target in known:
             return
         if not known and len(self._calls) >= self.max_calls:
-            del self._calls[next(iter(self._calls))]
+            forget_oldest(self._calls)
         self._calls[key] = (*known[-MAX_HOPS + 1 :], target)
 
     def allows(self, key: str, side: str, uri: Uri) -> bool:

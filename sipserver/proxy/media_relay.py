@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sipserver.proxy.bounded import forget_oldest
 from sipserver.proxy.nat import has_dtls, has_ice, host_of, is_behind_nat, is_private, media_addresses
 from sipserver.proxy.record_route import CALLEE, CALLER
 from sipserver.sip.effects import Effect
@@ -349,7 +350,7 @@ class MediaRelay:
         known = ice, not ice and is_behind_nat(media_addresses(description), end.host)
         if self._contacts.get(end.contact) != known:
             if len(self._contacts) >= MAX_CONTACTS:
-                del self._contacts[next(iter(self._contacts))]
+                forget_oldest(self._contacts)
             self._contacts[end.contact] = known
 
     def _open(self, key: str, exchange: Exchange, to_tag: str) -> Leg | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from sipserver.proxy.bounded import forget_oldest
+
 MAX_SENDERS: Final = 50_000
 """Senders that are remembered by one meter; of more, whoever was first seen longest ago starts anew."""
 
@@ -41,7 +43,7 @@ class Meter:
         # More than the bucket holds is never missing: the clock was set.
         if missing <= 0.0 or missing > self._span + interval:
             if not full_at and len(known) >= self.max_senders:
-                del known[next(iter(known))]
+                forget_oldest(known)
             known[sender] = now + interval
             return 0.0
         wait = missing + interval - self._span

@@ -30,6 +30,7 @@ from collections.abc import Generator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
+from sipserver.proxy.bounded import forget_oldest
 from sipserver.proxy.dialog import RemoteTargets
 from sipserver.proxy.plan import NeedTargets, Settings, Unproven
 from sipserver.proxy.record_route import CALLEE, CALLER
@@ -71,7 +72,7 @@ class Sources:
     def begin(self, key: str, host: str, caller: str | None, callee: str | None) -> None:
         """A call comes from this host; the addresses of record of its sides, None for one that is not ours."""
         if len(self._calls) >= self.max_calls:
-            del self._calls[next(iter(self._calls))]
+            forget_oldest(self._calls)
         self._calls[key] = _Call(host, (caller, callee))
 
     def answered(self, key: str, host: str, address: str) -> None:

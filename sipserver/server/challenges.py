@@ -11,6 +11,7 @@ has roamed answers at once, and a forger never does.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
 from sipserver.calls.faults import CHALLENGE_UNANSWERED
@@ -22,6 +23,8 @@ from sipserver.sip.message import Request
 
 PATIENCE: Final = 32.0
 """Seconds, 64*T1: by then the transaction of whoever was challenged has ended. Who asks a person may take longer."""
+EXPIRED_AT_ONCE: Final = 1_000
+"""Challenges that are given up in one go at most."""
 MAX_WATCHED: Final = 20_000
 """Challenges that are watched at a time; each takes about a kilobyte."""
 
@@ -80,23 +83,23 @@ class Challenges:
         """A request with credentials came, whatever becomes of it."""
         self._waiting.pop(key, None)
 
-    def expire(self, now: float) -> None:
-        """Note those that have waited too long; to be called about once a second."""
+    def expire(self, now: float) -> bool:
+        """Note some of those that have waited too long; whether there may be more. To be called about once a second,
+        and until then."""
         waiting = self._waiting
-        while waiting:
-            call_id = next(iter(waiting))
-            entry = waiting[call_id]
+        for call_id, entry in list(islice(waiting.items(), EXPIRED_AT_ONCE)):
             since, method, status, host, agent = entry[:5]
             # A clock that was set back makes them wait once more at most.
             if 0 <= now - since < self.patience:
-                return
+                return False
             del waiting[call_id]
             if now < since:
                 waiting[call_id] = now, method, status, host, agent, entry[5], entry[6], entry[7], entry[8]
-                return
+                continue
             self.unanswered += 1
             self._recorder.error(
                 at=int(since * 1000), kind=self._kind, method=method, status=status,
                 agent=printable(agent.partition(":")[2].strip()) if agent is not None else None, source=host,
                 call=entry[7], offset=entry[8],
             )  # fmt: skip
+        return len(waiting) > 0

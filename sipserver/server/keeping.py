@@ -11,6 +11,7 @@ one datagram and is not repeated; the next one is.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -33,8 +34,14 @@ CONNECTION_LOST: Final = "connection closed"
 NO_ANSWER: Final = "pings not answered"
 RESTART: Final = "server restarted"
 
+PAUSE: Final = 0.005
+"""Seconds between one portion and the next of what is done in portions."""
 STEP: Final = 0.1
 """Seconds between two slots of the wheel."""
+LOST_AT_ONCE: Final = 200
+"""Bindings of a connection that are taken out of use in one go."""
+SEEN_AT_ONCE: Final = 1_000
+"""Addresses that are gone through in one go for what is to be kept open."""
 AT_ONCE: Final = 400
 """Bindings that are pinged in one step at most; the others wait for the next."""
 _CRLFS: Final = b"\r\n\r\n"
@@ -109,6 +116,10 @@ class FlowKeeper:
         """Being taken out of use."""
         self._again: list[tuple[Binding, str]] = []
         """Could not be taken out of use."""
+        self._broken: deque[Binding] = deque()
+        """Lived by connections that are gone."""
+        self._unseen: list[str] = []
+        """Addresses of which it is not known whether they have something to keep open."""
         self._make_wheel()
 
     @property
@@ -125,10 +136,24 @@ class FlowKeeper:
         self.start()
 
     def start(self) -> None:
-        """Keep what is in the location already."""
-        for binding in self._location:
-            if binding.natted:
-                self._keep(binding, None)
+        """Keep what is in the location already, some of it at once and the rest soon."""
+        self._unseen = self._location.addresses()
+        self._see()
+
+    def loaded(self, binding: Binding) -> None:
+        """This one came into memory from the disk."""
+        if binding.natted:
+            self._keep(binding, None)
+
+    def _see(self) -> None:
+        now = self._context.wall_clock()
+        for aor in self._unseen[-SEEN_AT_ONCE:]:
+            for binding in self._location.get(aor, now):
+                if binding.natted and binding not in self._kept and binding not in self._losing:
+                    self._keep(binding, None)
+        del self._unseen[-SEEN_AT_ONCE:]
+        if self._unseen:
+            self._later(PAUSE, self._see)
 
     def changed(self, change: Change) -> None:
         """A binding has come, gone, or taken the place of another."""
@@ -153,8 +178,17 @@ class FlowKeeper:
         if isinstance(found, Binding):
             self.lose(found, CONNECTION_LOST)
         elif found is not None:
-            for binding in found:
-                self.lose(binding, CONNECTION_LOST)
+            is_at_it = bool(self._broken)
+            self._broken.extend(found)
+            if not is_at_it:
+                self._lose_broken()
+
+    def _lose_broken(self) -> None:
+        for _ in range(min(len(self._broken), LOST_AT_ONCE)):
+            self.lose(self._broken.popleft(), CONNECTION_LOST)
+        self._location.flush()
+        if self._broken:
+            self._later(PAUSE, self._lose_broken)
 
     def lose(self, binding: Binding, cause: str) -> None:
         """Take a binding out of use: first on disk, unless its endpoint is just coming back."""

@@ -20,8 +20,8 @@ The same question is put at intervals where the operator wants it (``probe``).
 Where several devices answered, the call is the dialog that the caller keeps (``calls.dialogs``). Until the others are
 ended each of them has its own callee side here, and one without evidence is given up before the call is.
 
-There is one object for each side of a call and no timer: each second a part of the calls is looked at, all of them
-within SWEEP seconds. Times are milliseconds of ``CallWatch.steady``, which no setting of the clock moves.
+There is one object for each side of a call and no timer: each second a part of the calls is looked at, LOOKS in one
+go, all of them within SWEEP seconds. Times are milliseconds of ``CallWatch.steady``, which no setting of the clock moves.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ SWEEP: Final = 10
 """Seconds within which every call is looked at."""
 AT_ONCE: Final = 500
 """Calls that are looked at each second at least."""
+LOOKS: Final = 1_000
+"""Calls that are looked at in one go at most: a millisecond or two."""
 MISSES: Final = 2
 """Questions without an answer that are enough."""
 ASK_AGAIN_MS: Final = 12_000
@@ -198,6 +200,8 @@ class Liveness:
         """Keys by connection; one alone stands without a set, since most are."""
         self._of_address: dict[str, str | set[str]] = {}
         """The same by address."""
+        self._due = 0
+        """Calls that are still to be looked at in this second."""
         self._expiries_count_from = 0
         self._asking = 0
         self._searching = 0
@@ -352,9 +356,15 @@ class Liveness:
     # ------------------------------------------------------------------ once a second
 
     def tick(self) -> None:
-        """Look at the calls whose turn it is."""
+        """Another second: ``look`` is to be called until all are looked at whose turn it is."""
+        self._due = min(len(self._ring), max(AT_ONCE, len(self._ring) // SWEEP))
+
+    def look(self) -> bool:
+        """Look at some of the calls whose turn it is; whether there are more."""
         now = self._watch.steady()
-        for _ in range(min(len(self._ring), max(AT_ONCE, len(self._ring) // SWEEP))):
+        looks = min(self._due, LOOKS)
+        self._due -= looks
+        for _ in range(looks):
             key = self._ring.popleft()
             call = self._calls.get(key)
             if call is None:
@@ -364,6 +374,7 @@ class Liveness:
                 self._look_at(call, now)
             else:
                 self.forget(key)
+        return self._due > 0
 
     def _look_at(self, call: _Call, now: int) -> None:
         settings, seen = self.settings, call.seen

@@ -16,6 +16,7 @@ from sipserver.server.gate import CommitGate
 from sipserver.server.ledger import Ledger
 from sipserver.server.pressure import Pressure
 from sipserver.server.proxying import Proxying
+from sipserver.server.pulse import Pulse
 from sipserver.server.registrations import Registrations
 from sipserver.server.timers import TimerQueue
 from sipserver.storage.writer import Writer
@@ -42,6 +43,7 @@ class Measured:
     certificates: Certificates
     overload: Overload
     pressure: Pressure
+    pulse: Pulse
     writers: Mapping[str, Writer]
     """By the name of their store."""
 
@@ -69,6 +71,12 @@ def _messages(it: Measured) -> None:
     add("overload", "1 while new requests are refused since work waits", lambda: int(overload.shedding), "gauge")
     add("overloads", "Times that this began", lambda: it.pressure.times)
     add("waiting_ms", "Milliseconds that work waits", lambda: round(overload.delay * 1000), "gauge")
+    add(
+        "loop_late_ms",
+        "Milliseconds that the loop was late at most, in the last half minute at least",
+        lambda: round(it.pulse.longest * 1000, 1),
+        "gauge",
+    )
     add("faults", "Faults of this program", lambda: driver.faults)
     add("server_transactions", "Requests being answered", lambda: transactions.servers, "gauge")
     add("client_transactions", "Requests sent and not done with", lambda: transactions.clients, "gauge")

@@ -111,11 +111,15 @@ class Registrations:
         _Run(self, request, flow, key, now, steps).advance(None)
 
     def tick(self) -> None:
-        """Once a second: bindings that have expired."""
+        """Once a second: what could not be done before."""
+        self.keeper.tick()
+
+    def expire(self) -> bool:
+        """Some of the bindings that have expired; whether there are more. To be called once a second and until then."""
         now = self.context.wall_clock()
         for binding in self.location.expire(now):
             self._gone("expired", binding, now)
-        self.keeper.tick()
+        return self.location.is_behind
 
     def note_removed(self, bindings: Sequence[Binding]) -> None:
         """An operator removed these."""
@@ -240,7 +244,9 @@ class Registrations:
         self.keeper.changed(Change(binding, None))
         self.on_lost(binding, expired=outcome == "expired")
         self._write_down(outcome, binding, now)
-        self._log(outcome, binding)
+        # A million may expire in one second; each is a row of its own all the same.
+        if self.context.may_log(now):
+            self._log(outcome, binding)
         self._locator.gone(binding)
 
     def _log(self, outcome: str, binding: Binding) -> None:

@@ -46,8 +46,10 @@ from sipserver.server.ledger import Ledger
 from sipserver.server.liveness import Liveness
 from sipserver.server.measures import Measured, publish
 from sipserver.server.media import Media, media_of
+from sipserver.server.portions import Portions
 from sipserver.server.pressure import Pressure
 from sipserver.server.proxying import Proxying
+from sipserver.server.pulse import Pulse
 from sipserver.server.quality import Collector
 from sipserver.server.registrations import Registrations
 from sipserver.server.timers import TimerQueue
@@ -78,6 +80,10 @@ LOG_DELAY: Final = 0.05
 
 COLLECT_EVERY = 600
 """Seconds between two looks for garbage that reference counts left over; only while nothing is in flight."""
+COLLECT_BELOW: Final = 10_000
+"""Bindings with which it is not done any more: each is looked at, a microsecond apiece."""
+ROWS_AHEAD: Final = 10_000
+"""Rows that wait for the disk with which nothing is done that makes many more."""
 
 LogMaker = Callable[[Callable[[str], str | None]], Log]
 
@@ -130,6 +136,8 @@ class Service:
         self.gate = CommitGate(self.calls_writer, self.timers)
         self.overload = Overload(settings.overload(config))
         self.pressure = Pressure(self.overload, loop, self.transports.take_waited, self.log)
+        self.portions = Portions(loop.time, self._later, self._batch_end, self._on_step_fault)
+        self.pulse = Pulse(loop.time, loop.call_at)
         self.metrics = Metrics()
         self.ledger = Ledger(self.recorder, self.calls_writer, data_dir / CALLS_FILE, self._calls_before, self.log)
         self._wire(keyring)
@@ -138,7 +146,7 @@ class Service:
             Measured(
                 self.metrics, self.driver, self.context, self.registrations, self.proxying, self.recorder, self.gate,
                 self.location, self.timers, self.ledger, self.resolver, self.dead_targets, self.certificates,
-                self.overload, self.pressure, writers,
+                self.overload, self.pressure, self.pulse, writers,
             )
         )  # fmt: skip
 
@@ -245,6 +253,9 @@ class Service:
     def ready(self) -> None:
         """Tell the operator that requests are answered."""
         self.registrations.keeper.start()
+        self.location.on_loaded = self.registrations.keeper.loaded
+        if self.location.is_loading:
+            self.portions.go_on(self.location.load)
         self.recorder.started(self._now_ms(), self._calls_before)
         if self.recovered:
             self.log.warning("calls.recovered", calls=self.recovered, end_cause=recovery.SERVER_RESTART)
@@ -252,6 +263,7 @@ class Service:
             "server.ready", listen=self.transports.listening, domains=list(self.config.server.domains),
             data_dir=str(self.config.data_dir), bindings=self.location.count,
         )  # fmt: skip
+        self.pulse.start()
         self._batch_end()
 
     def tick(self) -> None:
@@ -262,6 +274,9 @@ class Service:
             # The next second comes all the same.
             self.driver.note_fault(fault)
         self._batch_end()
+
+    def _on_step_fault(self, fault: BaseException) -> None:
+        self.driver.note_fault(fault)
 
     def on_loop_fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback of the loop failed (``loop.set_exception_handler``): a timer, a commit, a socket of ours."""
@@ -277,13 +292,10 @@ class Service:
             self.log.debug("accounts.changed")
         self.parties.refresh()
         self.registrations.tick()
-        self.context.challenges.expire(self._clock())
-        self.context.challenges_inside.expire(self._clock())
-        self.liveness.tick()
+        self._in_portions()
         if self.media is not None:
             self.media.tick()
         self.location.poll_removals()
-        self.location.forget_orphans(self.registrations.note_orphans)
         self.whereabouts.tick()
         self.certificates.tick()
         self._ticks += 1
@@ -293,8 +305,37 @@ class Service:
             self.activity.flush()
             self.ledger.look(self._now_ms())
             self.dead_targets.expire(self._loop.time())
-        if self._ticks % COLLECT_EVERY == 0 and not self.recorder.open and not self.transactions.servers:
+        if self._ticks % COLLECT_EVERY == 0 and self._is_idle():
             gc.collect()
+
+    def _is_idle(self) -> bool:
+        """Whether nobody would wait for a look at everything in memory."""
+        is_small = self.location.count < COLLECT_BELOW
+        return is_small and not self.recorder.open and not self.transactions.servers and not len(self.portions)
+
+    def _in_portions(self) -> None:
+        """What may be very much in one second: the first portion now, and the rest soon."""
+        self.liveness.tick()
+        for step in (
+            self._expire_bindings, self._forget_orphans, self._expire_challenges, self.watch.note_steps,
+            self.liveness.look, self.location.load,
+        ):  # fmt: skip
+            if step not in self.portions and step():
+                self.portions.go_on(step)
+
+    def _expire_bindings(self) -> bool:
+        return self._is_ahead() or self.registrations.expire()
+
+    def _forget_orphans(self) -> bool:
+        return self._is_ahead() or self.location.forget_orphans(self.registrations.note_orphans)
+
+    def _is_ahead(self) -> bool:
+        """Whether the stores are to catch up before rows are made by the thousand."""
+        return self.calls_writer.pending > ROWS_AHEAD or self.location.pending > ROWS_AHEAD
+
+    def _expire_challenges(self) -> bool:
+        now, context = self._clock(), self.context
+        return context.challenges.expire(now) or context.challenges_inside.expire(now)
 
     def _clock_stepped(self, seconds: float) -> None:
         """The machine's clock was set: what began before goes on with the time as it was."""

@@ -6,6 +6,7 @@ Each call is also told to the operators here: ``call.placed``, ``call.ringing``,
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
@@ -53,6 +54,8 @@ from sipserver.sip.sdp import UNREADABLE, Description
 from sipserver.storage.database import StoreError
 from sipserver.telemetry.log import Log
 
+STEPS_AT_ONCE: Final = 200
+"""Calls in which a step of the clock is noted in one go."""
 STRANGERS_PER_SECOND: Final = 20
 """Refused calls of strangers that get a row each second; a flood of more is only counted, in ``errors``."""
 
@@ -82,6 +85,8 @@ class CallWatch:
         self._linker = Linker(recorder, log, cut_short or {})
         self._transfers = self._linker.transfers
         self._unreadable = False
+        self._steps: deque[tuple[str, int, int]] = deque()
+        """The calls in which a step of the clock is still to be noted: their key, when it was, and by how much."""
         self._shift = 0
         """Milliseconds that the clock was set forward by since the server started."""
         self._makers: dict[str, Callable[[CallEvent, int], Event | None]] = {
@@ -116,10 +121,16 @@ class CallWatch:
         by_ms = round(seconds * 1000)
         self._shift += by_ms
         now = self.steady()
-        for key in self._recorder.open_keys():
+        self._steps.extend([(key, now, by_ms) for key in self._recorder.open_keys()])
+
+    def note_steps(self) -> bool:
+        """Write some of this down; whether there is more. To be called until there is not."""
+        for _ in range(min(len(self._steps), STEPS_AT_ONCE)):
+            key, at, by_ms = self._steps.popleft()
             call = self._recorder.find(key)
             if call is not None:
-                self._recorder.handle(key, ClockStepped(now + call.shift, by_ms))
+                self._recorder.handle(key, ClockStepped(at + call.shift, by_ms))
+        return bool(self._steps)
 
     def placed(
         self, key: str, request: Request, flow: Flow, caller: str | None, callee: str | None, leads_on: bool = False

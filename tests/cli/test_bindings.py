@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from sipserver.location.schema import MIGRATIONS, UPSERT, to_row
+from sipserver.location.rows import to_row
+from sipserver.location.schema import MIGRATIONS, UPSERT
 from sipserver.registrar.binding import Binding
 from sipserver.storage.migrations import open_store
 
