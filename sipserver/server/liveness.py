@@ -20,8 +20,8 @@ The same question is put at intervals where the operator wants it (``probe``).
 Where several devices answered, the call is the dialog that the caller keeps (``calls.dialogs``). Until the others are
 ended each of them has its own callee side here, and one without evidence is given up before the call is.
 
-There is one object for each side of a call and no timer: each second a part of the calls is looked at, LOOKS in one
-go, all of them within SWEEP seconds. Times are milliseconds of ``CallWatch.steady``, which no setting of the clock moves.
+There is one object for each side of a call and no timer: each second a part of the calls is looked at, some at a time,
+all of them within SWEEP seconds. Times are milliseconds of ``CallWatch.steady``, which no setting of the clock moves.
 """
 
 from __future__ import annotations

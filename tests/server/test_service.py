@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from sipserver.location.base import EXPIRED_AT_ONCE
+from sipserver.location.query import list_bindings
 from sipserver.server.config import load
-from sipserver.server.service import check_folder
+from sipserver.server.context import LOG_LINES_PER_SECOND
+from sipserver.server.service import ROWS_AHEAD, check_folder
 from sipserver.storage.database import StoreError
 from support.inprocess import Device, Server, add_subscribers
+from support.location import binding, put
 
 MakeServer = Callable[..., Server]
 
@@ -128,3 +132,42 @@ def test_store_that_fails_and_recovers_is_told(server: Server) -> None:
     server.service._on_store_state("calls.db", True, "calls.db is written again")
     assert [line["reason"] for line in server.log("store.failing")] == ["calls.db is full"]
     assert len(server.log("store.recovered")) == 1
+
+
+def test_second_in_which_very_many_expire_is_worked_off_in_portions(server: Server) -> None:
+    location, now = server.service.location, server.service._clock()
+    bindings = [
+        binding(aor=f"u{number}@example.test", lasts=0, expires_at=now + 0.5, registered_at=now)
+        for number in range(3 * EXPIRED_AT_ONCE)
+    ]  # fmt: skip
+    put(location, *bindings)
+    server.settle()
+    server.advance(2)
+    before = location.count
+    server.service.tick()
+    assert (before, location.count) == (3 * EXPIRED_AT_ONCE, 2 * EXPIRED_AT_ONCE)
+    while len(server.service.portions):
+        before = location.count
+        server.settle()
+        server.advance(0.001)
+        assert before - location.count <= EXPIRED_AT_ONCE
+    server.settle()
+    assert location.count == 0
+    (count,) = server.rows("SELECT count(*) AS rows FROM sign_ins WHERE outcome = 'expired'")
+    assert count["rows"] == 3 * EXPIRED_AT_ONCE
+    # Lines are bounded, rows are not.
+    assert len(server.log("registration.expired")) <= LOG_LINES_PER_SECOND
+    assert list_bindings(server.data_dir / "location.db", 0.0) == []
+
+
+def test_rows_that_wait_for_the_disk_come_before_what_makes_more(server: Server) -> None:
+    location, now = server.service.location, server.service._clock()
+    put(location, binding(expires_at=now + 0.5, registered_at=now))
+    server.settle()
+    server.advance(2)
+    server.service.calls_writer._in_flight = [(0, ())] * (ROWS_AHEAD + 1)
+    server.service.tick()
+    assert (location.count, len(server.service.portions)) == (1, 1)
+    server.service.calls_writer._in_flight = []
+    server.advance(0.001)
+    assert (location.count, len(server.service.portions)) == (0, 0)
