@@ -15,11 +15,14 @@ from itertools import pairwise
 from math import gcd, inf
 from typing import TYPE_CHECKING, Any, Final
 
+from sipserver.analysis import columns_cells
 from sipserver.analysis.columns_schema import (
     CALLS,
     NOTHING,
     SET_FIELD,
     SET_LINE,
+    SIGN_IN_DAYS,
+    SIGN_INS,
     TABLES,
     VIEWS,
     Table,
@@ -51,24 +54,28 @@ MEDIA: Final = f"""
         ) AS streams
         GROUP BY ALL ORDER BY kind, calls DESC, codec, resolution
 """  # noqa: S608 - made of constants
-# Whether there is any later call within the time is whether the next one is.
+# Whether there is any later call within the time is whether the next one is. Both are in the same two hours, or the
+# later one is in the next ones that the time reaches into: far fewer are compared than there are calls of the same two.
 RETRIES: Final = """
-        SELECT outcome, count(*) AS calls, sum(CASE WHEN EXISTS (
-                SELECT 1 FROM (
-                    SELECT caller, callee, started_at, number FROM calls
-                    WHERE started_at >= $from AND started_at < $after {scope}
-                ) AS later
-                WHERE later.caller = attempts.caller AND later.callee = attempts.callee
-                    AND later.started_at < attempts.ended_at + $within_ms
-                    AND (later.started_at > attempts.started_at
-                        OR (later.started_at = attempts.started_at AND later.number > attempts.number))
-            ) THEN 1 ELSE 0 END) AS again
-        FROM (
+        WITH attempts AS (
             SELECT caller, callee, started_at, ended_at, number, outcome FROM calls
             WHERE started_at >= $from AND started_at < $to AND answered_at IS NULL AND ended_at IS NOT NULL
                 AND caller IS NOT NULL AND callee IS NOT NULL {scope}
-        ) AS attempts
-        GROUP BY outcome ORDER BY calls DESC, outcome
+        ), later AS (
+            SELECT caller, callee, started_at, number, started_at // 7200000 AS part FROM calls
+            WHERE started_at >= $from AND started_at < $after {scope}
+        ), again AS (
+            SELECT DISTINCT each_part.number FROM (
+                SELECT *, unnest(range(started_at // 7200000, (ended_at + $within_ms) // 7200000 + 1)) AS part
+                FROM attempts
+            ) AS each_part JOIN later ON later.part = each_part.part
+                AND later.caller = each_part.caller AND later.callee = each_part.callee
+                AND later.started_at < each_part.ended_at + $within_ms
+                AND (later.started_at > each_part.started_at
+                    OR (later.started_at = each_part.started_at AND later.number > each_part.number))
+        )
+        SELECT outcome, count(*) AS calls, count(again.number) AS again
+        FROM attempts LEFT JOIN again USING (number) GROUP BY outcome ORDER BY calls DESC, outcome
 """
 _OVER: Final = """
         SELECT max(ended_at) FROM calls WHERE started_at >= $from AND started_at < $to AND answered_at IS NULL {scope}
@@ -127,6 +134,7 @@ class Copy:
         self._unit = QUARTER_MS
         self._latest: int | None = None
         self._agents = False
+        self._placed = False
         self.rest = 0
         """Rows that were read from the store."""
         self._need(CALLS)
@@ -173,7 +181,9 @@ class Copy:
         return at - at % DAY_MS
 
     def fill(self, sql: str, scope: str) -> str:
-        """Rows of a piece are found by the unit of time that they are in."""
+        """Rows of a piece are found by the unit of time that they are in; all calls are counted by cells."""
+        if not scope:
+            sql = columns_cells.BY_CELLS.get(sql, sql)
 
         def filled(match: re.Match[str]) -> str:
             what, first, second = match.groups()
@@ -195,16 +205,58 @@ class Copy:
                     return "upgraded = 1"
                 case "refreshed":
                     return self.fill(_REFRESHED, scope)
+                case "left_day" | "left_quarter":
+                    return self._left(what.removeprefix("left_"), first, quoted(second))
             return match.group()
 
         return BRACES.sub(filled, sql)
+
+    def _left(self, grain: str, name: str, time: str) -> str:
+        """Rows of a piece that are in no cell of it: those at its edges, and those that the copy has not."""
+        table = "calls" if name == "v_call_facts" else name
+        self._need(TABLES[table])
+        self._place_cells()
+        over = " WHERE ended_at IS NOT NULL" if name == "v_call_facts" else ""
+        rows = (
+            f"SELECT * FROM copy.{table} WHERE {columns_cells.left_over(self._pieces, grain, time)} "  # noqa: S608 - ours
+            f"UNION ALL FROM rest_{table}{over}"
+        )
+        if len(self._pieces) == 1:
+            return (
+                f"(SELECT 0 AS piece, * FROM ({rows}) AS together WHERE {time} >= $from AND {time} < $to) AS left_rows"  # noqa: S608
+            )
+        return (
+            f"(SELECT * FROM ({rows}) AS together JOIN piece_units "  # noqa: S608
+            f"ON unit = {time} // $piece_unit AND {time} >= $from AND {time} < $to) AS left_rows"
+        )
+
+    def _place_cells(self) -> None:
+        """Make the tables that say which cells are in which piece."""
+        if not self._placed:
+            for sql in self._cells():
+                self._connection.execute(sql)
+            self._placed = True
+
+    def _cells(self) -> list[str]:
+        return [*map(columns_cells.whole_cells, columns_cells.GRAINS), columns_cells.whole_blocks(self._first_left())]
+
+    def _first_left(self) -> int | None:
+        """The time of the first row that the copy has not and that tells of a party."""
+        for table in (CALLS, SIGN_INS, SIGN_IN_DAYS):
+            self._need(table)
+        (found,) = self._connection.execute(
+            'SELECT min("at") FROM (SELECT min(started_at) AS "at" FROM rest_calls UNION ALL '
+            'SELECT min("at") FROM rest_sign_ins UNION ALL '
+            "SELECT min(least(first_at, last_at)) FROM rest_sign_in_days) AS times"
+        ).fetchone() or (None,)
+        return None if found is None else int(found)
 
     def cut(self, pieces: Sequence[Bucket]) -> None:
         """Every unit of time is in one piece; the first and the last one may begin and end within a unit."""
         found = [(number, each.begin, each.end) for number, each in enumerate(pieces)]
         if found == self._pieces:
             return
-        self._pieces = found
+        self._pieces, self._placed = found, False
         edges = {edge for one, other in pairwise(pieces) for edge in (one.end, other.begin)}
         self._unit = gcd(DAY_MS, *edges)
         self._connection.execute("CREATE OR REPLACE TEMP TABLE pieces (piece BIGINT, since BIGINT, until BIGINT)")
@@ -305,7 +357,8 @@ class Copy:
     def explained(self) -> str:
         """The pieces that queries join, and what stands for a piece of the period."""
         pieces = pieces_explained(self._pieces, "BIGINT")
-        return f"{pieces}\n{_PIECE_UNITS.replace('$unit', str(self._unit))};" if pieces else ""
+        made = [_PIECE_UNITS.replace("$unit", str(self._unit)), *(self._cells() if self._placed else ())]
+        return "\n".join((pieces, *(f"{sql};" for sql in made))) if pieces else ""
 
 
 _PIECE_UNITS: Final = (

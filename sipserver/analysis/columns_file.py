@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from sipserver.analysis.columns import Copy
-from sipserver.analysis.columns_schema import CALLS
+from sipserver.analysis.columns_schema import CALLS, SETTLED_MS
 from sipserver.analysis.columns_sync import (
     CopyError,
     State,
@@ -40,8 +41,8 @@ from sipserver.storage.migrations import open_store
 if TYPE_CHECKING:
     import duckdb
 
-REST: Final = 50_000
-"""Calls that may be left to be read from the store with each report."""
+REST: Final = 20_000
+"""Calls that may have come since the copy was written, and are read from the store with each report until it is."""
 READER_MEMORY: Final = "250MB"
 
 
@@ -98,7 +99,7 @@ class CopyFile:
                 store.execute("BEGIN")
                 try:
                     state = None if connection is None else state_of(connection, store, "copy.")
-                    need = _need(state, store)
+                    need = _need(state, store, self._age_ms())
                     if connection is not None and forgotten_places(connection, store, "copy."):
                         need = Need.MUST
                     if connection is not None and state is not None and need <= enough:
@@ -111,6 +112,13 @@ class CopyFile:
             with suppress(BlockingIOError), self._locked(fcntl.LOCK_EX, wait=need is Need.MUST):
                 if need is Need.MUST or self._writable():
                     self._write()
+
+    def _age_ms(self) -> float:
+        """How long ago the copy was written."""
+        try:
+            return (time.time() - self.path.stat().st_mtime) * 1000
+        except OSError:
+            return inf
 
     def _writable(self) -> bool:
         return os.access(self.path.parent, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
@@ -223,11 +231,14 @@ class CopyFile:
             draft.unlink(missing_ok=True)
 
 
-def _need(state: State | None, store: sqlite.Connection) -> Need:
+def _need(state: State | None, store: sqlite.Connection, age_ms: float) -> Need:
     if state is None or not state.fits or state.followed != changes(store):
         return Need.MUST
     at, _ = state.copied.get(CALLS.name, (0, None))
-    rest = last_row(store, CALLS) - at + len(state.waiting.get(CALLS.name, ()))
+    rest = last_row(store, CALLS) - at
+    # Sooner there is nothing gained: what was not settled then is not settled now.
+    if age_ms > SETTLED_MS:
+        rest += len(state.waiting.get(CALLS.name, ()))
     return Need.BETTER if rest > REST else Need.NOTHING
 
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from sipserver.calls.analysis_schema import MARKS
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Another number makes every copy there is be made anew."""
 
 FIELD: Final = "\x1f"

@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
+from sipserver.analysis import columns_cells
 from sipserver.analysis.columns_schema import CALLS, FORMAT, OWN, SETTLED_MS, TABLES, VIEWS, Table
 from sipserver.analysis.columns_sweep import UP, place_cells
 from sipserver.analysis.periods import DAY_MS, stamp
@@ -209,7 +210,7 @@ class Sync:
         import duckdb  # noqa: PLC0415
 
         views = (f"CREATE VIEW {view}" for each in VIEWS.values() for view in each)
-        for statement in (*(table.create for table in TABLES.values()), *views, *OWN):
+        for statement in (*(table.create for table in TABLES.values()), *views, *OWN, *columns_cells.TABLES):
             self._copy.execute(statement)
         # Before anything is read: what changes out of turn from now on is followed by the next look.
         self._copy.execute("INSERT INTO about VALUES (?, ?, ?)", [FORMAT, duckdb.__version__, identity(self._store)])
@@ -228,6 +229,7 @@ class Sync:
                 self._rows(table, state)
         self._forget_places()
         self._sweep()
+        columns_cells.gather(self._copy)
         self._copy.execute("CHECKPOINT")
 
     @contextmanager
@@ -260,7 +262,13 @@ class Sync:
                     self._up_then(where, *values)
                 open_rows += more
                 self._progress(lines.rows - known + more)
-            if lines.rows:
+            if lines.rows and table.name in columns_cells.COUNTED:
+                self._copy.execute(table.create.replace(f"TABLE {table.name} ", "OR REPLACE TEMP TABLE fresh "))
+                load(self._copy, table, lines, "fresh")
+                columns_cells.count(self._copy, table.name, "fresh")
+                self._copy.execute(f"INSERT INTO {table.name} FROM fresh")
+                self._copy.execute("DROP TABLE fresh")
+            elif lines.rows:
                 load(self._copy, table, lines, table.name)
         return open_rows
 
@@ -347,7 +355,9 @@ class Sync:
             with self._step():
                 if table is CALLS:
                     self._made_stale("calls", of_day, [begin, begin + DAY_MS])
+                days_there = columns_cells.days_of(self._copy, name, begin) if name in columns_cells.COUNTED else []
                 self._copy.execute(f"DELETE FROM {name} WHERE {of_day}", [begin, begin + DAY_MS])  # noqa: S608
+                columns_cells.count_again(self._copy, name, days_there)
                 self._copy.execute("DELETE FROM followed WHERE name = ? AND day = ?", [name, day])
                 self._copy.execute("INSERT INTO followed VALUES (?, ?, ?)", [name, day, times])
                 where = f'"{table.time}" >= ?2 AND "{table.time}" < ?3'

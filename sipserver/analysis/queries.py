@@ -59,14 +59,11 @@ PLACED: Final = """
         SELECT piece, count(*) AS calls, count(answered_at) AS answered, count(*) - count(ended_at) AS open
         FROM {cut:calls:started_at} WHERE true {scope} GROUP BY piece
 """
-DELAYS: Final = nearest_ranks(
-    "setup_ms",
-    """
+DELAYS_COUNTED: Final = """
                 SELECT piece, setup_ms, count(*) AS n FROM {cut:v_call_facts:started_at}
                 WHERE (answered = 1 OR ring_ms IS NOT NULL) AND setup_ms IS NOT NULL {scope} GROUP BY piece, setup_ms
-            """,
-    {f"pdd_p{percent}_ms": percent for percent in PERCENTILES},
-)
+            """
+DELAYS: Final = nearest_ranks("setup_ms", DELAYS_COUNTED, {f"pdd_p{percent}_ms": percent for percent in PERCENTILES})
 DISCONNECTS: Final = nearest_ranks(
     "disconnect_ms",
     """

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from sipserver.analysis.columns_file import CopyFile
-from sipserver.analysis.columns_sync import CopyError, connected
+from sipserver.analysis.columns_sync import CopyError, Sync, connected
 from sipserver.analysis.kpis import Kpis
-from sipserver.analysis.periods import recorded, zone
+from sipserver.analysis.periods import By, Recorded, recorded, zone
 from sipserver.analysis.report import REPORTS, Asked, make
 from sipserver.analysis.source import Source, Views
 from support.record import BEGIN, DAY, END, HOUR, Record
@@ -55,6 +55,24 @@ def both(record: Record, file: CopyFile, names: Iterable[str] = REPORTS, where: 
 def rows_in(file: CopyFile, sql: str) -> Any:
     with connected(file.path, readonly=True) as connection:
         return connection.execute(sql).fetchall()
+
+
+def cells_in(file: CopyFile) -> list[Any]:
+    """What is counted in cells, however many pieces a cell is in."""
+    return [
+        rows_in(file, f"SELECT {cell}, {sums} FROM {table} GROUP BY ALL HAVING {there} ORDER BY ALL")
+        for table, cell, sums, there in (
+            ("facts", "quarter", "sum(COLUMNS(* EXCLUDE (quarter)))", "sum(count_rows) > 0"),
+            ("delays", "day, setup_ms", "sum(n)", "true"),
+            ("parties", "block, party", "bit_or(signed), bit_or(active)", "bit_or(active) > 0"),
+        )
+    ]
+
+
+def made_anew(file: CopyFile) -> CopyFile:
+    again = CopyFile(file.store_path, file.path.with_name("again.duckdb"))
+    again.prepare()
+    return again
 
 
 def test_copy_is_whole_is_read_by_whom_the_store_is_and_names_nobody(record: Record, file: CopyFile) -> None:
@@ -130,6 +148,59 @@ def test_what_is_deleted_or_changed_out_of_turn_is_followed(record: Record, file
     (count,) = record.connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     (waiting,) = rows_in(file, f"SELECT count(*) FROM waiting WHERE name = '{table}'")
     assert rows_in(file, f"SELECT count(*) FROM {table}") == [(count - waiting[0],)]
+    assert cells_in(file) == cells_in(made_anew(file))
+
+
+def test_what_is_copied_bit_by_bit_is_counted_as_what_is_copied_at_once(record: Record, file: CopyFile) -> None:
+    with connected(file.path) as copy:
+        Sync(copy, record.connection, BEGIN, lambda _: None).make()
+        for hour in (30, 31, 60, 61, 90, 200):
+            Sync(copy, record.connection, BEGIN + hour * HOUR, lambda _: None).run()
+    assert cells_in(file) == cells_in(made_anew(file))
+    assert rows_in(file, "SELECT block, party FROM parties GROUP BY ALL HAVING count(*) > 1") == []
+    assert rows_in(file, "SELECT day, setup_ms FROM delays GROUP BY ALL HAVING count(*) > 1") == []
+    assert rows_in(file, "SELECT count(*) FROM calls") == rows_in(file, "SELECT sum(count_rows) FROM facts")
+
+
+@pytest.mark.parametrize(
+    ("by", "begin"),
+    [("hour", BEGIN + 7 * HOUR + 60_000), ("day", BEGIN), ("week", BEGIN - 60 * DAY), ("month", BEGIN - 60 * DAY)],
+)
+def test_pieces_of_every_length_are_counted_by_cells_and_rows(
+    record: Record, file: CopyFile, by: By, begin: int
+) -> None:
+    # Some of the last day is in the store alone.
+    with connected(file.path) as copy:
+        sync = Sync(copy, record.connection, BEGIN + 90 * HOUR, lambda _: None)
+        sync.make()
+        sync.run()
+    known = Recorded([(begin, END + DAY)])
+    with file.opened(record.connection) as copied:
+        for where in ("UTC", "Asia/Kathmandu"):
+            one, other = (
+                [make(name, Asked(Kpis(source), known, begin, END + DAY, by, zone(where)))
+                    for name in ("summary", "traffic", "quality", "features", "sign-ins")]
+                for source in (copied, Views(record.connection))
+            )  # fmt: skip
+            assert one == other
+
+
+def test_many_calls_that_are_not_settled_are_no_reason_to_write_the_copy_again(record: Record, file: CopyFile) -> None:
+    file.prepare()
+    record.connection.execute(
+        "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20100) INSERT INTO calls (id, "
+        "call_id, started_at, devices) SELECT printf('w%06d', x), 'h', '2026-10-27T20:00:00.000Z', 1 FROM n"
+    )
+    with file.opened(record.connection) as copy:
+        assert copy.rest >= 20_100
+    written = file.path.read_bytes()
+    with file.opened(record.connection) as copy:
+        assert copy.rest >= 20_100
+    assert file.path.read_bytes() == written
+    # Later some of them may be.
+    os.utime(file.path, (0, 0))
+    with file.opened(record.connection):
+        assert file.path.stat().st_mtime > 0
 
 
 def test_places_go_when_their_time_is_over(record: Record, file: CopyFile) -> None:
