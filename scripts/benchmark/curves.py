@@ -63,13 +63,14 @@ def summary(levels: Levels, overloads: Overloads, at_once: float | None) -> str:
     for operation, each in overloads.items():
         byes, answered = sum(m.byes for m in each.moments), sum(m.byes_answered for m in each.moments)
         memory = [moment.memory_mib for moment in each.during]
-        third = max(len(memory) // 3, 1)
+        # What is remembered of a transaction over UDP is for 64 * T1, which is 32 s.
+        later = 2 * len(memory) // 3
         recovered = each.recovered_after
         lines.append(
             f"{NAMES[operation]}, overload for {each.lasted:.0f} s: goodput {100 * each.goodput:.0f} % of the peak "
             f"({each.peak:.0f}/s), {100 * each.worst_goodput:.0f} % in the worst second; {answered} of {byes} BYEs "
             f"answered; Retry-After up to {each.longest_retry_after} s; memory {memory[0]:.0f} MiB at its begin, "
-            f"{memory[third]:.0f} after a third, {memory[-1]:.0f} at its end; "
+            f"{memory[later]:.0f} after two thirds, {memory[-1]:.0f} at its end; "
             + (f"served again {recovered:.0f} s after it" if recovered is not None else "not served again after it")
         )
     if at_once is not None:
@@ -121,7 +122,7 @@ def _levels(alt: Any, operation: str, found: list[Level]) -> list[Any]:
     delay = (
         alt.Chart({"values": delays})
         .mark_line(point=True)
-        .encode(x=rate, y=alt.Y("ms:Q", title="milliseconds"), color=_color(alt, "delay", list(DELAYS)))
+        .encode(x=rate, y=alt.Y("ms:Q", title="milliseconds"), color=_color(alt, "delay", list(DELAYS)[:2]))
     )
     rule = (
         alt.Chart({"values": [{"ms": limit, "rate": NORMAL * found[-1].rate}]})

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import process_time
 
 from sipserver.proxy.overload import BEGAN, ENDED, LOOK, Overload, Settings
 from sipserver.telemetry.log import Log
@@ -22,16 +21,19 @@ class Pressure:
     """Looks every LOOK seconds while messages come."""
 
     def __init__(
-        self, overload: Overload, loop: asyncio.AbstractEventLoop, waited: Callable[[], float], log: Log
-    ) -> None:
-        """``waited`` tells how long datagrams have waited at most since it was last asked."""
+        self, overload: Overload, loop: asyncio.AbstractEventLoop, waited: Callable[[], float],
+        worked: Callable[[], float], log: Log,
+    ) -> None:  # fmt: skip
+        """``waited`` tells for how many seconds datagrams have waited at most since it was last asked, ``worked`` how
+        many seconds of processor time this process has had."""
         self._overload = overload
         self._loop = loop
         self._waited = waited
+        self._worked = worked
         self._log = log
         self._due = 0.0
-        self._worked = 0.0
-        """Processor time of this process when it was armed."""
+        self._worked_before = 0.0
+        """``worked`` when it was armed."""
         self._armed = False
         self.looking = not overload.settings.enabled
         """Whether there is no need to ``begin``."""
@@ -53,7 +55,7 @@ class Pressure:
     def _arm(self) -> None:
         self._armed = True
         self._due = self._loop.time() + LOOK
-        self._worked = process_time()
+        self._worked_before = self._worked()
         self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
@@ -61,7 +63,7 @@ class Pressure:
         self._armed = False
         if not overload.settings.enabled:
             return
-        late = min(now - self._due, process_time() - self._worked)
+        late = min(now - self._due, self._worked() - self._worked_before)
         change = overload.look(now, max(late, self._waited()))
         if change == BEGAN:
             self.times += 1

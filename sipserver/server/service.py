@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import process_time
 from typing import Any, Final
 
 from sipserver.accounts.credentials import CredentialCache, Keyring
@@ -135,7 +136,7 @@ class Service:
         self.context.challenges_inside.patience = 8 * config.timers.t1
         self.gate = CommitGate(self.calls_writer, self.timers)
         self.overload = Overload(settings.overload(config))
-        self.pressure = Pressure(self.overload, loop, self.transports.take_waited, self.log)
+        self.pressure = Pressure(self.overload, loop, self.transports.take_waited, process_time, self.log)
         self.portions = Portions(loop.time, self._later, self._batch_end, self._on_step_fault)
         self.pulse = Pulse(loop.time, loop.call_at)
         self.metrics = Metrics()

@@ -123,3 +123,15 @@ def test_it_can_be_switched_off(make_server: MakeServer) -> None:
     for _ in range(50):
         assert outside(alice, "INVITE").status == 407
         server.advance(LOOK)
+
+
+@pytest.mark.parametrize(("at_work", "shedding"), [(1.0, True), (0.2, False)])
+def test_a_loop_that_is_late_counts_where_it_was_at_work(server: Server, at_work: float, shedding: bool) -> None:
+    alice, pressure = Device(server, "alice"), server.service.pressure
+    pressure._worked = lambda: at_work * server.loop.now
+    for _ in range(20):
+        alice.ask(alice.write("OPTIONS"))
+        # The loop comes to it a fifth of a second late.
+        server.loop.now += LOOK + 0.2
+        server.advance(0.0)
+    assert server.service.overload.shedding is shedding
