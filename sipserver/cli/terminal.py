@@ -31,7 +31,10 @@ class Screen:
     @property
     def size(self) -> tuple[int, int]:
         """Columns and lines, as they are now."""
-        found = shutil.get_terminal_size((80, 24))
+        # COLUMNS and LINES of the environment are what the terminal had when somebody looked, perhaps another one.
+        found = os.get_terminal_size(sys.stdout.fileno())
+        if not (found.columns and found.lines):
+            found = shutil.get_terminal_size((80, 24))
         return max(1, found.columns), max(1, found.lines)
 
     def show(self, lines: list[tuple[str, str]], width: int) -> None:

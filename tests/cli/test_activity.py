@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 from sipserver.calls.schema import MIGRATIONS
-from sipserver.storage.migrations import open_store
+from support.stores import new_store
 
 Sipserver = Callable[..., Result]
 
@@ -26,7 +26,7 @@ def party(sipserver: Sipserver, data_dir: Path) -> str:
     sipserver("subscribers", "add", "alice@example.test", "--password-stdin", text="x\n")
     (row,) = json.loads(sipserver("subscribers", "show", "alice@example.test", "--json").stdout)
     party = str(row["party"])
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         store.execute(
             "INSERT INTO calls (id, call_id, caller, callee, started_at, answered_at, ended_at, ended_by, talk_ms,"
             " outcome) VALUES (?, 'h', ?, 'p_gone', '2026-11-23T21:00:00.000Z', '2026-11-23T21:00:02.000Z',"
@@ -125,7 +125,7 @@ def test_call_is_shown_with_its_quality(sipserver: Sipserver, party: str) -> Non
 @pytest.fixture
 def sign_ins(party: str, data_dir: Path) -> None:
     """Alice signed in; somebody was refused seven times, and somebody without a name."""
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         store.executemany(
             """INSERT INTO sign_ins (id, at, party, outcome, status, agent, network, country, count, last_at)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, '192.0.2.0/24', ?7, ?8, ?2)""",
@@ -173,7 +173,7 @@ def test_refreshes_by_day(sipserver: Sipserver, party: str) -> None:
 
 
 def test_quality_that_was_reported(sipserver: Sipserver, party: str, data_dir: Path) -> None:
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         store.execute("UPDATE quality_reports SET id = '01a20a38-2b58-7abc-8000-000000000001'")
     since = ("--since", "2026-11-23T21:00")
     (row,) = rows(sipserver("calls", "quality", "--json", *since))

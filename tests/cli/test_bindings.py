@@ -14,7 +14,7 @@ from click.testing import Result
 from sipserver.location.rows import to_row
 from sipserver.location.schema import MIGRATIONS, UPSERT
 from sipserver.registrar.binding import Binding
-from sipserver.storage.migrations import open_store
+from support.stores import new_store
 
 Sipserver = Callable[..., Result]
 
@@ -35,7 +35,7 @@ def location(data_dir: Path) -> None:
         to_row(binding("bob@example.test", "sip:b@192.0.2.2", now + 50)),
         to_row(binding("carol@example.test", "sip:c@192.0.2.3", now - 50)),
     ]
-    with closing(open_store(data_dir / "location.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "location.db", MIGRATIONS)) as store:
         store.executemany(UPSERT, rows)
 
 
@@ -59,7 +59,7 @@ def test_list_of_one_address_has_every_value_in_json(sipserver: Sipserver) -> No
 
 
 def test_list_shows_which_way_an_endpoint_is_reached(sipserver: Sipserver, data_dir: Path) -> None:
-    with closing(open_store(data_dir / "location.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "location.db", MIGRATIONS)) as store:
         behind = binding("alice@example.test", "sip:a@10.0.0.5", time.time() + 100)
         behind.path, behind.flow_only, behind.natted, behind.reg_id, behind.local = (), True, True, 2, "192.0.2.1:5060"
         store.execute(UPSERT, to_row(behind))

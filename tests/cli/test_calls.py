@@ -18,6 +18,7 @@ from sipserver.calls.times import parse_stamp
 from sipserver.cli.calls import Watched, change_line, stage
 from sipserver.cli.selecting import Moment
 from sipserver.storage.migrations import open_store
+from support.stores import new_store
 
 Sipserver = Callable[..., Result]
 
@@ -39,7 +40,7 @@ def people(sipserver: Sipserver) -> dict[str, str]:
 def calls(people: dict[str, str], data_dir: Path) -> None:
     """An answered call, one to somebody unknown, and one that goes on."""
     alice, bob = people["alice"], people["bob"]
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         insert = (
             "INSERT INTO calls"
             " (id, call_id, caller, callee, started_at, ended_at, talk_ms, outcome, video, caller_agent)"
@@ -129,7 +130,7 @@ def test_csv_neutralises_what_endpoints_wrote(sipserver: Sipserver) -> None:
 
 @pytest.mark.usefixtures("calls")
 def test_show_tells_which_call_came_of_which(sipserver: Sipserver, data_dir: Path) -> None:
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         store.execute("INSERT INTO call_links VALUES (?, ?, 'transfer', '2026-11-23T21:05:00.000Z')", (FIRST, SECOND))
     for call in (FIRST, SECOND):
         out = sipserver("calls", "show", call).stdout
@@ -176,7 +177,7 @@ def test_text_that_is_no_time_is_wrong_use(sipserver: Sipserver) -> None:
 def test_watched_calls_are_told_stage_by_stage(data_dir: Path) -> None:
     now = parse_stamp("2026-11-23T21:10:30.000Z")
     with (
-        closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store,
+        closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store,
         closing(open_store(data_dir / "calls.db", MIGRATIONS, readonly=True)) as reading,
     ):
         watched = Watched(reading, now)
@@ -196,7 +197,7 @@ def test_watching_begins_with_what_goes_on_however_long_and_nothing_else(data_di
     # SECOND is over; OPEN began before it and goes on for hours.
     now = parse_stamp("2026-11-23T21:05:30.000Z") + 8 * 3_600_000
     with (
-        closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store,
+        closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store,
         closing(open_store(data_dir / "calls.db", MIGRATIONS, readonly=True)) as reading,
     ):
         store.execute("UPDATE calls SET started_at = '2026-11-23T21:04:00.000Z' WHERE id = ?", (OPEN,))
@@ -233,7 +234,7 @@ def test_missing_record_is_told(sipserver: Sipserver, data_dir: Path) -> None:
 
 def test_show_says_how_uncertain_an_end_is(sipserver: Sipserver, calls: None, data_dir: Path) -> None:
     assert "end not observed" not in sipserver("calls", "show", FIRST).stdout
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         store.execute(
             "UPDATE calls SET answered_at = '2026-11-23T21:00:00.750Z', ended_at = '2026-11-23T21:00:42.000Z',"
             " end_cause = 'session_expired', end_uncertainty_ms = 90500 WHERE id = ?", (FIRST,)

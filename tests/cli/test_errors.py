@@ -16,6 +16,7 @@ from click.testing import Result
 from sipserver.calls.faults import KINDS
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.migrations import open_store
+from support.stores import new_store
 
 Sipserver = Callable[..., Result]
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -34,7 +35,7 @@ def people(sipserver: Sipserver) -> dict[str, str]:
 @pytest.fixture
 def errors(people: dict[str, str], data_dir: Path) -> None:
     """Three errors, a call and sign-ins."""
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         store.execute(
             """INSERT INTO calls (id, call_id, started_at, caller_agent, callee_agent)
             VALUES ('call-with-a-long-id', 'h', ?, 'Acme-Phone/5.1.2 (x; y)', 'baresip v1.0.0 (x86_64/linux)')""",
@@ -141,7 +142,7 @@ def test_rates_are_by_product_and_version(sipserver: Sipserver, data_dir: Path) 
 def test_agent_is_taken_apart(
     sipserver: Sipserver, data_dir: Path, agent: str, product: str, version: str | None
 ) -> None:
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         store.execute(
             """INSERT INTO errors (id, at, kind, agent, count, last_at)
             VALUES ('e', '2026-11-23T21:00:00.000Z', 'stray', ?, 1, '2026-11-23T21:00:00.000Z')""",
@@ -157,7 +158,7 @@ def test_kinds_are_told_with_what_they_mean(sipserver: Sipserver) -> None:
 
 
 def test_nothing_is_told_as_nothing(sipserver: Sipserver, data_dir: Path) -> None:
-    open_store(data_dir / "calls.db", MIGRATIONS).close()
+    new_store(data_dir / "calls.db", MIGRATIONS).close()
     assert sipserver("errors", "list").stdout == "No errors.\n"
     assert sipserver("errors", "rates").stdout == "Nothing happened.\n"
 

@@ -21,7 +21,7 @@ from sipserver.analysis.questions import QUESTIONS
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.cli.explore import LOOPBACK
 from sipserver.cli.site import guarded, site
-from sipserver.storage.migrations import open_store
+from support.stores import new_store
 
 Sipserver = Callable[..., Result]
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT "
@@ -32,7 +32,7 @@ HOSTILE = '=HYPERLINK("http://x")<img src=x onerror=alert(1)>\n,x'
 @pytest.fixture
 def store(data_dir: Path) -> Path:
     path = data_dir / "calls.db"
-    with closing(open_store(path, MIGRATIONS)) as connection:
+    with closing(new_store(path, MIGRATIONS)) as connection:
         connection.execute(
             "INSERT INTO calls (id, call_id, caller, callee, started_at, ended_at, outcome, caller_agent, setup_ms)"
             " VALUES (?, 'h', 'p_1', 'p_2', '2026-11-23T21:00:00.000Z', '2026-11-23T21:00:42.000Z', 'busy', ?, -5)",
@@ -146,7 +146,7 @@ async def test_what_takes_too_long_or_too_much_is_told(store: Path) -> None:
 
 async def test_a_server_may_write_meanwhile(store: Path) -> None:
     async with pages(store) as client:
-        with closing(open_store(store, MIGRATIONS)) as server:
+        with closing(new_store(store, MIGRATIONS)) as server:
             for number in range(2, 5):
                 server.execute(
                     "INSERT INTO calls (id, call_id, started_at) VALUES (?, 'h', '2026-11-24T00:00:00.000Z')",

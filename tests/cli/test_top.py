@@ -19,7 +19,7 @@ from sipserver.cli.output import width_of
 from sipserver.cli.panel import ALARM, SORTS, duration, view
 from sipserver.cli.snapshot import Snapshot, Store, Watch, snapshot
 from sipserver.storage.database import StoreError
-from sipserver.storage.migrations import open_store
+from support.stores import new_store
 
 Sipserver = Callable[..., Result]
 AT = parse_stamp("2026-11-23T21:10:00.000Z")
@@ -30,7 +30,7 @@ HOSTILE = "電話\x1b[2J\r\n" + "x" * 100
 @pytest.fixture
 def moment(data_dir: Path) -> Snapshot:
     """A call that rings, one that is answered, one that nobody rang for yet; and one that is over."""
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         store.executemany(
             "INSERT INTO calls (id, call_id, caller, callee, started_at, ringing_at, answered_at, ended_at, video,"
             " content, encrypted, offered_video, caller_site, callee_country, caller_agent, caller_transport)"
@@ -170,7 +170,7 @@ def test_rates_are_of_what_the_server_counts(data_dir: Path) -> None:
         14.0, **dict.fromkeys(names, 13.0), store_rows_written__calls=500, store_commits__calls=5,
         store_failing__calls=1, store_rows_waiting__calls=10, answers_late=3, overload=1, waiting_ms=130,
     )  # fmt: skip
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         found = snapshot(now(store, AT), gauges, None, [])
     assert found.rates == {"calls": 2.0, "registrations": 2.0, "refused": 2.0, "messages": 4.0}
     assert found.rates_from == "metrics"
@@ -181,7 +181,7 @@ def test_rates_are_of_what_the_server_counts(data_dir: Path) -> None:
 
 
 def test_a_store_that_cannot_be_read_any_more_is_told_in_a_sentence(data_dir: Path) -> None:
-    with closing(open_store(data_dir / "calls.db", MIGRATIONS)) as store:
+    with closing(new_store(data_dir / "calls.db", MIGRATIONS)) as store:
         watch = Watch(store, data_dir, None, 5.0)
         assert watch.take().open == 0
         store.execute("DROP VIEW v_runs")

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -25,6 +26,7 @@ from support.server import ServerProcess, environment, sipserver
 
 HOSTILE = "Acme\x1b[2J\x07-Phone/5"
 PATIENCE = 20.0
+END_OF_FRAME = "\x1b[J"
 HAS_SDP = "Content-Type: application/sdp"
 
 
@@ -117,7 +119,8 @@ class Terminal:
         self.before = termios.tcgetattr(self._slave)
         self.process = subprocess.Popen(
             ["setsid", "--ctty", sys.executable, "-m", "sipserver", *arguments],
-            stdin=self._slave, stdout=self._slave, stderr=self._slave, env={**environment(), "TERM": "xterm"},
+            stdin=self._slave, stdout=self._slave, stderr=self._slave,
+            env={**environment(), "TERM": "xterm", "COLUMNS": "200", "LINES": "50"},
         )  # fmt: skip
         self.output = ""
 
@@ -132,6 +135,15 @@ class Terminal:
             assert ready, f"no {text!r} in {self.output[-2000:]!r}"
             self.output += os.read(self.master, 65_536).decode("utf-8", "replace")
         return len(self.output)
+
+    def wait_for_frame(self, text: str, columns: int, since: int = 0) -> int:
+        """Where the output ends once a whole frame in it has this, and no line that is longer."""
+        while True:
+            since = self.wait_for(END_OF_FRAME, since)
+            frame = self.output.rpartition(END_OF_FRAME)[0].rpartition("\x1b[H")[2]
+            lines = re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", frame).splitlines()
+            if text in frame and max(map(len, lines)) <= columns:
+                return since
 
     def press(self, keys: str) -> None:
         os.write(self.master, keys.encode())
@@ -157,18 +169,23 @@ def test_on_a_terminal_it_is_shown_anew_until_q(server: ServerProcess) -> None:
         terminal.press("s")
         seen = terminal.wait_for("(newest)", seen)
         terminal.press("p")
+        seen = terminal.wait_for_frame("1 open", 100, seen)
         terminal.resize(60, 10)
-        seen = terminal.wait_for("\x1b[H", seen)
+        seen = terminal.wait_for_frame("1 open", 60, seen)
         call.end()
-        seen = terminal.wait_for("No calls.", seen)
-        # That one may have been begun before the terminal became smaller.
-        seen = terminal.wait_for("\x1b[H", seen)
-        terminal.wait_for("No calls.", seen)
-        last = terminal.output.rpartition("\x1b[H")[2]
-        assert "\x07" not in terminal.output
-        assert max(map(len, last.replace("\x1b[2m", "").replace("\x1b[1m", "").splitlines())) <= 75
+        terminal.wait_for_frame("No calls.", 60, seen)
         terminal.press("q")
         terminal.end()
+        assert "\x07" not in terminal.output
+
+
+def test_other_size_is_followed_at_once(server: ServerProcess) -> None:
+    terminal = Terminal("top", *options(server), "--interval", "3600")
+    seen = terminal.wait_for_frame("No calls.", 100)
+    terminal.resize(40, 12)
+    seen = terminal.wait_for_frame("No calls.", 40, seen)
+    terminal.press("q")
+    terminal.end()
 
 
 def test_ctrl_c_leaves_the_terminal_as_it_was(server: ServerProcess) -> None:

@@ -12,7 +12,7 @@ from sipserver.calls.recorder import STATEMENTS as CALL_STATEMENTS
 from sipserver.calls.recorder import Recorder
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.database import sqlite
-from sipserver.storage.migrations import open_store
+from support.stores import new_store
 
 STATEMENTS = (*CALL_STATEMENTS, *quality.STATEMENTS, *activity.STATEMENTS)
 
@@ -24,7 +24,7 @@ class Store:
     """``storage.writer.Writer`` without its thread: ``commit`` writes what was put."""
 
     def __init__(self, folder: Path) -> None:
-        self.connection: sqlite.Connection = open_store(folder / "calls.db", MIGRATIONS)
+        self.connection: sqlite.Connection = new_store(folder / "calls.db", MIGRATIONS)
         self.rows: list[tuple[int, tuple[Any, ...]]] = []
         self.room = 1_000_000
 

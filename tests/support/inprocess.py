@@ -29,10 +29,17 @@ from sipserver.telemetry.log import Log, configure
 from sipserver.transport.base import Transports
 from sipserver.transport.contract import DEFAULT_PORTS
 from support.pen import DOMAIN, Pen
+from support.stores import put_stores
 
 SERVER = "192.0.2.1"
 EPOCH = 1_795_000_000.0
 """UNIX time when the loop's clock stands at 0."""
+STORAGE = """
+[storage]
+synchronous = "NORMAL"
+commit_interval_ms = 0
+"""
+"""Nobody cuts the power of a test, which would wait for the disk at each step otherwise."""
 
 
 class Handle:
@@ -157,9 +164,10 @@ class Server:
         self.folder = folder
         self.data_dir = folder / "data"
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        put_stores(self.data_dir)
         add_subscribers(self.data_dir, users)
         file = folder / "sipserver.toml"
-        file.write_text(config)
+        file.write_text(config if "[storage]" in config else config + STORAGE)
         self.loop = ManualLoop()
         self.transports = FakeTransports()
         self._log_path = folder / "log"

@@ -44,4 +44,4 @@ class ListeningServer(ServerProcess):
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment())
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait("server.ready")
+        self.wait("server.ready", timeout=60.0)

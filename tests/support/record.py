@@ -10,8 +10,8 @@ from sipserver.analysis.source import Source, Views
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.calls.times import Stamp, parse_stamp
 from sipserver.storage.database import sqlite
-from sipserver.storage.migrations import open_store
 from support.copies import Copies
+from support.stores import new_store
 
 Row = dict[str, Any]
 stamp = Stamp()
@@ -88,7 +88,7 @@ class Record:
         """Copies of it, where figures are asked of those."""
         self.changes = 0
         """How often something was written."""
-        self.connection: sqlite.Connection = open_store(folder / "calls.db", MIGRATIONS, synchronous="OFF")
+        self.connection: sqlite.Connection = new_store(folder / "calls.db", MIGRATIONS, synchronous="OFF")
         self.connection.execute("BEGIN")
         self.calls = sorted((draw_call(rng, number) for number in range(calls)), key=lambda row: row["started_at"])
         self.media: list[Row] = []
