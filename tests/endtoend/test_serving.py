@@ -36,7 +36,7 @@ def test_ready_line_is_the_first_and_names_the_listeners(start_server: StartServ
 
 def test_restart_serves_within_two_seconds(start_server: StartServer) -> None:
     server = start_server("alice")
-    times = []
+    times: list[float] = []
     # A machine that does other things as well is slow now and then, but not always.
     while len(times) < 10 and min(times, default=2.0) >= 2:
         server.stop()
