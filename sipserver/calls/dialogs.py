@@ -47,7 +47,7 @@ class Dialog:
         self.key = key
         self.branch = branch
         self.negotiation = Negotiation()
-        self.agreements: list[tuple[int, Agreement]] = []
+        self.agreements: tuple[tuple[int, Agreement], ...] = ()
         """What was agreed on and when, the oldest first; bounded."""
         self.answered_at: int | None = None
         self.confirmed_at: int | None = None
@@ -71,10 +71,8 @@ class Dialog:
         """Its media are these from now on. What they were before is of interest as long as this may turn out to be what
         the caller kept: ``forked``, where there are other dialogs."""
         if not forked and at - (self.answered_at or at) > AT_ONCE_MS:
-            self.agreements.clear()
-        elif len(self.agreements) >= MAX_AGREEMENTS:
-            del self.agreements[0]
-        self.agreements.append((at, agreement))
+            self.agreements = ()
+        self.agreements = (*self.agreements[-MAX_AGREEMENTS + 1 :], (at, agreement))
 
     def stands(self, at: int) -> bool:
         """Whether it is up, as far as can be told."""
@@ -100,7 +98,7 @@ class Dialogs:
     __slots__ = ("_dialogs", "_overflowed", "kept")
 
     def __init__(self) -> None:
-        self._dialogs: dict[str, Dialog] = {}
+        self._dialogs: tuple[Dialog, ...] = ()
         self._overflowed = False
         self.kept: Dialog | None = None
         """The one that is the call, once it is answered."""
@@ -111,19 +109,27 @@ class Dialogs:
     def make(self, tag: str | None, branch: int, *, early: bool = False) -> Dialog | None:
         """The dialog of this tag, new or known; None where there are too many. A peer without tags has one a branch."""
         key = f" {branch}" if tag is None else tag
-        found = self._dialogs.get(key)
+        found = self._of(key)
         if found is None:
             if len(self._dialogs) >= (MAX_EARLY if early else MAX_DIALOGS):
                 self._overflowed = True
                 return None
-            found = self._dialogs[key] = Dialog(key, branch)
+            found = Dialog(key, branch)
+            self._dialogs = (*self._dialogs, found)
         return found
+
+    def _of(self, key: str) -> Dialog | None:
+        # Nearly always there is one.
+        for dialog in self._dialogs:
+            if dialog.key == key:
+                return dialog
+        return None
 
     def find(self, tag: str | None) -> Dialog | None:
         """The dialog of this tag; without one, or with a callee that sent none, the one that is the call."""
         if tag is None or (self.kept is not None and self.kept.key[0] == " "):
             return self.kept
-        return self._dialogs.get(tag)
+        return self._of(tag)
 
     def knows(self, tag: str | None) -> bool:
         """Whether a request with this tag of the callee's may belong to the call."""
@@ -131,12 +137,12 @@ class Dialogs:
 
     def has(self, tag: str) -> bool:
         """Whether this is the tag of a dialog that is not over."""
-        found = self._dialogs.get(tag)
+        found = self._of(tag)
         return found is not None and found.end is None
 
     def locate(self, branch: int, place: Place) -> None:
         """Where the device of this branch is has become known after its answer."""
-        for dialog in self._dialogs.values():
+        for dialog in self._dialogs:
             if dialog.branch == branch:
                 dialog.place = place
 
@@ -145,10 +151,10 @@ class Dialogs:
         kept = self.kept
         assert kept is not None, "an answered call has a dialog"
         if ended is None:
-            return self._best(kept, self._dialogs.values(), event.at)
+            return self._best(kept, self._dialogs, event.at)
         others = self._others(ended, event)
         if not others:
-            over = [each for each in self._dialogs.values() if each.end is not None or each.left_at or each is kept]
+            over = [each for each in self._dialogs if each.end is not None or each.left_at or each is kept]
             return self._best(ended, over, event.at)
         if ended is not kept:
             return kept
@@ -159,7 +165,7 @@ class Dialogs:
         # What it had not heard of yet is not why it hung up.
         known_at = ended.left_at if event.side == CALLER else event.at
         return [
-            each for each in self._dialogs.values()
+            each for each in self._dialogs
             if each is not ended and each.stands(event.at) and not each.left_at and (each.answered_at or 0) <= known_at
         ]  # fmt: skip
 

@@ -267,7 +267,7 @@ class Call:
         if self.state >= ANSWERED:
             return self._also_answered(event, dialog)
         assert dialog is not None, "early dialogs leave room for the answer"
-        branch = self._branches.pop(event.branch, None)
+        branch = self._take_branch(event.branch)
         if branch is None:
             branch = Branch(self._placed.at, None, None)
         self.state = ANSWERED
@@ -284,6 +284,14 @@ class Call:
             *early,
         ]
 
+    def _take_branch(self, number: int) -> Branch | None:
+        """The branch of this number, whose part is over."""
+        branch = self._branches.pop(number, None)
+        if not self._branches:
+            # One that was filled keeps its room, for as long as the call lasts.
+            self._branches = {}
+        return branch
+
     def _note_answer(self, event: Answered, dialog: Dialog, branch: Branch | None) -> None:
         """What a 2xx says of its dialog; it is another device's where the branch was forked further on."""
         dialog.branch, dialog.answered_at, dialog.status = event.branch, event.at, event.status
@@ -296,7 +304,7 @@ class Call:
         before = negotiation.agreed
         agreement = negotiation.accepted(INVITE, placed.offer, event.answer, True, placed.number) or before
         # What was agreed on early is the call's from now on.
-        dialog.agreements.clear()
+        dialog.agreements = ()
         if agreement is not None:
             dialog.agreed(event.at, agreement, forked=self.is_forked)
 
@@ -323,7 +331,7 @@ class Call:
         """RFC 3261 §16.7 step 10: every 2xx is passed on; which is the call is for the caller to say."""
         if dialog is None or dialog.answered_at is not None:
             return []
-        branch = self._branches.pop(event.branch, None)
+        branch = self._take_branch(event.branch)
         kept = self._dialogs.kept
         if branch is not None:
             self._note_answer(event, dialog, branch)
@@ -336,7 +344,7 @@ class Call:
     def _branch_failed(self, event: BranchFailed) -> list[Row]:
         responded = event.cause is None
         self._reached = self._reached or responded or event.heard
-        branch = self._branches.pop(event.branch, None)
+        branch = self._take_branch(event.branch)
         if branch is None:
             return []
         outcome = (

@@ -129,10 +129,10 @@ class MediaBook:
     __slots__ = ("_early", "_gap", "_next", "_open", "_video", "content", "encrypted", "video")
 
     def __init__(self) -> None:
-        self._open: list[Entry] = []
+        self._open: tuple[Entry, ...] = ()
         self._next = 1
-        self._early: dict[str, tuple[int, list[Entry]]] = {}
-        self._video: list[tuple[int, int]] = []
+        self._early: dict[str, tuple[int, tuple[Entry, ...]]] | None = None
+        self._video: list[tuple[int, int]] | None = None
         self._gap = False
         self.video: int | None = None
         """1 once a video stream was agreed on, 0 when only others were, None while nothing is known."""
@@ -155,8 +155,9 @@ class MediaBook:
 
     def change_early(self, call: str, at: int, dialog: str, branch: int, agreement: Agreement) -> list[Row]:
         """What is agreed with a device before the answer, in this dialog."""
-        _, running = self._early.get(dialog, (branch, []))
-        if not running and len(self._early) >= MAX_EARLY:
+        early = self._early if self._early is not None else {}
+        _, running = early.get(dialog, (branch, ()))
+        if not running and len(early) >= MAX_EARLY:
             return []
         agreed: list[Agreed] = []
         if agreement.offer is not sdp.UNREADABLE and agreement.answer is not sdp.UNREADABLE:
@@ -164,16 +165,21 @@ class MediaBook:
                 agreement.offer, agreement.answer, agreement.by_caller, {entry[1].stream: entry[1] for entry in running}
             )
         rows, running = self._turn(call, at, running, agreed, branch, early=1)
-        self._early[dialog] = branch, running
+        early[dialog] = branch, running
+        self._early = early
         return rows
 
     def close_early(self, call: str, at: int, branch: int | None = None) -> list[Row]:
         """The early media of this device end, or those of all."""
+        early = self._early
+        if early is None:
+            return []
         rows: list[Row] = []
-        for dialog, (number, running) in list(self._early.items()):
+        for dialog, (number, running) in list(early.items()):
             if branch is None or number == branch:
                 rows += [CloseMedia(call, entry[0], at) for entry in running]
-                del self._early[dialog]
+                del early[dialog]
+        self._early = early or None
         return rows
 
     def close(self, call: str, at: int) -> list[Row]:
@@ -183,7 +189,7 @@ class MediaBook:
 
     def drop(self, call: str) -> list[Row]:
         """What the call was said to have was another device's: nothing of it was the call's."""
-        self._open, self._video, self._gap = [], [], False
+        self._open, self._video, self._gap = (), None, False
         self.video = self.content = self.encrypted = None
         return [DropMedia(call, self._next)]
 
@@ -192,16 +198,16 @@ class MediaBook:
         """How long the call had video, of the streams that are closed; None where that is not known."""
         if self._gap or self.video is None:
             return None
-        return covered(self._video)
+        return covered(self._video or ())
 
     def _close_call(self, call: str, at: int) -> list[Row]:
         rows: list[Row] = [self._close(call, entry, at) for entry in self._open]
-        self._open = []
+        self._open = ()
         return rows
 
     def _turn(
-        self, call: str, at: int, running: list[Entry], agreed: list[Agreed], branch: int | None, *, early: int
-    ) -> tuple[list[Row], list[Entry]]:
+        self, call: str, at: int, running: tuple[Entry, ...], agreed: list[Agreed], branch: int | None, *, early: int
+    ) -> tuple[list[Row], tuple[Entry, ...]]:
         """Close what is not agreed on any more, open what is new; the rows, and what runs from now on."""
         rows: list[Row] = []
         kept: list[Entry] = []
@@ -216,11 +222,13 @@ class MediaBook:
                 rows.append(OpenMedia(call, self._next, stream, at, branch, early))
                 kept.append((self._next, stream, at))
                 self._next += 1
-        return rows, kept
+        return rows, tuple(kept)
 
     def _close(self, call: str, entry: Entry, at: int) -> CloseMedia:
         number, stream, since = entry
         if shows_video(stream.kind, stream.accepted, stream.direction):
+            if self._video is None:
+                self._video = []
             self._video.append((since, at))
         return CloseMedia(call, number, at)
 

@@ -108,7 +108,7 @@ class Relay:
     """One request under way: the response context, and what its effects do."""
 
     __slots__ = (
-        "_begun", "_call", "_context", "_desk", "_exchanges", "_flow", "_hung_up_at", "_key", "_searches",
+        "_begun", "_call", "_context", "_desk", "_exchanges", "_flow", "_hung_up_at", "_key", "_line", "_searches",
         "_transaction",
     )  # fmt: skip
 
@@ -128,6 +128,8 @@ class Relay:
         """Of branches whose media may be relayed."""
         self._hung_up_at = desk.watch.steady() if request.method == "BYE" else 0
         """When a BYE came (``CallWatch.steady``), for the case that nobody answers it."""
+        self._line: _Line | None = None
+        """By which its timers reach it."""
         self._searches: dict[int, Search] | None = None
         """The places of those next hops that had to be looked up, by the branch that tries the latest."""
         self._context = fork.ResponseContext(
@@ -284,7 +286,7 @@ class Relay:
                     elif effect.kind == effects.FAILED:
                         desk.media.call_over(self._key)
             elif isinstance(effect, effects.SetBranchTimer):
-                desk.timers.add(effect.after, _BranchTimer(self, effect.branch), effect.timer)
+                self._set_timer(effect)
             elif isinstance(effect, effects.NeedFlow):
                 self._find_flow(effect)
             elif isinstance(effect, effects.Forward):
@@ -304,9 +306,18 @@ class Relay:
                 self._note(faults.UNREACHABLE, effect.target, None)
             elif isinstance(effect, effects.Done):
                 self._begun = self._searches = None
+                if self._line is not None:
+                    self._line.relay = None
+                    self._line = None
                 # Whether a refusal of a call is acknowledged is still of interest, until its transaction ends.
                 if self._call is None:
                     self._transaction.user = None
+
+    def _set_timer(self, effect: effects.SetBranchTimer) -> None:
+        line = self._line
+        if line is None:
+            line = self._line = _Line(self)
+        self._desk.timers.add(effect.after, _BranchTimer(line, effect.branch), effect.timer)
 
     def _forget(self, ended: effects.CallEvent) -> None:
         """A dialog has ended; one that the caller did not keep may end before the call does."""
@@ -429,18 +440,30 @@ class Relay:
         self._run(self._context.on_contacts(need.branch, need.contacts, found))
 
 
+class _Line:
+    """Leads from timers to their relay until that is done. Timer C is set for minutes, and nothing is cancelled: it
+    would keep all that there is of a call for as long as that, and of every call of those minutes."""
+
+    __slots__ = ("relay",)
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay: Relay | None = relay
+
+
 class _BranchTimer:
     """Brings a timer back to its branch."""
 
-    __slots__ = ("_branch", "_relay")
+    __slots__ = ("_branch", "_line")
 
-    def __init__(self, relay: Relay, branch: int) -> None:
-        self._relay = relay
+    def __init__(self, line: _Line, branch: int) -> None:
+        self._line = line
         self._branch = branch
 
     def on_timer(self, timer: str) -> None:
         """The timer is due."""
-        self._relay.on_branch_timer(self._branch, timer)
+        relay = self._line.relay
+        if relay is not None:
+            relay.on_branch_timer(self._branch, timer)
 
 
 def _target(binding: Binding) -> Target:
