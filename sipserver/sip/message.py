@@ -15,7 +15,7 @@ from typing import Final
 from sipserver.sip import names
 from sipserver.sip.errors import MalformedMessage, SipError
 from sipserver.sip.uri import Uri
-from sipserver.sip.values import Address, Via, split_commas
+from sipserver.sip.values import Address, Via, first_comma, split_commas
 
 VERSION: Final = "SIP/2.0"
 
@@ -81,7 +81,7 @@ class Message:
         self._to: Address | None = None
         self._vias: list[Via] | None = None
         self._top_via: Via | None = None
-        """The first of them where it stands alone in its line: of a response to pass on no other is looked at."""
+        """The first of them, where the others were not looked at: those of a response are for whoever is further on."""
 
     @property
     def places(self) -> dict[str, int]:
@@ -222,6 +222,10 @@ class Message:
                 self._top_via = Via.parse(via)
                 if len(places) == len(self.names) or self.names.count(names.VIA) == 1:
                     self._vias = [self._top_via]
+            elif isinstance(self, Response):
+                comma = first_comma(via)
+                if comma > 0 and via[comma + 1 :].strip(", \t"):
+                    self._top_via = Via.parse(via[:comma].rstrip(" \t"))
             self._call_id = _checked_call_id(_value(lines[places[names.CALL_ID]]))
             self._cseq = _parse_cseq(_value(lines[places[names.CSEQ]]))
             self._to = _address(_value(lines[places[names.TO]]), "To")
@@ -250,6 +254,8 @@ class Message:
     @property
     def was_relayed(self) -> bool:
         """Whether there is a Via below the topmost."""
+        if self._vias is None and self._top_via is not None:
+            return True
         return self.count(names.VIA) > 1 or len(self.vias) > 1
 
     def addresses(self, name: str) -> list[Address]:

@@ -154,6 +154,11 @@ def test_of_a_response_the_topmost_via_alone_has_to_be_readable() -> None:
     listed = response(f"SIP/2.0 200 OK\nVia: SIP/2.0/UDP a.example, SIP/2.0/UDP b.example\n{headers}")
     listed.read_mandatory()
     assert listed.was_relayed
+    assert listed.top_via.host == "a.example"
+    assert [via.host for via in listed.vias] == ["a.example", "b.example"]
+    alone = response(f"SIP/2.0 200 OK\nVia: SIP/2.0/UDP a.example , ,\n{headers}")
+    with pytest.raises(SipError, match="Bad Via"):
+        alone.read_mandatory()
     asked = request(f"OPTIONS sip:b@example.com SIP/2.0\nVia: SIP/2.0/UDP a.example\nVia: ?\n{headers}")
     with pytest.raises(SipError, match="Bad Via"):
         asked.read_mandatory()
