@@ -128,6 +128,8 @@ class Generator:
         """200s of the called that are not acknowledged yet."""
         self._timers: dict[float, deque[tuple[float, int, bytes, Callable[[int, bytes], None]]]] = {}
         self._number = 0
+        self._turn = 0
+        """Whose turn it is."""
         self._now = time.monotonic()
         self._second = Second()
         self._started = self._now
@@ -188,7 +190,10 @@ class Generator:
     def begin(self, keep: bool = False, number_of: int | None = None) -> None:
         """One more call or registration; everybody in turn calls somebody else."""
         self._number += 1
-        caller = self._number % self._people if number_of is None else number_of
+        if number_of is None:
+            self._turn += 1
+            number_of = self._turn % self._people
+        caller = number_of
         dialogue = Dialogue(self._number, caller, (caller * 7_919 + 1) % self._people, self._now, keep)
         self._open[dialogue.number] = dialogue
         self._second.offered += 1

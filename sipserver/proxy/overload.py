@@ -38,9 +38,9 @@ LOOK: Final = 0.02
 """Seconds between two looks at the delay."""
 LONGEST_STEP: Final = LOOK
 """What counts of the time since the last look at most, so that no single look decides."""
-STEP_OF_SHARE: Final = 0.5
+STEP_OF_SHARE: Final = 0.3
 """How much larger the share is that is refused for each ``target`` that work waits too long."""
-SLOPE_OF_SHARE: Final = 0.5
+SLOPE_OF_SHARE: Final = 0.3
 """By how much it grows each second for that, at most."""
 LONGEST_GROWTH: Final = 0.1
 """Seconds of growth that one look brings at most."""
@@ -66,7 +66,7 @@ class Settings:
     """What the operator decided."""
 
     enabled: bool = True
-    target: float = 0.08
+    target: float = 0.05
     """Seconds that work may wait without anything being refused."""
     longest: float = 30.0
     """The longest Retry-After, in seconds."""

@@ -88,7 +88,7 @@ class OverloadSection(Section, frozen=True):
 
     enabled: bool = True
     """Whether new requests are refused while work waits too long."""
-    delay_ms: Annotated[float, Meta(ge=1, le=2000)] = 80.0
+    delay_ms: Annotated[float, Meta(ge=1, le=2000)] = 50.0
     """How long work may wait without anything being refused."""
     retry_after: Annotated[int, Meta(ge=2, le=3600)] = 30
     """The longest time, in seconds, after which who is refused is told to come back."""

@@ -120,8 +120,8 @@ def test_share_of_new_work_that_is_refused_grows_until_the_delay_falls() -> None
             overload.look(now, times * TARGET)
         first = round(now * 1000)
         shares.append(sum(not overload.admits(NEW, key) for key in range(first, first + 1000)))
-    # By a tenth each second, and a tenth for what the delay is now.
-    assert shares[:3] == pytest.approx([shares[0], shares[0] + 100, shares[0] + 200], abs=15)
+    # By 0.06 each second, and as much for what the delay is now.
+    assert shares[:3] == pytest.approx([shares[0], shares[0] + 60, shares[0] + 120], abs=15)
     assert shares[3:] == sorted(shares[3:], reverse=True)
     assert shares[-1] == 0
 
