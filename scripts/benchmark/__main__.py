@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark import curves, limits, load, phases, report
+from benchmark import curves, limits, load, phases, report, scale
 from benchmark.load import Cost
 from benchmark.systems import PEOPLE, SYSTEMS, BenchError, make, missing
 
@@ -27,6 +27,8 @@ def main() -> int:
     options = _options()
     if options.latency or options.overload:
         return _limits(options)
+    if options.scale:
+        return _scale(options)
     systems = [name for name in options.systems.split(",") if _can_be_measured(name)]
     if not systems:
         return 1
@@ -88,6 +90,27 @@ def _limits(options: argparse.Namespace) -> int:
     return 0
 
 
+def _scale(options: argparse.Namespace) -> int:
+    """Very many bindings and open calls; the exit code."""
+    try:
+        _check_ports(options.port)
+        with _folder("scale", options.keep) as folder:
+            found = scale.measure(
+                folder, options.port, options.bindings, options.calls, min(options.rate, scale.CALLS_A_SECOND), _say
+            )
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(scale.table(found))
+    if options.json:
+        options.json.write_text(json.dumps(found.as_json(), indent=1) + "\n")
+    return 0
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
 def _print(line: Callable[[str, Any], str], operation: str, each: Any) -> None:
     print(line(operation, each), flush=True)
 
@@ -105,6 +128,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="of the overload; a sixth of it for each delay (60)"
     )
+    parser.add_argument("--scale", action="store_true", help="very many bindings and open calls (ten minutes)")
+    parser.add_argument("--bindings", type=int, default=1_000_000, help="of --scale, two of each address; 0 for none")
+    parser.add_argument("--calls", type=int, default=50_000, help="open at once, of --scale; 0 for none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it, as .png or .svg")
     parser.add_argument("--port", type=int, default=5060, help="of the server; the endpoints take the next two")

@@ -144,8 +144,10 @@ class Generator:
         """Calls and registrations that are going on."""
         return len(self._open)
 
-    def run(self, seconds: float, rate: float, each_second: Callable[[Second], None] | None = None) -> list[Second]:
-        """Begin so many a second for so long; what happened in each second."""
+    def run(
+        self, seconds: float, rate: float, each_second: Callable[[Second], None] | None = None, *, keep: bool = False
+    ) -> list[Second]:
+        """Begin so many a second for so long; what happened in each second. ``keep``: calls that go on."""
         first = len(self.seconds)
         begin = self._now = time.monotonic()
         until, next_second = begin + seconds, begin + 1.0
@@ -165,7 +167,7 @@ class Generator:
                 if due > now:
                     break
                 due += interval
-                self.begin()
+                self.begin(keep)
             self._serve_timers(now)
             wait = max(min(due, next_second, until, now + 0.005) - time.monotonic(), 0.0)
             ready = select.select((self._caller, self._callee), (), (), wait)[0]
@@ -349,7 +351,7 @@ class Generator:
         else:
             method, uri = "REGISTER", f"sip:{DOMAIN}"
         dialogue.state = ASKED
-        self._ask(dialogue, self._first(dialogue, _credentials(method, uri, dialogue.caller, found[1].decode()), 2))
+        self._ask(dialogue, self._first(dialogue, credentials(method, uri, dialogue.caller, found[1].decode()), 2))
 
     def _accepted(self, dialogue: Dialogue, data: bytes, at: float) -> None:
         self._second.served += 1
@@ -446,7 +448,7 @@ def _socket() -> socket.socket:
     return sock
 
 
-def _credentials(method: str, uri: str, caller: int, nonce: str) -> bytes:
+def credentials(method: str, uri: str, caller: int, nonce: str) -> bytes:
     """RFC 2617 §3.2.2, with qop."""
     user = person(caller)
     secret = _md5(f"{user}:{DOMAIN}:pw{user}")

@@ -32,6 +32,9 @@ def person(number: int) -> str:
     return f"room{number:05d}"
 
 
+_COMMAND = (sys.executable, "-P", "-m", "sipserver")
+
+
 class System(ABC):
     """One server on 127.0.0.1 while it is measured."""
 
@@ -97,25 +100,40 @@ class Sipserver(System):
     """What its Python is started by."""
     patience = 30.0
     """Seconds until it has to be ready."""
+    configuration = ""
+    """What its configuration file says."""
 
     def start(self) -> None:
         """Import the people, serve, wait for ``server.ready``."""
+        self.prepare()
+        self.serve()
+        self.wait_until_ready()
+
+    def prepare(self) -> None:
+        """Import the people."""
         data, people = self.folder / "data", self.folder / "people.csv"
         with people.open("w", newline="") as out:
             writer = csv.writer(out)
             writer.writerow(("address", "password"))
             writer.writerows((f"{person(i)}@{DOMAIN}", f"pw{person(i)}") for i in range(PEOPLE))
-        command = [sys.executable, "-P", "-m", "sipserver"]
         subprocess.run(
-            [*command, "subscribers", "import", people, "--data-dir", data], check=True, stdout=subprocess.DEVNULL,
+            [*_COMMAND, "subscribers", "import", people, "--data-dir", data], check=True, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        log = self.folder / "sipserver.log"
-        with log.open("wb") as out_log:
+
+    def serve(self) -> None:
+        """Start it."""
+        file = self.folder / "sipserver.toml"
+        file.write_text(self.configuration)
+        with (self.folder / "sipserver.log").open("wb") as log:
             self._spawn(
-                [*self.wrapper, *command, "serve", "--domain", DOMAIN, "--listen", f"udp:127.0.0.1:{self.port}",
-                 "--data-dir", data], out_log,
+                [*self.wrapper, *_COMMAND, "serve", "--config", file, "--domain", DOMAIN, "--listen",
+                 f"udp:127.0.0.1:{self.port}", "--data-dir", self.folder / "data"], log,
             )  # fmt: skip
+
+    def wait_until_ready(self) -> None:
+        """Wait for ``server.ready``. Raises BenchError."""
+        log = self.folder / "sipserver.log"
         deadline = time.monotonic() + self.patience
         while b'"server.ready"' not in log.read_bytes():
             if time.monotonic() > deadline or self.process is None or self.process.poll() is not None:

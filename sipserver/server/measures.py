@@ -110,6 +110,7 @@ def _calls_and_registrations(it: Measured) -> None:
     add("quality_accepted", "Requests with quality reports answered 200", lambda: it.proxying.collector.accepted)
     add("quality_refused", "Requests with quality reports not taken", lambda: it.proxying.collector.refused)
     add("bindings", "Contacts of all addresses", lambda: it.location.count, "gauge")
+    add("bindings_unread", "1 while some are still read from the disk", lambda: int(it.location.is_loading), "gauge")
     keeper = registrations.keeper
     add("bindings_lost", "Contacts out of use since their flow failed", lambda: dict(keeper.lost), label="cause")
     add("bindings_kept", "Contacts behind NATs that are pinged", lambda: keeper.kept, "gauge")
