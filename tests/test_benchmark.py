@@ -1,12 +1,15 @@
-"""How the benchmark reads what callgrind counted."""
+"""How the benchmark reads what callgrind counted, and what it makes for measuring scale."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
-from benchmark import phases
+from benchmark import phases, scale
 from benchmark.systems import BenchError
+
+from sipserver.location.sqlite import SqliteLocation
 
 LOOP = """events: Ir
 fn=(1) CPyDef_message___parse
@@ -45,3 +48,18 @@ def test_libraries_count_for_who_calls_them_and_other_threads_are_the_store(tmp_
 def test_run_without_dumps_is_told(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="callgrind wrote nothing"):
         phases._shares(sorted(tmp_path.iterdir()))
+
+
+def test_bindings_for_measuring_scale_are_what_a_start_takes(tmp_path: Path) -> None:
+    path, now = tmp_path / "location.db", time.time()
+    scale._write(path, scale.made(5, now + 60))
+    location = SqliteLocation(path, now=now, call_soon=lambda call: call())
+    try:
+        assert [len(location.get(aor, now)) for aor in sorted(location.addresses())] == [2, 2, 1]
+    finally:
+        location.close()
+
+
+def test_table_of_scale_tells_of_what_was_measured_alone() -> None:
+    assert "call" not in scale.table(scale.Scale(10, 0))
+    assert "binding" not in scale.table(scale.Scale(0, 10))

@@ -28,7 +28,7 @@ from sipserver.storage.migrations import open_store
 METRICS: Final = 3
 """Port of the metrics, above that of the server."""
 PATIENCE: Final = 600.0
-EXPIRY_AFTER: Final = 45.0
+EXPIRY_AFTER: Final = 90.0
 """Seconds from the second start to the expiry of everything: enough to have read a million."""
 DEVICES: Final = 2
 """Bindings of an address."""
