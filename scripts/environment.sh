@@ -47,6 +47,11 @@ make_venv() {
     return 1
 }
 
+# A .venv whose Python runs, perhaps with nothing in it.
+ensure_venv() {
+    "$PYTHON_OF_VENV" -c '' 2>/dev/null || make_venv
+}
+
 # make_environment EXTRA: what serving needs (''), or the tests or the benchmark as well (test, bench), with the package
 # compiled where that can be. Without a change since the last time it takes no network and no time.
 make_environment() {
@@ -56,7 +61,7 @@ make_environment() {
 # make_tools EXTRA: .venv with everything but the compiled modules, once for each state of pyproject.toml.
 make_tools() {
     local extra=$1 each state
-    if ! "$PYTHON_OF_VENV" -c '' 2>/dev/null; then make_venv || return 1; fi
+    ensure_venv || return 1
     state="$PWD $(cksum <pyproject.toml)"
     # What the tests or the benchmark need includes what serving needs.
     for each in ${extra:-run test bench}; do
@@ -70,10 +75,7 @@ make_tools() {
 
 # make_package: the package itself, once for each state of its sources. SIPSERVER_PURE=1 leaves the compiled modules out.
 make_package() {
-    local state
-    state="$PWD ${SIPSERVER_PURE:-} ${SIPSERVER_OPTIMIZE:-} $(find pyproject.toml scripts/build_hook.py sipserver -name '*.py' -o -name '*.toml' |
-        LC_ALL=C sort | xargs cat | cksum)"
-    if [ "$(cat .venv/.package 2>/dev/null)" = "$state" ]; then return; fi
+    if is_package_made; then return; fi
     if [ "${SIPSERVER_PURE:-}" != 1 ]; then
         make_compiler
         say "Compiling sipserver, which takes some minutes"
@@ -82,7 +84,18 @@ make_package() {
     if [ "${SIPSERVER_PURE:-}" != 1 ] && ! is_compiled; then
         say "The package works, but is not compiled (a C compiler and Python.h are needed): calls cost more."
     fi
-    printf '%s\n' "$state" >.venv/.package
+    package_state >.venv/.package
+}
+
+# What the installed package depends on.
+package_state() {
+    printf '%s\n' "$PWD ${SIPSERVER_PURE:-} ${SIPSERVER_OPTIMIZE:-} $(find pyproject.toml scripts/build_hook.py sipserver -name '*.py' -o -name '*.toml' |
+        LC_ALL=C sort | xargs cat | cksum)"
+}
+
+# Whether the package is installed as it would be made now.
+is_package_made() {
+    [ "$(cat .venv/.package 2>/dev/null)" = "$(package_state)" ]
 }
 
 # Whether the installed package has its compiled modules.
@@ -107,9 +120,10 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 make_packages() {
     say "Installing $*"
     export DEBIAN_FRONTEND=noninteractive
-    timeout 120 apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1 ||
-        { timeout 60 apt-get update -qq && timeout 120 apt-get install -y -qq --no-install-recommends "$@"; } \
-            >/dev/null 2>&1 || say "Could not install $*"
+    # Another one may be at it, and others may want the network and the processors meanwhile.
+    local install=(timeout 300 apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=240)
+    "${install[@]}" "$@" >/dev/null 2>&1 ||
+        { timeout 60 apt-get update -qq && "${install[@]}" "$@"; } >/dev/null 2>&1 || say "Could not install $*"
 }
 
 # make_peers PROGRAM=PACKAGE...: Debian's packages of real endpoints, where that is possible; never a failure.

@@ -36,14 +36,14 @@ def test_ready_line_is_the_first_and_names_the_listeners(start_server: StartServ
 
 def test_restart_serves_within_two_seconds(start_server: StartServer) -> None:
     server = start_server("alice")
-    times: list[float] = []
-    # A machine that does other things as well is slow now and then, but not always.
-    while len(times) < 10 and min(times, default=2.0) >= 2:
-        server.stop()
-        before = time.monotonic()
-        server.start()
-        times.append(time.monotonic() - before)
-    assert min(times) < 2
+    server.stop()
+    before = time.monotonic()
+    server.start()
+    passed = time.monotonic() - before
+    # But for the time in which others had the processor, of which it wanted one.
+    waits = Path(f"/proc/{server.process.pid}/schedstat")
+    waited = int(waits.read_text().split()[1]) / 1e9 if waits.exists() else 0.0
+    assert passed - waited < 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
