@@ -146,6 +146,11 @@ class Copy:
         self._live: float = inf if live is None else live
         """From then on the quarters of an hour in the copy are not all that there is."""
 
+    def read_rest(self) -> None:
+        """Read what the copy lacks of every table, so that nothing is read of the store later."""
+        for table in TABLES.values():
+            self._need(table)
+
     def _need(self, table: Table) -> None:
         """Have a table as it is: the copy's, and the rest from the store."""
         if table.name in self._ready:

@@ -95,7 +95,9 @@ class CopyFile:
         for last in (False, False, True):
             enough = Need.BETTER if last else Need.NOTHING
             with self._locked(fcntl.LOCK_SH), self._reading() as connection:
-                # From here on all is of one moment of the store.
+                # What is read of the store is of one moment, and read at once: a long transaction would keep the
+                # server from tidying up its log of writes.
+                copy = None
                 store.execute("BEGIN")
                 try:
                     state = None if connection is None else state_of(connection, store, "copy.")
@@ -103,10 +105,13 @@ class CopyFile:
                     if connection is not None and forgotten_places(connection, store, "copy."):
                         need = Need.MUST
                     if connection is not None and state is not None and need <= enough:
-                        yield Copy(connection, store, state)
-                        return
+                        copy = Copy(connection, store, state)
+                        copy.read_rest()
                 finally:
                     store.execute("ROLLBACK")
+                if copy is not None:
+                    yield copy
+                    return
             if last:
                 raise CopyError(f"{self.path} cannot be brought up to date")
             with suppress(BlockingIOError), self._locked(fcntl.LOCK_EX, wait=need is Need.MUST):

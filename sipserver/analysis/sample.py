@@ -1,78 +1,35 @@
 """Writes a ``calls.db`` of any size from the model of a service, through the store's own schema.
 
 The file is made beside its place and moved there when it is whole, so a run that is cut short leaves no store.
-Its rows are what a server would have written: ``sipserver check`` finds nothing wrong with them.
+Where there is much to write, other processes draw the calls (``sample_rows``) while this one writes.
 """
 
 from __future__ import annotations
 
 import gc
-import heapq
-from bisect import bisect
+import marshal
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from itertools import accumulate
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from random import Random
-from typing import Any, Final
+from typing import Final
 
-from sipserver.analysis.sample_model import (
-    HOUR_MS,
-    Call,
-    Hour,
-    Population,
-    draw_call,
-    hours,
-    runs,
-)
-from sipserver.calls.delays import ACCEPTED, BOUNDS
+from sipserver.analysis.sample_rows import TABLES, Batch, Counts, Rows, Sample, Service, run_rows
 from sipserver.calls.schema import MIGRATIONS
-from sipserver.calls.times import Stamp, uuid7
 from sipserver.storage.database import StoreError, sqlite
 from sipserver.storage.migrations import open_store
 
-BATCH: Final = 5_000
-"""Calls that are written at once."""
-
-TABLES: Final = {
-    "calls": """id call_id caller callee started_at ringing_at answered_at confirmed_at ended_at setup_ms ring_ms
-        talk_ms disconnect_ms outcome sip_status ended_by end_cause end_uncertainty_ms video content encrypted video_ms
-        offered_video
-        caller_country caller_region caller_city caller_site caller_location_source callee_country callee_region
-        callee_city callee_site callee_location_source caller_agent callee_agent caller_transport callee_transport
-        caller_network callee_network devices node""",
-    "call_branches": """call branch tried_at ringing_at answered_at ended_at status outcome agent transport network""",
-    "call_media": """call number stream kind accepted codec direction bandwidth resolution max_pixels encrypted
-        from_at to_at branch""",
-    "call_events": "call number at kind side status detail",
-    "sign_ins": """id at party outcome status agent transport network country region city site location_source count
-        last_at node""",
-    "sign_in_days": "day party refreshes first_at last_at",
-    "errors": "id at kind method status answered_by agent party network detail count last_at node call target",
-    "quality_reports": """id digest at call party side source format kind final direction media_kind codec loss_percent
-        jitter_ms round_trip_ms mos_lq mos_cq agent node""",
-    "registration_delays": "at outcome up_to_ms count",
-    "server_runs": "id node started_at last_alive_at stopped_at calls_before placed closed lost set_aside recovered_at "
-        "recovered",
-}  # fmt: skip
-"""Which columns are written, in this order."""
+LARGE: Final = 200_000
+"""From so many calls on other processes draw them."""
+MOST_HELPERS: Final = 4
+"""More than one process that writes can keep up with."""
 
 _INSERT: Final = {
     table: f"INSERT INTO {table} ({', '.join(columns.split())}) VALUES ({', '.join('?' * len(columns.split()))})"  # noqa: S608
     for table, columns in TABLES.items()
 }
-NODE: Final = "sample"
-
-RETRIED: Final = {"cancelled": 0.25, "no_answer": 0.3, "busy": 0.45, "offline": 0.2, "failed": 0.6, "declined": 0.05}
-"""How often somebody tries again after a call came to this."""
-FIRST_TRIES: Final = 0.91
-"""How many calls are no such second try."""
-QUIET_MS: Final = 120_000
-"""Nobody calls so shortly before the end, so that no call is left without one."""
-
-_NOWHERE: Final = (None,) * 5
-
-Rows = dict[str, list[tuple[Any, ...]]]
 
 
 def write_sample(
@@ -83,13 +40,17 @@ def write_sample(
     begin: int,
     end: int,
     seed: int,
+    helpers: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write a store of about so many calls at ``path``, which must not exist.
 
-    ``begin`` and ``end`` are milliseconds and whole hours. ``progress`` is told how many calls came since it was last
-    told. Raises StoreError.
+    ``begin`` and ``end`` are milliseconds and whole hours. ``helpers`` is how many other processes draw the calls, by
+    default as many as pay; the calls are the same. ``progress`` is told how many calls came since it was last told.
+    Raises StoreError.
     """
+    if helpers is None:
+        helpers = min((os.cpu_count() or 1) - 1, MOST_HELPERS) if calls >= LARGE else 0
     if path.exists():
         raise StoreError(f"{path} exists already, and no sample is written over a store")
     draft = path.with_name(f"{path.name}.part")
@@ -104,7 +65,8 @@ def write_sample(
             "locking_mode": "EXCLUSIVE",
         }  # fmt: skip
         with closing(open_store(draft, MIGRATIONS, mode=0o640, pragmas=pragmas)) as connection:
-            _fill(connection, _Sample(calls, subscribers, begin, end, seed), progress)
+            service = Service(calls, subscribers, begin, end, seed)
+            _fill(connection, service, _drawn(service, helpers), progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.rename(path)
     except sqlite.Error as error:
@@ -118,254 +80,70 @@ def write_sample(
         pass
 
 
-def _fill(connection: sqlite.Connection, sample: _Sample, progress: Callable[[int], None]) -> None:
+def _fill(
+    connection: sqlite.Connection, service: Service, drawn: Iterator[Batch], progress: Callable[[int], None]
+) -> None:
     indices = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql NOT NULL").fetchall()
     connection.execute("BEGIN")
     # Indices are far quicker made at the end than kept.
     for name, _ in indices:
         connection.execute(f"DROP INDEX {name}")
-    for count, rows in sample.batches():
-        for table, lines in rows.items():
-            connection.executemany(_INSERT[table], lines)
-        progress(count)
+    known: Counts = {}
+    for rows, counts in drawn:
+        _insert(connection, rows)
+        for number, (placed, recovered) in (counts or {}).items():
+            before = known.get(number, (0, 0))
+            known[number] = before[0] + placed, before[1] + recovered
+        progress(len(rows["calls"]))
+    _insert(connection, run_rows(service, known))
     for _, sql in indices:
         connection.execute(sql)
     connection.execute("COMMIT")
     connection.execute("PRAGMA optimize=0x10002")
 
 
-class _Sample:
-    """Draws the calls in order of their beginning, and all that belongs to them."""
+def _insert(connection: sqlite.Connection, rows: Rows) -> None:
+    for table, lines in rows.items():
+        connection.executemany(_INSERT[table], lines)
 
-    def __init__(self, calls: int, subscribers: int, begin: int, end: int, seed: int) -> None:
-        self._rng = Random(seed)  # noqa: S311 - a sample has to come out the same again
-        self._population = Population(self._rng, subscribers)
-        self._calls = calls
-        self._begin, self._end = begin, end
-        self._runs = runs(begin, end)
-        self._delays = Random(seed + 1)  # noqa: S311 - as above
-        self._stamp = Stamp()
-        self._rows: Rows = {}
-        self._retries: list[tuple[int, int, int]] = []
-        self._day = ""
-        self._counts: dict[str, list[Any]] = {}
-        self._written = 0
 
-    def batches(self) -> Iterator[tuple[int, Rows]]:
-        """Rows by table, with how many calls they are of."""
-        self._rows = {table: [] for table in TABLES}
-        for number, (begin, end, killed) in enumerate(self._runs):
-            before, recovered = self._written, 0
-            last = number == len(self._runs) - 1
-            following = None if last else self._runs[number + 1][0]
-            for at, caller, callee in self._placed(begin, end - QUIET_MS if last else end):
-                recovered += self._call(at, caller, callee, end, following)
-                self._written += 1
-                if len(self._rows["calls"]) >= BATCH:
-                    yield BATCH, self._taken()
-            placed = self._written - before
-            self._rows["server_runs"].append(
-                (
-                    self._id(begin), NODE, self._stamp(begin), self._stamp(end), None if killed else self._stamp(end),
-                    before, placed, placed - recovered, 0, 0, self._stamp(following) if recovered or killed else None,
-                    recovered if recovered or killed else None,
-                )
-            )  # fmt: skip
-        self._write_days()
-        yield len(self._rows["calls"]), self._taken()
+def _drawn(service: Service, helpers: int) -> Iterator[Batch]:
+    """All batches in order of time."""
+    if helpers < 1:
+        sample = Sample(service)
+        for day in service.days:
+            yield from sample.batches(day)
+        return
+    # Not forked: what else runs in this process is none of theirs.
+    context = get_context("spawn")
+    started = []
+    try:
+        for number in range(helpers):
+            mine, its = context.Pipe(duplex=False)
+            process = context.Process(target=_draw, args=(its, service, number, helpers), daemon=True)
+            process.start()
+            # So that its end is seen.
+            its.close()
+            started.append((process, mine))
+        for number, _ in enumerate(service.days):
+            _, pipe = started[number % helpers]
+            counts = None
+            while counts is None:
+                rows, counts = marshal.loads(pipe.recv_bytes())  # noqa: S302 - of our own processes
+                yield rows, counts
+    except EOFError as error:
+        raise StoreError("a process that draws calls ended before it was done") from error
+    finally:
+        for process, pipe in started:
+            process.terminate()
+            process.join()
+            pipe.close()
 
-    def _taken(self) -> Rows:
-        rows = self._rows
-        self._rows = {table: [] for table in TABLES}
-        return rows
 
-    def _placed(self, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """When who calls whom, in order of time, from ``begin`` to ``end``."""
-        rng, population = self._rng, self._population
-        for hour, count in self._hourly():
-            if hour.at + HOUR_MS <= begin or hour.at >= end:
-                continue
-            for at in sorted(hour.at + int(rng.random() * HOUR_MS) for _ in range(count)):
-                while self._retries and self._retries[0][0] <= at:
-                    again = heapq.heappop(self._retries)
-                    if begin <= again[0] < end:
-                        yield again
-                if begin <= at < end:
-                    caller = population.caller(bisect(hour.homes, rng.random() * hour.homes[-1]))
-                    yield at, caller, population.callee(caller)
-
-    def _hourly(self) -> list[tuple[Hour, int]]:
-        """How many calls begin in each hour; the same whenever it is asked, with those who try again left out."""
-        found = list(hours(self._begin, self._end))
-        noise = Random(self._calls)  # noqa: S311 - as above
-        weights = [hour.weight * max(noise.gauss(1, 0.06), 0.2) for hour in found]
-        sums = list(accumulate(weights))
-        first = self._calls * FIRST_TRIES / sums[-1]
-        edges = [round(each * first) for each in (0.0, *sums)]
-        return [(hour, after - before) for hour, before, after in zip(found, edges, edges[1:], strict=False)]
-
-    def _id(self, at: int) -> str:
-        return uuid7(at, self._rng.randbytes(10))
-
-    def _call(self, at: int, caller: int, callee: int, end: int, following: int | None) -> int:
-        """The rows of one call that begins at ``at`` in a run of the server; 1 where the next run has to close it."""
-        rng, people = self._rng, self._population.people
-        progress = (at - self._begin) / (self._end - self._begin)
-        call = draw_call(rng, self._id(at), at, people[caller], people[callee], progress)
-        cut = 0
-        if call.over + (call.uncertainty or 0) >= end:
-            if following is None:
-                call.hang_up(end - 1)
-            else:
-                call.cut_short(end, following)
-                cut = 1
-        self._write_call(call)
-        self._write_events(call)
-        if call.tried:
-            self._write_branch(call)
-        if call.answered is not None:
-            self._write_media(call, call.answered)
-            if rng.random() < 0.05:
-                self._write_quality(call)
-        elif call.status in (500, 503, 488) or (call.outcome == "forbidden"):
-            self._write_error(call)
-        self._seen(call)
-        again = RETRIED.get(call.outcome, 0.0)
-        if again and rng.random() < again:
-            heapq.heappush(self._retries, (call.over + int(rng.lognormvariate(11.2, 1.0)), caller, callee))
-        return cut
-
-    def _write_call(self, call: Call) -> None:
-        one, other, stamp = call.one, call.other, self._stamp
-        up = call.answered is not None
-        seen = call.over if call.answered is None else call.answered
-        self._rows["calls"].append(
-            (
-                call.id, self._rng.randbytes(12).hex(), one.party, None if call.outcome == "not_found" else other.party,
-                stamp(call.at), stamp(call.ringing), stamp(call.answered), stamp(call.confirmed), stamp(call.over),
-                call.reached - call.at if call.reached <= call.over else None,
-                None if call.ringing is None else seen - call.ringing,
-                None if call.answered is None else call.over - call.answered, self._hanging_up(call),
-                call.outcome, call.status, call.by, call.cause, call.uncertainty,
-                int(call.video_from is not None) if up else None, int(call.content_from is not None) if up else None,
-                min(one.product.encrypted, other.product.encrypted) if up else None,
-                None if not up else 0 if call.video_from is None else call.over - call.video_from, call.offered_video,
-                one.home.country, one.home.region, one.home.city, one.site, "network",
-                *((other.home.country, other.home.region, other.home.city, other.site, "network") if up else _NOWHERE),
-                call.agent, call.its_agent if up else None, one.transport, other.transport if up else None,
-                one.network, other.network if up else None, int(call.tried), NODE,
-            )
-        )  # fmt: skip
-
-    def _hanging_up(self, call: Call) -> int | None:
-        """From a BYE to its answer."""
-        if call.cause != "bye" or call.answered is None:
-            return None
-        return int(self._delays.lognormvariate(4.2, 0.7)) if call.uncertainty is None else call.uncertainty
-
-    def _write_branch(self, call: Call) -> None:
-        stamp = self._stamp
-        outcome = "cut_short" if call.cause == "server_restart" and call.answered is None else call.outcome
-        self._rows["call_branches"].append(
-            (
-                call.id, 0, stamp(call.at), stamp(call.ringing), stamp(call.answered), stamp(call.over), call.status,
-                outcome, call.its_agent if call.reached <= call.over else None, call.other.transport,
-                call.other.network,
-            )
-        )  # fmt: skip
-
-    def _write_media(self, call: Call, answered: int) -> None:
-        stamp, video, encrypted = self._stamp, call.video, min(call.one.product.encrypted, call.other.product.encrypted)
-        over, rows = stamp(call.over), self._rows["call_media"]
-
-        def stream(place: int, kind: str, codec: str, rate: int, size: tuple[str | None, int | None], at: int) -> None:
-            rows.append(
-                (call.id, place + 1, place, kind, 1, codec, "sendrecv", rate, *size, encrypted, stamp(at), over, 0)
-            )
-
-        stream(0, "audio", call.audio, 64_000, (None, None), answered)
-        if call.video_from is not None and video is not None:
-            stream(1, "video", video[0], 2_048_000, video[1], call.video_from)
-        if call.content_from is not None:
-            stream(2, "content", "H264", 1_024_000, ("1920x1080", 2_073_600), call.content_from)
-
-    def _write_events(self, call: Call) -> None:
-        stamp, rows = self._stamp, self._rows["call_events"]
-        times: list[tuple[int, str, str | None, int | None, str | None]] = [(call.at, "placed", "caller", None, None)]
-        if call.ringing is not None:
-            times.append((call.ringing, "ringing", "callee", None, None))
-        if call.answered is not None:
-            times.append((call.answered, "answered", "callee", 200, None))
-            if call.confirmed is not None:
-                times.append((call.confirmed, "confirmed", "caller", None, None))
-        if call.cause == "server_restart" or call.answered is not None:
-            times.append((call.over, "ended", call.by, None, call.cause))
-        else:
-            if call.outcome == "cancelled":
-                times.append((call.over, "cancelled", "caller", None, None))
-            times.append((call.over, "failed", call.by, call.status, None))
-        rows += [(call.id, number, stamp(at), *rest) for number, (at, *rest) in enumerate(times, 1)]
-
-    def _write_error(self, call: Call) -> None:
-        kind, by = ("refused", "server") if call.outcome == "forbidden" else ("peer_error", "peer")
-        at = self._stamp(call.over)
-        self._rows["errors"].append(
-            (
-                self._id(call.over), at, kind, "INVITE", call.status, by,
-                call.agent if by == "server" else call.its_agent, call.one.party, call.other.network, None, 1, at, NODE,
-                call.id, call.other.party,
-            )
-        )  # fmt: skip
-
-    def _write_quality(self, call: Call) -> None:
-        rng = self._rng
-        loss = min(rng.expovariate(2.2), 60.0)
-        listening = max(1.0, 4.4 - 0.25 * loss - rng.random() * 0.3)
-        at = call.over + 40
-        self._rows["quality_reports"].append(
-            (
-                self._id(at), rng.randbytes(16).hex(), self._stamp(at), call.id, call.one.party, "caller", "publish",
-                "vq-rtcpxr", "session", 1, "local", "audio", call.audio, round(loss, 2),
-                round(rng.lognormvariate(2.0, 0.7), 1), round(rng.lognormvariate(3.9, 0.6), 1), round(listening, 2),
-                round(max(1.0, listening - rng.random() * 0.3), 2), call.agent, NODE,
-            )
-        )  # fmt: skip
-
-    def _seen(self, call: Call) -> None:
-        """Who calls is signed in: now and then anew, at times with a wrong password first, else by refreshes."""
-        rng, one = self._rng, call.one
-        at = self._stamp(call.at) or ""
-        if at[:10] != self._day:
-            self._write_days()
-            self._day = at[:10]
-        count = self._counts.setdefault(one.party, [rng.randrange(1, 24), at, at])
-        count[2] = at
-        luck = rng.random()
-        if luck < 0.25:
-            place = (one.home.country, one.home.region, one.home.city, one.site, "network")
-            rest = (call.agent, one.transport, one.network, *place)
-            if luck < 0.012:
-                many = rng.randrange(1, 6)
-                line = (self._id(call.at), at, one.party, "refused", 403, *rest, many, at, NODE)
-                self._rows["sign_ins"].append(line)
-                self._rows["errors"].append(
-                    (
-                        self._id(call.at), at, "credentials", "REGISTER", 403, "server", call.agent, None, one.network,
-                        None, many, at, NODE, None, None,
-                    )
-                )  # fmt: skip
-            outcome = "bound" if luck < 0.2 else "unbound"
-            self._rows["sign_ins"].append((self._id(call.at), at, one.party, outcome, 200, *rest, 1, at, NODE))
-
-    def _write_days(self) -> None:
-        """Refreshes of the day, and how long it took to write them down."""
-        counted: dict[tuple[str, int], int] = {}
-        for _, first_at, _ in self._counts.values():
-            hour = f"{first_at[:13]}:00:00.000Z"
-            place = min(bisect(BOUNDS, self._delays.lognormvariate(1.6, 0.8)), len(BOUNDS) - 1)
-            counted[hour, BOUNDS[place]] = counted.get((hour, BOUNDS[place]), 0) + 1
-        self._rows["registration_delays"] += [
-            (hour, ACCEPTED, up_to, count) for (hour, up_to), count in sorted(counted.items())
-        ]
-        self._rows["sign_in_days"] += [(self._day, party, *count) for party, count in sorted(self._counts.items())]
-        self._counts.clear()
+def _draw(pipe: Connection, service: Service, first: int, step: int) -> None:
+    """Draw every so many days, in a process of its own; whoever writes takes them when it is ready."""
+    gc.disable()
+    sample = Sample(service)
+    for day in service.days[first::step]:
+        for batch in sample.batches(day):
+            pipe.send_bytes(marshal.dumps(batch))

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from random import Random
+from statistics import NormalDist
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -82,6 +83,15 @@ PRODUCTS: Final = (
         (("640x480", 307_200),), 0),
 )  # fmt: skip
 
+_AGENTS: Final = {
+    product.name: [
+        f"{product.name}/{version} ({product.detail})" if product.detail else f"{product.name} {version}"
+        for version in product.versions
+    ]
+    for product in PRODUCTS
+}
+"""By product, the User-Agent of each version."""
+
 _WORKDAY: Final = (
     0.10, 0.05, 0.03, 0.02, 0.03, 0.08, 0.22, 0.55, 1.00, 1.45, 1.60, 1.50,
     1.15, 1.20, 1.40, 1.35, 1.20, 1.10, 1.25, 1.40, 1.30, 0.95, 0.55, 0.25,
@@ -108,17 +118,16 @@ class Subscriber:
 
     def agent(self, progress: float) -> str:
         """The User-Agent when so much of the period is over."""
-        versions = self.product.versions
-        version = versions[min(int((progress * 1.3 + 0.7 * (1 - self.phase)) / 2 * len(versions)), len(versions) - 1)]
-        detail = f" ({self.product.detail})" if self.product.detail else ""
-        return f"{self.product.name}/{version}{detail}" if detail else f"{self.product.name} {version}"
+        agents = _AGENTS[self.product.name]
+        return agents[min(int((progress * 1.3 + 0.7 * (1 - self.phase)) / 2 * len(agents)), len(agents) - 1)]
 
 
 class Population:
     """The subscribers, by home, and who calls whom."""
 
     def __init__(self, rng: Random, size: int) -> None:
-        self._rng = rng
+        self.rng = rng
+        """Drawn from for calls, too."""
         self.people: list[Subscriber] = []
         self._first: list[tuple[int, int]] = []
         shares = list(accumulate(home.share for home in HOMES))
@@ -131,7 +140,7 @@ class Population:
                 self.people.append(self._draw(home, rng.choices(PRODUCTS, weights)[0]))
 
     def _draw(self, home: Home, product: Product) -> Subscriber:
-        rng = self._rng
+        rng = self.rng
         return Subscriber(
             f"p_{''.join(rng.choices('abcdefghijklmnopqrstuvwxyz234567', k=16))}",
             home,
@@ -146,17 +155,17 @@ class Population:
     def caller(self, home: int) -> int:
         """Somebody who lives there; a tenth of them place most of the calls."""
         first, count = self._first[home]
-        return first + int(count * self._rng.random() ** 2.6)
+        return first + int(count * self.rng.random() ** 2.6)
 
     def callee(self, caller: int) -> int:
         """Whom they call: mostly one of a few contacts, who are mostly near, never themselves."""
-        rng, size = self._rng, len(self.people)
+        rng, size = self.rng, len(self.people)
         if rng.random() < 0.85:
             contact = int(9 * rng.random() ** 2)
             near = 1 + (caller * 31 + contact * contact * 17) % 61
             other = (caller + near if contact % 3 else caller * 7919 + contact * 104_729 + 1) % size
         else:
-            other = rng.randrange(size)
+            other = int(rng.random() * size)
         return other if other != caller else (caller + 1) % size
 
 
@@ -293,24 +302,42 @@ class Call:
             self.content_from = None
 
 
+QUANTILES: Final = 65_536
+"""So many values of a distribution are drawn from: looking one up is a fifth of what drawing it anew costs."""
+
+
+def lognormal(mu: float, sigma: float) -> tuple[float, ...]:
+    """Equally likely values that are distributed so."""
+    return tuple(math.exp(mu + sigma * each) for each in _NORMAL)
+
+
+_NORMAL: Final = tuple(map(NormalDist().inv_cdf, ((each + 0.5) / QUANTILES for each in range(QUANTILES))))
+_REACHED_MS: Final = lognormal(5.6, 0.6)
+_RINGING_MS: Final = lognormal(9.3, 0.5)
+_TAKEN_MS: Final = lognormal(8.6, 0.6)
+# Half of them talk less than four minutes, few for hours, hardly anyone for half a day.
+_TALK_MS: Final = lognormal(12.4, 1.25)
+
+
 def draw_call(rng: Random, name: str, at: int, one: Subscriber, other: Subscriber, progress: float) -> Call:
     """What becomes of a call from one to the other when so much of the period is over."""
-    outcome, status, _, rings = OUTCOMES[bisect(_SUMS, rng.random() * _SUMS[-1])]
+    random = rng.random
+    outcome, status, _, rings = OUTCOMES[bisect(_SUMS, random() * _SUMS[-1])]
     its_agent = other.agent(progress)
     faulty = other.product.faulty
-    if faulty and outcome == "answered" and f"/{faulty} " in its_agent and rng.random() < 0.125:
+    if faulty and outcome == "answered" and f"/{faulty} " in its_agent and random() < 0.125:
         outcome, status, rings = "failed", 488, False
     tried = outcome not in ("offline", "not_found", "forbidden")
-    reached = at + (min(int(rng.lognormvariate(5.6, 0.6)) + 20, 30_000) if tried else rng.randrange(2, 12))
+    reached = at + (min(int(_REACHED_MS[int(random() * QUANTILES)]) + 20, 30_000) if tried else 2 + int(random() * 10))
     call = Call(
         name, at, one, other, one.agent(progress), its_agent, outcome, status, tried, reached,
-        "opus" if one.product.encrypted else "PCMU", int(rng.random() < one.product.video),
+        "opus" if one.product.encrypted else "PCMU", int(random() < one.product.video),
         reached if rings else None,
     )  # fmt: skip
     if outcome == "answered":
         _answered(rng, call)
     else:
-        ring = 60_000 if outcome == "no_answer" else min(int(rng.lognormvariate(9.3, 0.5)), 60_000)
+        ring = 60_000 if outcome == "no_answer" else min(int(_RINGING_MS[int(random() * QUANTILES)]), 60_000)
         call.over = reached + (ring if rings else 0)
         call.cause = {"cancelled": "cancel", "no_answer": "timeout"}.get(outcome, "refused")
         call.by = {"cancelled": "caller", "no_answer": "server"}.get(outcome, "callee" if tried else "server")
@@ -318,27 +345,33 @@ def draw_call(rng: Random, name: str, at: int, one: Subscriber, other: Subscribe
 
 
 def _answered(rng: Random, call: Call) -> None:
-    answered = call.answered = call.reached + min(int(rng.lognormvariate(8.6, 0.6)), 60_000)
-    call.confirmed = answered + rng.randrange(10, 90)
-    # Half of them talk less than four minutes, few for hours, hardly anyone for half a day.
-    call.over = call.confirmed + min(int(math.exp(rng.gauss(12.4, 1.25))) + 900, 14 * HOUR_MS)
-    call.cause, call.by = "bye", rng.choice(("caller", "callee"))
-    luck = rng.random()
+    random = rng.random
+    answered = call.answered = call.reached + min(int(_TAKEN_MS[int(random() * QUANTILES)]), 60_000)
+    call.confirmed = answered + 10 + int(random() * 80)
+    call.over = call.confirmed + min(int(_TALK_MS[int(random() * QUANTILES)]) + 900, 14 * HOUR_MS)
+    call.cause, call.by = "bye", "caller" if random() < 0.5 else "callee"
+    luck = random()
     if luck < 0.006:
         call.cause, call.by, call.uncertainty = rng.choice(UNSEEN), "server", rng.randrange(5_000, 900_000)
     elif luck < 0.008:
         call.uncertainty = 32_000
-    if call.offered_video and rng.random() < call.other.product.video:
-        product = call.other.product
-        call.video = rng.choice(product.codecs), rng.choice(product.resolutions)
+    product = call.other.product
+    if call.offered_video and random() < product.video:
+        call.video = _video(random, product)
         call.video_from = answered
-    elif rng.random() < 0.08:
+    elif random() < 0.08:
         # Begun with voice alone; the picture comes later.
-        call.video = rng.choice(call.other.product.codecs), rng.choice(call.other.product.resolutions)
-        call.video_from = answered + rng.randrange(5_000, 120_000)
-    if rng.random() < 0.05:
-        call.content_from = answered + rng.randrange(10_000, 300_000)
+        call.video = _video(random, product)
+        call.video_from = answered + 5_000 + int(random() * 115_000)
+    if random() < 0.05:
+        call.content_from = answered + 10_000 + int(random() * 290_000)
     if call.video_from is not None and call.video_from > call.over:
         call.video_from = None
     if call.content_from is not None and call.content_from > call.over:
         call.content_from = None
+
+
+def _video(random: Callable[[], float], product: Product) -> tuple[str, tuple[str | None, int | None]]:
+    """Codec, and resolution with its pixels."""
+    codecs, resolutions = product.codecs, product.resolutions
+    return codecs[int(random() * len(codecs))], resolutions[int(random() * len(resolutions))]

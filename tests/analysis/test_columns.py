@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import By, Recorded, recorded, zone
 from sipserver.analysis.report import REPORTS, Asked, make
 from sipserver.analysis.source import Source, Views
-from support.record import BEGIN, DAY, END, HOUR, Record
+from sipserver.storage.database import connect
+from support.record import BEGIN, DAY, END, HOUR, Record, stamp
 
 Figures = dict[str, Any]
 
@@ -264,6 +266,45 @@ def test_work_that_is_cut_short_leaves_the_copy_as_it_was(record: Record, file: 
     assert rows_in(file, "SELECT count(*) > 0 FROM calls WHERE number > 100") == [(True,)]
     copied, now = both(record, file, ["devices"])
     assert copied == now != viewed
+
+
+def write(file: CopyFile) -> tuple[int, int]:
+    """Write something, and tidy up the log of writes as far as readers let it: pages in it, and those of them done."""
+    with closing(connect(file.store_path, checkpoint=True)) as server:
+        server.execute("BEGIN IMMEDIATE")
+        number = server.execute("SELECT count(*) FROM errors").fetchone()[0]
+        server.executemany(
+            "INSERT INTO errors (id, at, kind, count, last_at) VALUES (?, ?, 'timeout', 1, ?)",
+            [(f"w{number + each}", stamp(END), stamp(END)) for each in range(500)],
+        )
+        server.execute("COMMIT")
+        _, pages, done = server.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return pages, done
+
+
+def test_nothing_keeps_the_log_of_writes_from_being_tidied_up_while_a_report_is_made(
+    record: Record, file: CopyFile
+) -> None:
+    file.prepare()
+    with file.opened(record.connection) as copy:
+        for _ in range(3):
+            figures(record, copy, ["summary", "errors"], "UTC")
+            pages, done = write(file)
+            assert pages == done > 0
+
+
+def test_copy_is_made_in_steps_that_read_one_moment_each(file: CopyFile) -> None:
+    found: list[tuple[int, int]] = []
+
+    @contextmanager
+    def watch(_: int) -> Iterator[Callable[[int], None]]:
+        yield lambda _: found.append(write(file))
+
+    CopyFile(file.store_path, file.path, watch).prepare()
+    assert len(found) >= 5
+    for (before, _), (pages, done) in pairwise(found):
+        # What came before a step is no longer kept for it; a log of which all is done begins again.
+        assert done >= before or pages < before
 
 
 def test_what_a_killed_report_has_left_goes(file: CopyFile) -> None:

@@ -10,7 +10,8 @@ import pytest
 from sipserver.analysis.kpis import Kpis
 from sipserver.analysis.periods import recorded, zone
 from sipserver.analysis.report import Asked, make
-from sipserver.analysis.sample import TABLES, write_sample
+from sipserver.analysis.sample import write_sample
+from sipserver.analysis.sample_rows import TABLES
 from sipserver.analysis.source import Views
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.calls.verify import verify
@@ -21,8 +22,10 @@ from support.record import BEGIN, DAY
 DAYS = 40
 
 
-def write(path: Path, calls: int = 3_000, seed: int = 1) -> None:
-    write_sample(path, calls=calls, subscribers=120, begin=BEGIN - DAYS * DAY, end=BEGIN, seed=seed)
+def write(path: Path, calls: int = 3_000, seed: int = 1, helpers: int | None = None) -> None:
+    write_sample(
+        path, calls=calls, subscribers=120, begin=BEGIN - DAYS * DAY, end=BEGIN, seed=seed, helpers=helpers
+    )  # fmt: skip
 
 
 def test_sample_is_a_store_with_nothing_wrong(tmp_path: Path) -> None:
@@ -55,8 +58,9 @@ def test_sample_has_the_indices_of_every_store(tmp_path: Path) -> None:
 
 def test_same_seed_draws_the_same_and_another_something_else(tmp_path: Path) -> None:
     found = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write(tmp_path / name / "calls.db", 300, seed)
+    # Whoever draws it: this process, or others for it.
+    for name, seed, helpers in (("a", 1, None), ("b", 1, 2), ("c", 2, None)):
+        write(tmp_path / name / "calls.db", 300, seed, helpers)
         with closing(connect(tmp_path / name / "calls.db", readonly=True)) as connection:
             found.append([connection.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES])
     assert found[0] == found[1]

@@ -58,7 +58,8 @@ def test_what_reads_the_store_beside_a_server_stands_back(
     more = [str(tmp_path / "out")] if command.endswith("--out") else []
     result = sipserver(*command.split(), *more)
     assert result.exit_code == 0, result.output
-    assert os.sched_getscheduler(0) == os.SCHED_IDLE
+    # On a machine that is busy for seconds it stands back less.
+    assert os.sched_getscheduler(0) in (os.SCHED_IDLE, os.SCHED_BATCH)
     # What writes does not.
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     assert sipserver("check").exit_code in (0, 1)
