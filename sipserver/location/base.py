@@ -13,7 +13,7 @@ from sipserver.registrar.binding import Binding, Change
 
 MAX_LINE: Final = 32
 """REGISTERs that may stand in line for one address."""
-EXPIRED_AT_ONCE: Final = 200
+EXPIRED_AT_ONCE: Final = 100
 """Bindings that one ``expire`` takes out at most: a few milliseconds of the loop's time."""
 
 

@@ -14,8 +14,8 @@ from sipserver.location.schema import SELECT
 from sipserver.registrar.binding import Binding
 from sipserver.storage.database import sqlite
 
-PORTION: Final = 256
-"""Rows that are read in one go: some two milliseconds."""
+PORTION: Final = 128
+"""Rows that are read in one go: a millisecond or two."""
 
 # SQLite compares the bytes of UTF-8, whose order is that of the code points, by which Python compares.
 _NEXT: Final = f"{SELECT} WHERE aor > ? ORDER BY aor LIMIT ?"

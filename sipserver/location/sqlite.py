@@ -56,7 +56,7 @@ _DELETE_EXPIRED: Final = """
 """
 """The others are met when they are read."""
 _EXPIRED_AT_START: Final = 10_000
-FIRST_PORTIONS: Final = 20
+FIRST_PORTIONS: Final = 40
 """What is read before the start goes on: all of it, where there are not thousands."""
 
 Removed = Callable[[Sequence[Binding]], None]

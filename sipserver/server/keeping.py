@@ -38,7 +38,7 @@ PAUSE: Final = 0.005
 """Seconds between one portion and the next of what is done in portions."""
 STEP: Final = 0.1
 """Seconds between two slots of the wheel."""
-LOST_AT_ONCE: Final = 200
+LOST_AT_ONCE: Final = 100
 """Bindings of a connection that are taken out of use in one go."""
 SEEN_AT_ONCE: Final = 1_000
 """Addresses that are gone through in one go for what is to be kept open."""

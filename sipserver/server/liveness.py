@@ -57,7 +57,7 @@ SWEEP: Final = 10
 """Seconds within which every call is looked at."""
 AT_ONCE: Final = 500
 """Calls that are looked at each second at least."""
-LOOKS: Final = 1_000
+LOOKS: Final = 500
 """Calls that are looked at in one go at most: a millisecond or two."""
 MISSES: Final = 2
 """Questions without an answer that are enough."""
