@@ -172,6 +172,7 @@ class Dialogs:
     def _best(self, first: Dialog, among: Iterable[Dialog], now: int) -> Dialog:
         best = first
         for each in among:
-            if each.answered_at is not None and each.rank(now) > best.rank(now):
+            # What was answered after the end that is told is nothing that the end can be of.
+            if each.answered_at is not None and each.answered_at <= now and each.rank(now) > best.rank(now):
                 best = each
         return best

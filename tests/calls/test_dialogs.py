@@ -526,3 +526,11 @@ def test_whatever_happens_the_rows_make_sense(offer: Description | None, events:
         if isinstance(row, InsertBranch | UpdateBranch):
             state[row.branch] = row.outcome
     assert list(state.values()).count("answered") == (end.outcome == "answered")
+
+
+def test_an_end_that_lies_before_another_answer_is_none_of_that_dialog() -> None:
+    # The caller is hanging up on the first one, and nothing was seen of the call since that answered.
+    call = forked()
+    feed(call, HangingUp(T + 2_120, "a"))
+    ended = one(CallEnded, feed(call, Ended(T + 2_100, SERVER, "no_evidence", uncertainty_ms=90_000)))
+    assert (ended.ended_at, ended.talk_ms) == (T + 2_100, 0)
