@@ -55,9 +55,6 @@ def faults_of(config: Config) -> Iterator[str]:
         yield "sessions: wanted is min <= expires"
     if config.timers.t1 > config.timers.t2:
         yield "timers: wanted is t1 <= t2"
-    # What waits for T1 is sent again, and all work is refused at four times delay_ms.
-    if config.overload.enabled and 4 * config.overload.delay_ms > 1000 * config.timers.t1:
-        yield "overload.delay_ms: wanted is at most a quarter of timers.t1"
     if config.limits.body > config.limits.message:
         yield "limits.body: a body cannot be longer than limits.message"
     yield from _algorithm_faults(config.authentication.algorithms, "authentication.algorithms")

@@ -227,7 +227,6 @@ def test_peers_are_networks(tmp_path: Path) -> None:
         ),
         ("[registrar]\nmin_expires = 7200", "registrar: wanted is min_expires <= default_expires <= max_expires"),
         ("[timers]\nt1 = 9\nt2 = 1", "timers: wanted is t1 <= t2"),
-        ("[overload]\ndelay_ms = 130", "overload.delay_ms: wanted is at most a quarter of timers.t1"),
         ("[limits]\nmessage = 300", "limits.body: a body cannot be longer than limits.message"),
         (
             "[authentication]\nalgorithms = []",
