@@ -199,7 +199,7 @@ class ResponseContext:
             return _NOTHING
         out: list[Effect] = []
         status = response.status
-        if not response.was_relayed:
+        if len(response.vias) < 2:
             # §16.7 step 3: without a second Via it is for nobody upstream.
             if status >= 200 and each.pending:
                 self._fail(each, 502, None, out)

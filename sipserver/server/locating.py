@@ -126,7 +126,7 @@ class Locator:
             told = self._told(request, flow.host, host, authenticated=identity is not None)
         if told is NOWHERE and identity is not None and len(self._declared):
             told = self._remembered((identity, _contact(request)))
-        return _choose(host, told, is_relayed=request.was_relayed)
+        return _choose(host, told, is_relayed=len(request.vias) > 1)
 
     def of_device(self, aor: str, contact: str, host: str, *, is_relayed: bool) -> Place:
         """Where a registered device is: its address of record, contact, and the host that it registered from.

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable
 
 from sipserver.proxy.overload import BEGAN, ENDED, LOOK, Overload, Settings
+from sipserver.server.pulse import Pulse
 from sipserver.telemetry.log import Log
 
 
@@ -22,7 +23,7 @@ class Pressure:
 
     def __init__(
         self, overload: Overload, loop: asyncio.AbstractEventLoop, waited: Callable[[], float],
-        worked: Callable[[], float], log: Log,
+        worked: Callable[[], float], pulse: Pulse, log: Log,
     ) -> None:  # fmt: skip
         """``waited`` tells for how many seconds datagrams have waited at most since it was last asked, ``worked`` how
         many seconds of processor time this process has had."""
@@ -30,12 +31,12 @@ class Pressure:
         self._loop = loop
         self._waited = waited
         self._worked = worked
+        self._pulse = pulse
         self._log = log
         self._due = 0.0
         self._worked_before = 0.0
         """``worked`` when it was armed."""
-        self._armed = False
-        self.looking = not overload.settings.enabled
+        self.looking = False
         """Whether there is no need to ``begin``."""
         self.times = 0
         """How often overload began."""
@@ -43,27 +44,23 @@ class Pressure:
     def begin(self) -> None:
         """Messages came: look soon, and for as long as work waits."""
         self.looking = True
-        self._arm()
+        self._due = self._loop.time() + LOOK
+        self._worked_before = self._worked()
+        self._loop.call_at(self._due, self._look)
 
     def use(self, settings: Settings) -> None:
         """From now on these count."""
         self._overload.settings = settings
         if not settings.enabled:
             self._overload.stop()
-        self.looking = self._armed or not settings.enabled
-
-    def _arm(self) -> None:
-        self._armed = True
-        self._due = self._loop.time() + LOOK
-        self._worked_before = self._worked()
-        self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
         now, overload = self._loop.time(), self._overload
-        self._armed = False
+        late = min(now - self._due, self._worked() - self._worked_before)
+        self._pulse.note(late)
+        self.looking = False
         if not overload.settings.enabled:
             return
-        late = min(now - self._due, self._worked() - self._worked_before)
         change = overload.look(now, max(late, self._waited()))
         if change == BEGAN:
             self.times += 1
@@ -74,9 +71,7 @@ class Pressure:
                 refused=overload.refused - overload.refused_before,
             )  # fmt: skip
         if overload.shedding or overload.delay > 0.1 * overload.settings.target:
-            self._arm()
-        else:
-            self.looking = False
+            self.begin()
 
 
 def _ms(seconds: float) -> int:

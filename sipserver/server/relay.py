@@ -156,7 +156,7 @@ class Relay:
         """Go on with a response, whose media are as they are to be."""
         if response.has(names.P_ASSERTED_IDENTITY):
             self._withhold_identity(branch, response)
-        if response.status >= 300 or not response.was_relayed:
+        if response.status >= 300 or len(response.vias) < 2:
             self._note_response(self._pending(branch), response)
         if self._searches is not None or self._desk.finder.dead:
             self._judge_place(branch, response)
@@ -243,7 +243,7 @@ class Relay:
         """An answer that is an error goes on record, whatever becomes of it."""
         if each is None or self._begun is None:
             return
-        if not response.was_relayed:
+        if len(response.vias) < 2:
             self._note(faults.MALFORMED_RESPONSE, each.target, each.flow, response, faults.SERVER)
         elif faults.is_error(self._begun[0].method, response.status):
             self._note(faults.PEER_ERROR, each.target, each.flow, response, faults.PEER)

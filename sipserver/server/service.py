@@ -136,9 +136,9 @@ class Service:
         self.context.challenges_inside.patience = 8 * config.timers.t1
         self.gate = CommitGate(self.calls_writer, self.timers)
         self.overload = Overload(settings.overload(config))
-        self.pressure = Pressure(self.overload, loop, self.transports.take_waited, process_time, self.log)
+        self.pulse = Pulse(loop.time)
+        self.pressure = Pressure(self.overload, loop, self.transports.take_waited, process_time, self.pulse, self.log)
         self.portions = Portions(loop.time, self._later, self._batch_end, self._on_step_fault)
-        self.pulse = Pulse(loop.time, loop.call_at)
         self.metrics = Metrics()
         self.ledger = Ledger(self.recorder, self.calls_writer, data_dir / CALLS_FILE, self._calls_before, self.log)
         self._wire(keyring)
@@ -264,7 +264,6 @@ class Service:
             "server.ready", listen=self.transports.listening, domains=list(self.config.server.domains),
             data_dir=str(self.config.data_dir), bindings=self.location.count,
         )  # fmt: skip
-        self.pulse.start()
         self._batch_end()
 
     def tick(self) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 from sipserver.sip import names
 from sipserver.sip.errors import MalformedMessage, SipError
 from sipserver.sip.uri import Uri
-from sipserver.sip.values import Address, Via, first_comma, split_commas
+from sipserver.sip.values import Address, Via, split_commas
 
 VERSION: Final = "SIP/2.0"
 
@@ -63,9 +63,7 @@ def text(value: str) -> str:
 class Message:
     """What requests and responses share."""
 
-    __slots__ = (
-        "_call_id", "_cseq", "_from", "_places", "_to", "_top_via", "_vias", "body", "lines", "names", "start_line"
-    )  # fmt: skip
+    __slots__ = ("_call_id", "_cseq", "_from", "_places", "_to", "_vias", "body", "lines", "names", "start_line")
 
     def __init__(self, start_line: str, lines: list[str], header_names: list[str], body: bytes) -> None:
         self.start_line = start_line
@@ -80,8 +78,6 @@ class Message:
         self._from: Address | None = None
         self._to: Address | None = None
         self._vias: list[Via] | None = None
-        self._top_via: Via | None = None
-        """The first of them, where the others were not looked at: those of a response are for whoever is further on."""
 
     @property
     def places(self) -> dict[str, int]:
@@ -137,7 +133,7 @@ class Message:
         """Put another line of the same header in its place and forget what was parsed of it."""
         self.lines[position] = line
         if self.names[position] == names.VIA:
-            self._vias = self._top_via = None
+            self._vias = None
 
     def add_line(self, name: str, line: str) -> None:
         """Put a header line at the end."""
@@ -218,45 +214,27 @@ class Message:
         places, lines = self.places, self.lines
         try:
             via = _value(lines[places[names.VIA]])
-            if via and "," not in via:
-                self._top_via = Via.parse(via)
-                if len(places) == len(self.names) or self.names.count(names.VIA) == 1:
-                    self._vias = [self._top_via]
-            elif isinstance(self, Response):
-                comma = first_comma(via)
-                if comma > 0 and via[comma + 1 :].strip(", \t"):
-                    self._top_via = Via.parse(via[:comma].rstrip(" \t"))
+            self._vias = [Via.parse(via)] if via and "," not in via and self.count(names.VIA) == 1 else None
             self._call_id = _checked_call_id(_value(lines[places[names.CALL_ID]]))
             self._cseq = _parse_cseq(_value(lines[places[names.CSEQ]]))
             self._to = _address(_value(lines[places[names.TO]]), "To")
         except KeyError:
             # One is missing: let its own accessor say which.
             _ = self.call_id, self.cseq, self.to
-        if self._vias is None and (self._top_via is None or isinstance(self, Request)):
-            # Which way a request came is told by all of them.
-            _ = self.vias, self.top_via
+        if self._vias is None:
+            _ = self.top_via
 
     def use_vias(self, vias: list[Via]) -> None:
         """Let these be what ``vias`` says: for a message that is refused because its own cannot be read."""
         self._vias = vias
-        self._top_via = None
 
     @property
     def top_via(self) -> Via:
         """The topmost Via."""
-        if self._top_via is not None:
-            return self._top_via
         vias = self._vias or self.vias
         if not vias:
             raise SipError(400, "Missing Via")
         return vias[0]
-
-    @property
-    def was_relayed(self) -> bool:
-        """Whether there is a Via below the topmost."""
-        if self._vias is None and self._top_via is not None:
-            return True
-        return self.count(names.VIA) > 1 or len(self.vias) > 1
 
     def addresses(self, name: str) -> list[Address]:
         """The elements of Contact, Route, Record-Route, Path …, parsed; ``*`` is for the caller to see first."""

@@ -141,29 +141,6 @@ def test_replaced_via_is_parsed_anew() -> None:
     assert message.number(names.MAX_FORWARDS) == 69
 
 
-def test_of_a_response_the_topmost_via_alone_has_to_be_readable() -> None:
-    # The others are for those further on.
-    headers = "Call-ID: 1\nCSeq: 1 OPTIONS\nTo: <sip:b@example.com>"
-    relayed = response(f"SIP/2.0 200 OK\nVia: SIP/2.0/UDP a.example;branch=z9hG4bK1\nVia: ?\n{headers}")
-    relayed.read_mandatory()
-    assert relayed.top_via.branch == "z9hG4bK1"
-    assert relayed.was_relayed
-    ours = response(f"SIP/2.0 200 OK\nVia: SIP/2.0/UDP a.example;branch=z9hG4bK1\n{headers}")
-    ours.read_mandatory()
-    assert not ours.was_relayed
-    listed = response(f"SIP/2.0 200 OK\nVia: SIP/2.0/UDP a.example, SIP/2.0/UDP b.example\n{headers}")
-    listed.read_mandatory()
-    assert listed.was_relayed
-    assert listed.top_via.host == "a.example"
-    assert [via.host for via in listed.vias] == ["a.example", "b.example"]
-    alone = response(f"SIP/2.0 200 OK\nVia: SIP/2.0/UDP a.example , ,\n{headers}")
-    with pytest.raises(SipError, match="Bad Via"):
-        alone.read_mandatory()
-    asked = request(f"OPTIONS sip:b@example.com SIP/2.0\nVia: SIP/2.0/UDP a.example\nVia: ?\n{headers}")
-    with pytest.raises(SipError, match="Bad Via"):
-        asked.read_mandatory()
-
-
 def test_a_datagram_without_its_blank_line_is_read() -> None:
     message = parse(b"OPTIONS sip:a@example.com SIP/2.0\r\nCSeq: 1 OPTIONS\r\n")
     assert message.cseq == (1, "OPTIONS")
