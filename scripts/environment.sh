@@ -139,3 +139,10 @@ make_peers() {
         say "Not installed, and only root on Debian can do it here: ${missing[*]}"
     fi
 }
+
+# What Kamailio needs for being measured, where it is there.
+make_kamailio_modules() {
+    if command -v kamailio >/dev/null && ! compgen -G '/usr/lib/*/kamailio/modules/db_sqlite.so' >/dev/null; then
+        if [ "$(id -u)" = 0 ]; then make_packages kamailio-sqlite-modules kamailio-extra-modules; fi
+    fi
+}

@@ -276,10 +276,18 @@ def _configuration(database: Path, port: int, durable: bool) -> str:
             lines.append(
                 f'modparam("{module}", "{key}", {value if isinstance(value, int) else chr(34) + value + chr(34)})'
             )
-    record = "setflag(1); dlg_manage(); $dlg_var(caller) = $fu; $dlg_var(callee) = $ru;" if durable else ""
-    return "\n".join(lines) + _ROUTE.replace("RECORD", record).replace("BYE_FLAG", "setflag(1);" if durable else "")
+    # Whole statements, since Kamailio takes no empty block.
+    route = _ROUTE.replace("RECORD", _RECORD if durable else "").replace("CLOSE", _CLOSE if durable else "")
+    return "\n".join(lines) + route
 
 
+_RECORD = """if (is_method("INVITE")) {
+        setflag(1);
+        dlg_manage();
+        $dlg_var(caller) = $fu;
+        $dlg_var(callee) = $ru;
+    }"""
+_CLOSE = 'if (is_method("BYE")) { setflag(1); }'
 _ROUTE = """
 request_route {
     if (!mf_process_maxfwd_header("70") || !sanity_check("1511", "7")) { exit; }
@@ -288,7 +296,7 @@ request_route {
     if (!is_method("ACK") && t_precheck_trans()) { t_check_trans(); exit; }
     if (has_totag()) {
         if (loose_route()) {
-            if (is_method("BYE")) { BYE_FLAG }
+            CLOSE
             t_relay();
         } else if (is_method("ACK") && t_check_trans()) {
             t_relay();
@@ -305,7 +313,7 @@ request_route {
     if (is_method("INVITE|SUBSCRIBE")) { record_route(); }
     if (!proxy_authenticate("$fd", "subscriber")) { proxy_challenge("$fd", "1"); exit; }
     consume_credentials();
-    if (is_method("INVITE")) { RECORD }
+    RECORD
     if (!lookup("location")) { sl_send_reply("404", "Not Found"); exit; }
     if (!t_relay()) { sl_reply_error(); }
 }

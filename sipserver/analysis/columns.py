@@ -198,7 +198,7 @@ class Copy:
                 case "cut":
                     time = quoted(second)
                     if len(self._pieces) == 1:
-                        return f"(SELECT 0 AS piece, * FROM {first} WHERE {time} >= $from AND {time} < $to) AS cut"  # noqa: S608
+                        return f"(SELECT 0 AS piece, * FROM {first} WHERE {time} >= $from AND {time} < $to) AS cut"  # noqa: S608 - ours
                     return (
                         f"{first} JOIN piece_units ON unit = {time} // $piece_unit AND {time} >= $from AND {time} < $to"
                     )
@@ -228,10 +228,10 @@ class Copy:
         )
         if len(self._pieces) == 1:
             return (
-                f"(SELECT 0 AS piece, * FROM ({rows}) AS together WHERE {time} >= $from AND {time} < $to) AS left_rows"  # noqa: S608
+                f"(SELECT 0 AS piece, * FROM ({rows}) AS together WHERE {time} >= $from AND {time} < $to) AS left_rows"  # noqa: S608 - ours
             )
         return (
-            f"(SELECT * FROM ({rows}) AS together JOIN piece_units "  # noqa: S608
+            f"(SELECT * FROM ({rows}) AS together JOIN piece_units "  # noqa: S608 - ours
             f"ON unit = {time} // $piece_unit AND {time} >= $from AND {time} < $to) AS left_rows"
         )
 

@@ -145,20 +145,20 @@ _ALL_BITS: Final = (1 << 32) - 1
 
 def _parties(who: str, *, signed: bool) -> tuple[str, ...]:
     """``who`` are rows of a time and a party."""
-    there = f'SELECT "at" // {DAY_MS} - {_MONDAY} AS day, party FROM ({who}) AS who WHERE party IS NOT NULL'  # noqa: S608
+    there = f'SELECT "at" // {DAY_MS} - {_MONDAY} AS day, party FROM ({who}) AS who WHERE party IS NOT NULL'  # noqa: S608 - ours
     bits = f"bit_or({_BIT})"
     return (
         f"""INSERT INTO parties SELECT day // {BLOCK_DAYS}, party, {bits if signed else "0"}, {bits}
-            FROM ({there}) AS there GROUP BY 1, 2""",  # noqa: S608
-        f"INSERT INTO scattered SELECT DISTINCT 'parties', day // {BLOCK_DAYS} FROM ({there}) AS there",  # noqa: S608
+            FROM ({there}) AS there GROUP BY 1, 2""",  # noqa: S608 - ours
+        f"INSERT INTO scattered SELECT DISTINCT 'parties', day // {BLOCK_DAYS} FROM ({there}) AS there",  # noqa: S608 - ours
     )
 
 
 _OF_CALLS: Final = (
-    f"INSERT INTO facts SELECT started_at // {QUARTER_MS}, {SUMS.of_rows} FROM {{rows}} AS some_rows GROUP BY 1",  # noqa: S608
+    f"INSERT INTO facts SELECT started_at // {QUARTER_MS}, {SUMS.of_rows} FROM {{rows}} AS some_rows GROUP BY 1",  # noqa: S608 - ours
     f"""INSERT INTO delays SELECT started_at // {DAY_MS}, setup_ms, count(*) FROM {{rows}} AS some_rows
-        WHERE (answered = 1 OR ring_ms IS NOT NULL) AND setup_ms IS NOT NULL GROUP BY 1, 2""",  # noqa: S608
-    f"INSERT INTO scattered SELECT DISTINCT 'delays', started_at // {DAY_MS} FROM {{rows}} AS some_rows",  # noqa: S608
+        WHERE (answered = 1 OR ring_ms IS NOT NULL) AND setup_ms IS NOT NULL GROUP BY 1, 2""",  # noqa: S608 - ours
+    f"INSERT INTO scattered SELECT DISTINCT 'delays', started_at // {DAY_MS} FROM {{rows}} AS some_rows",  # noqa: S608 - ours
 )
 _OF_PARTIES: Final = {
     "calls": _parties(
@@ -192,7 +192,7 @@ def days_of(copy: duckdb.DuckDBPyConnection, table: str, begin: int) -> list[int
         f'WHERE "{time}" >= {begin} AND "{time}" < {begin + DAY_MS} AND "{name}" IS NOT NULL'
         for name in _TIMES[table]
     )
-    found = {day * DAY_MS for (day,) in copy.execute(f"SELECT DISTINCT day FROM ({each}) AS days").fetchall()}  # noqa: S608
+    found = {day * DAY_MS for (day,) in copy.execute(f"SELECT DISTINCT day FROM ({each}) AS days").fetchall()}  # noqa: S608 - ours
     return sorted(found)
 
 
@@ -204,14 +204,14 @@ def count_again(copy: duckdb.DuckDBPyConnection, table: str, days: Sequence[int]
     for begin in days:
         end = begin + DAY_MS
         if table == "calls":
-            copy.execute(f"DELETE FROM facts WHERE quarter >= {begin // QUARTER_MS} AND quarter < {end // QUARTER_MS}")  # noqa: S608
-            copy.execute(f"DELETE FROM delays WHERE day = {begin // DAY_MS}")  # noqa: S608
+            copy.execute(f"DELETE FROM facts WHERE quarter >= {begin // QUARTER_MS} AND quarter < {end // QUARTER_MS}")  # noqa: S608 - ours
+            copy.execute(f"DELETE FROM delays WHERE day = {begin // DAY_MS}")  # noqa: S608 - ours
         block, bit = divmod(begin // DAY_MS - _MONDAY, BLOCK_DAYS)
         others = _ALL_BITS ^ 1 << bit
-        copy.execute(f"UPDATE parties SET signed = signed & {others}, active = active & {others} WHERE block = {block}")  # noqa: S608
+        copy.execute(f"UPDATE parties SET signed = signed & {others}, active = active & {others} WHERE block = {block}")  # noqa: S608 - ours
         for name, times in _TIMES.items():
             of_day = " OR ".join(f'("{time}" >= {begin} AND "{time}" < {end})' for time in times)
-            rows = f"(SELECT * FROM {name} WHERE {of_day})"  # noqa: S608
+            rows = f"(SELECT * FROM {name} WHERE {of_day})"  # noqa: S608 - ours
             for sql in _OF_PARTIES[name]:
                 copy.execute(sql.replace("{rows}", rows))
 
@@ -227,11 +227,11 @@ def _gather(copy: duckdb.DuckDBPyConnection, table: str, which: str, columns: st
     cell = columns.partition(",")[0]
     copy.execute("BEGIN")
     copy.execute(
-        f"CREATE OR REPLACE TEMP TABLE gathered AS SELECT {columns} FROM {table} WHERE {cell} {which} GROUP BY 1, 2"  # noqa: S608
+        f"CREATE OR REPLACE TEMP TABLE gathered AS SELECT {columns} FROM {table} WHERE {cell} {which} GROUP BY 1, 2"  # noqa: S608 - ours
     )
-    copy.execute(f"DELETE FROM {table} WHERE {cell} {which}")  # noqa: S608
+    copy.execute(f"DELETE FROM {table} WHERE {cell} {which}")  # noqa: S608 - ours
     copy.execute(f"INSERT INTO {table} FROM gathered")
-    copy.execute(f"DELETE FROM scattered WHERE name = '{table}' AND cell {which}")  # noqa: S608
+    copy.execute(f"DELETE FROM scattered WHERE name = '{table}' AND cell {which}")  # noqa: S608 - ours
     copy.execute("COMMIT")
     copy.execute("DROP TABLE gathered")
 

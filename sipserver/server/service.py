@@ -324,13 +324,13 @@ class Service:
                 self.portions.go_on(step)
 
     def _expire_bindings(self) -> bool:
-        return self._is_ahead() or self.registrations.expire()
+        return not self._is_ahead() and self.registrations.expire()
 
     def _forget_orphans(self) -> bool:
-        return self._is_ahead() or self.location.forget_orphans(self.registrations.note_orphans)
+        return not self._is_ahead() and self.location.forget_orphans(self.registrations.note_orphans)
 
     def _is_ahead(self) -> bool:
-        """Whether the stores are to catch up before rows are made by the thousand."""
+        """Whether the stores are to catch up before rows are made by the thousand: until the next second at least."""
         return self.calls_writer.pending > ROWS_AHEAD or self.location.pending > ROWS_AHEAD
 
     def _expire_challenges(self) -> bool:

@@ -10,7 +10,7 @@ from support.inprocess import Device, Server
 
 KNOWS = "Supported: timer"
 CONFIG = "[sessions]\nexpires = 100\nmin = 90\ngrace = 10\n"
-SHORT = "[timers]\nt1 = 0.05\n[overload]\nenabled = false\n"
+SHORT = "[timers]\nt1 = 0.05\n"
 
 
 class Call:
