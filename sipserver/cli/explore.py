@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from sipserver.analysis.questions import Question, fitting_days, within_days
-from sipserver.cli.polite import stand_back
+from sipserver.cli.polite import stand_back, step_forward
 from sipserver.cli.refusal import Refusal, WrongUse
 from sipserver.cli.stores import CALLS_FILE, calls_store, store_options
 
@@ -125,8 +125,10 @@ def _serve(
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Whoever waits for a query is told that it came to nothing, and is not waited for.
-            store.interrupt()
+            # Whoever waits for a query is told that it came to nothing, and is not waited for; nor does the end wait
+            # until everybody else on a busy machine has had their turn.
+            step_forward()
+            store.end()
             await super().shutdown(sockets)
 
     with contextlib.suppress(KeyboardInterrupt):

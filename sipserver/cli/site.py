@@ -10,6 +10,7 @@ Imported by that command alone, since datasette is an extra. What is different f
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -42,6 +43,8 @@ CACHE_KIB: Final = 32_768
 THREADS: Final = 4
 COUNT_MS: Final = 1_000
 """How long counting the rows of a table or of a filter may take."""
+END_SECONDS: Final = 0.02
+"""Between two interruptions of what is asked while the command ends."""
 NEWEST_FIRST: Final = {
     "calls": "started_at", "v_calls": "started", "call_links": "at", "sign_ins": "at", "v_sign_ins": "first_at",
     "errors": "at", "v_errors": "first_at", "server_runs": "started_at", "v_runs": "started_at",
@@ -78,6 +81,10 @@ _limit_ms: Final[ContextVar[int]] = ContextVar("limit_ms", default=COUNT_MS)
 
 class Store(Database):
     """``calls.db`` for reading, also while a server writes."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._is_closed = threading.Event()
 
     def connect(self, write: bool = False) -> sqlite.Connection:
         """A connection for one of the threads; the pages have nothing to write."""
@@ -122,10 +129,23 @@ class Store(Database):
         """Nothing: no page shows how many rows all tables have, and it takes long to know."""
         return dict.fromkeys(await self.table_names())
 
-    def interrupt(self) -> None:
-        """Let queries that run fail now, so that nobody waits for them."""
-        for connection in self._all_file_connections:
-            connection.interrupt()
+    def end(self) -> None:
+        """Let queries fail from now on, also those that start later, so that nobody waits for them."""
+
+        def interrupt() -> None:
+            # What was about to start when it was told did not run yet, so once is not enough.
+            while not self._is_closed.wait(END_SECONDS):
+                for connection in list(self._all_file_connections):
+                    # Datasette closes some meanwhile.
+                    with contextlib.suppress(sqlite.ProgrammingError):
+                        connection.interrupt()
+
+        threading.Thread(target=interrupt, name="ending", daemon=True).start()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._is_closed.set()
+        super().close()
 
 
 class Pages:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from click.testing import Result
 pytest.importorskip("datasette", reason="datasette is not installed (pip install 'sipserver[analysis]')")
 
 import httpx
+from datasette.database import QueryInterrupted
 
 from sipserver.analysis.questions import QUESTIONS
 from sipserver.calls.schema import MIGRATIONS
@@ -142,6 +144,20 @@ async def test_what_takes_too_long_or_too_much_is_told(store: Path) -> None:
         many = (await sql(client, f"{ENDLESS} i FROM n LIMIT 200")).json()
         assert (len(many["rows"]), many["truncated"]) == (50, True)
         assert (await sql(client, "SELECT length(randomblob(1500000000))")).status_code == 400
+
+
+async def test_what_is_asked_while_the_command_ends_is_not_waited_for(store: Path) -> None:
+    made, database = site(store, QUESTIONS, time_limit=30.0, rows=50)
+    try:
+        database.end()
+        before = monotonic()
+        for _ in range(3):
+            with pytest.raises(QueryInterrupted):
+                await database.execute(ENDLESS + "count(*) FROM n")
+        assert monotonic() - before < 10
+    finally:
+        made.executor.shutdown()
+        database.close()
 
 
 async def test_a_server_may_write_meanwhile(store: Path) -> None:
