@@ -1,4 +1,4 @@
-"""Bindings in memory: a dictionary by address, and a set of bindings for each second in which some expire.
+"""Bindings in memory: a dictionary by address, and sets of bindings for each second in which some expire.
 
 A refresh moves a binding from one set to another, so its cost depends neither on how many bindings there are nor
 on how often each was refreshed, and nothing of the old one is left behind.
@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
+from typing import Final
 
 from sipserver.location.base import EXPIRED_AT_ONCE, MAX_LINE
+from sipserver.location.spread import Spread
 from sipserver.registrar.binding import Binding, Change, apply_changes
 from sipserver.sip.errors import SipError
 
 Resume = Callable[[], None]
+
+LARGEST_SET: Final = 8_192
+"""Bindings in one set: one of very many is copied whole when it grows, and everything waits."""
 
 
 class MemoryLocation:
@@ -23,9 +28,9 @@ class MemoryLocation:
     def __init__(self) -> None:
         self.count = 0
         """Bindings that are kept; some may have expired a moment ago."""
-        self._bindings: dict[str, tuple[Binding, ...]] = {}
-        self._due: dict[int, set[Binding]] = {}
-        """Bindings by the first whole second at which they have expired."""
+        self._bindings: Spread[str, tuple[Binding, ...]] = Spread()
+        self._due: dict[int, list[set[Binding]]] = {}
+        """Bindings by the first whole second at which they have expired; in more than one set where these are many."""
         self._swept = 0
         """Every binding due by then has been taken out."""
         self.is_behind = False
@@ -35,7 +40,7 @@ class MemoryLocation:
 
     def get(self, aor: str, now: float) -> tuple[Binding, ...]:
         """See ``Location.get``."""
-        found = self._bindings.get(aor, ())
+        found = self._bindings.part(aor).get(aor, ())
         for binding in found:
             if binding.expires_at <= now:
                 return tuple([each for each in found if each.expires_at > now])
@@ -80,8 +85,9 @@ class MemoryLocation:
                 finished = False
                 break
             held = self._sweep(self._due[due], gone, limit)
-            if held or self._due[due]:
-                self._due[due].update(held)
+            for binding in held:
+                self._add(self._due[due], binding)
+            if self._due[due]:
                 finished = False
             else:
                 del self._due[due]
@@ -115,11 +121,14 @@ class MemoryLocation:
             return sorted([each for each in due if each <= second])
         return [each for each in range(self._swept, second + 1) if each in due]
 
-    def _sweep(self, bucket: set[Binding], gone: list[Binding], limit: int) -> list[Binding]:
-        """Move bindings from the bucket to ``gone`` up to the limit; those taken out whose address is held."""
+    def _sweep(self, sets: list[set[Binding]], gone: list[Binding], limit: int) -> list[Binding]:
+        """Move bindings from the sets to ``gone`` up to the limit; those taken out whose address is held."""
         held = []
-        while bucket and len(gone) < limit:
-            binding = bucket.pop()
+        while sets and len(gone) < limit:
+            if not sets[-1]:
+                sets.pop()
+                continue
+            binding = sets[-1].pop()
             if binding.aor in self._held:
                 held.append(binding)
             else:
@@ -128,27 +137,28 @@ class MemoryLocation:
         return held
 
     def _take_out(self, binding: Binding) -> None:
-        rest = tuple([each for each in self._bindings[binding.aor] if each is not binding])
+        bindings = self._bindings.part(binding.aor)
+        rest = tuple([each for each in bindings[binding.aor] if each is not binding])
         if rest:
-            self._bindings[binding.aor] = rest
+            bindings[binding.aor] = rest
         else:
-            del self._bindings[binding.aor]
+            del bindings[binding.aor]
         self.count -= 1
 
     def _apply(self, aor: str, changes: Iterable[Change]) -> None:
-        before = self._bindings.get(aor, ())
+        bindings = self._bindings.part(aor)
+        before = bindings.get(aor, ())
         after = apply_changes(before, changes)
         for change in changes:
             if change.before is not None:
-                bucket = self._due.get(ceil(change.before.expires_at))
-                if bucket is not None:
-                    bucket.discard(change.before)
+                for some in self._due.get(ceil(change.before.expires_at), ()):
+                    some.discard(change.before)
             if change.after is not None:
                 self._schedule(change.after)
         if after:
-            self._bindings[aor] = after
+            bindings[aor] = after
         else:
-            self._bindings.pop(aor, None)
+            bindings.pop(aor, None)
         self.count += len(after) - len(before)
 
     def _schedule(self, binding: Binding) -> None:
@@ -156,14 +166,22 @@ class MemoryLocation:
         if due <= self._swept:
             # The disk was slow, or it was read late.
             self._swept = due - 1
-        bucket = self._due.get(due)
-        if bucket is None:
-            self._due[due] = {binding}
+        sets = self._due.get(due)
+        if sets is None:
+            self._due[due] = [{binding}]
         else:
-            bucket.add(binding)
+            self._add(sets, binding)
+
+    @staticmethod
+    def _add(sets: list[set[Binding]], binding: Binding) -> None:
+        if sets and len(sets[-1]) < LARGEST_SET:
+            sets[-1].add(binding)
+        else:
+            sets.append({binding})
 
     def _put_in(self, found: list[Binding]) -> None:
         """Keep the bindings of an address that had none, the latest registered first; they count already."""
-        self._bindings[found[0].aor] = tuple(found)
+        aor = found[0].aor
+        self._bindings.part(aor)[aor] = tuple(found)
         for binding in found:
             self._schedule(binding)

@@ -269,7 +269,8 @@ class SqliteLocation(MemoryLocation):
             self._removed(number, aor, [], 0, False)
             return
         # What was registered after the request is not meant by it.
-        found = [each for each in self._bindings.get(aor, ()) if each.key == key and each.registered_at <= requested_at]
+        bindings = self._bindings.part(aor).get(aor, ())
+        found = [each for each in bindings if each.key == key and each.registered_at <= requested_at]
         rows: list[tuple[int, Row]] = [(_DELETE, (aor, key)) for _ in found]
         rows.append((_DONE, (number,)))
         if not self._put(rows, partial(self._removed, number, aor, found)):

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 
 from sipserver.location.base import Location
+from sipserver.location.spread import Spread
 from sipserver.proxy.forward import request_uri
 from sipserver.registrar.binding import Binding, Change
 from sipserver.server.context import Context
@@ -106,7 +107,7 @@ class FlowKeeper:
         self._settings = settings
         self._over: dict[int, Binding | set[Binding]] = {}
         """Bindings by the connection that they live by; one alone stands without a set, since most are."""
-        self._kept: dict[Binding, _Kept] = {}
+        self._kept: Spread[Binding, _Kept] = Spread()
         self._asked: dict[str, _Kept] = {}
         """Those that were asked, by branch."""
         self._wheel: list[list[_Kept]] = []
@@ -149,7 +150,7 @@ class FlowKeeper:
         now = self._context.wall_clock()
         for aor in self._unseen[-SEEN_AT_ONCE:]:
             for binding in self._location.get(aor, now):
-                if binding.natted and binding not in self._kept and binding not in self._losing:
+                if binding.natted and binding not in self._kept.part(binding) and binding not in self._losing:
                     self._keep(binding, None)
         del self._unseen[-SEEN_AT_ONCE:]
         if self._unseen:
@@ -163,7 +164,7 @@ class FlowKeeper:
             if before.connection:
                 self._leave(before)
             if before.natted:
-                kept = self._kept.pop(before, None)
+                kept = self._kept.part(before).pop(before, None)
         if after is not None:
             if after.connection and after.flow_only:
                 self._join(after)
@@ -196,7 +197,7 @@ class FlowKeeper:
             return
         self._losing.add(binding)
         # Nobody is there: nothing more is sent, however long the disk takes.
-        self._let_go(self._kept.pop(binding, None))
+        self._let_go(self._kept.part(binding).pop(binding, None))
         go_on = partial(self._remove, binding, cause)
         try:
             if self._location.acquire(binding.aor, go_on):
@@ -305,7 +306,7 @@ class FlowKeeper:
             self._put(kept, self._context.tokens.fraction())
         else:
             kept.binding, kept.misses = binding, 0
-        self._kept[binding] = kept
+        self._kept.part(binding)[binding] = kept
         self._turn()
 
     def _let_go(self, kept: _Kept | None) -> None:

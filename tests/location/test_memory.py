@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sipserver.location.base import MAX_LINE, Location
-from sipserver.location.memory import MemoryLocation
+from sipserver.location.memory import LARGEST_SET, MemoryLocation
 from sipserver.registrar.binding import Binding, Change
 from sipserver.sip.errors import SipError
 from support.location import AOR, NOW, binding, put
@@ -86,7 +86,7 @@ def test_refreshes_leave_nothing_behind(location: MemoryLocation) -> None:
         new = binding(lasts=10 + number)
         location.replace(AOR, [Change(last, new)], lambda _: None)
         last = new
-    assert sum(len(bucket) for bucket in location._due.values()) == location.count == 1
+    assert sum(len(some) for sets in location._due.values() for some in sets) == location.count == 1
 
 
 def test_a_held_address_expires_later_and_holds_up_nobody(location: MemoryLocation) -> None:
@@ -177,3 +177,17 @@ def test_every_binding_expires_exactly_once_unless_replaced(steps: list[tuple[in
             assert current.pop(int(gone.aor[1])) is gone
     assert not current
     assert location.count == 0
+
+
+def test_very_many_that_expire_at_once_are_kept_in_pieces_and_all_go(location: MemoryLocation) -> None:
+    many = [binding(f"sip:{number}@b", lasts=10, aor=f"{number}@x") for number in range(2 * LARGEST_SET + 5)]
+    for each in many:
+        location.replace(each.aor, [Change(None, each)], lambda _: None)
+    refreshed = many[1::2]
+    for each in refreshed:
+        location.replace(each.aor, [Change(each, None)], lambda _: None)
+    gone = location.expire(NOW + 10, limit=LARGEST_SET)
+    assert location.is_behind
+    gone += location.expire(NOW + 10, limit=LARGEST_SET)
+    assert (len(gone), set(gone), location.count) == (LARGEST_SET + 3, set(many[::2]), 0)
+    assert (list(location), location.addresses()) == ([], [])
