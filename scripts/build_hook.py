@@ -52,6 +52,7 @@ MODULES = (
     "server/proxying.py",
     "server/registrations.py",
     "server/relay.py",
+    "server/sides.py",
     "server/timers.py",
     "server/tokens.py",
     "server/transactions.py",

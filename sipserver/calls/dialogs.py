@@ -23,6 +23,7 @@ from typing import Final
 from sipserver.calls.events import CALLER, Ended
 from sipserver.calls.negotiation import Agreement, Negotiation
 from sipserver.calls.places import NOWHERE, Place
+from sipserver.sip.sdp import Description
 
 AT_ONCE_MS: Final = 32_000
 """64*T1: as long as 2xx of other devices may come, their ACK may take, and a BYE counts as at once (RFC 3261 §13.2.2.4,
@@ -39,22 +40,26 @@ class Dialog:
     """What is known of one dialog; before its 2xx it is an early one."""
 
     __slots__ = (
-        "agent", "agreements", "answered_at", "branch", "confirmed_at", "end", "key", "left_at", "negotiation",
-        "network", "place", "status", "transport",
+        "_negotiation", "_settled", "agent", "agreed_at", "agreements", "answered_at", "branch", "confirmed_at", "end",
+        "key", "left_at", "network", "place", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, key: str, branch: int) -> None:
         self.key = key
         self.branch = branch
-        self.negotiation = Negotiation()
+        self._negotiation: Negotiation | None = None
+        self._settled = False
+        self.agreed_at = 0
+        """When its media were agreed on last; 0 for never."""
         self.agreements: tuple[tuple[int, Agreement], ...] = ()
-        """What was agreed on and when, the oldest first; bounded."""
-        self.answered_at: int | None = None
-        self.confirmed_at: int | None = None
+        """What was agreed on and when, the oldest first; bounded, and nothing once it is settled."""
+        self.answered_at = 0
+        """0 for never, as all times here."""
+        self.confirmed_at = 0
         self.end: Ended | None = None
         """How it ended."""
         self.left_at = 0
-        """When the caller's BYE for it came; 0 for never."""
+        """When the caller's BYE for it came."""
         self.status = 200
         self.agent: str | None = None
         self.transport: str | None = None
@@ -63,33 +68,67 @@ class Dialog:
         """Where the device is."""
 
     @property
-    def agreed_at(self) -> int:
-        """When its media were agreed on last; 0 for never."""
-        return self.agreements[-1][0] if self.agreements else 0
+    def negotiation(self) -> Negotiation:
+        """Its offers and answers."""
+        found = self._negotiation
+        if found is None:
+            found = self._negotiation = Negotiation()
+        return found
+
+    def settle(self) -> None:
+        """It is the call and will stay that: no more is kept of its media than what happens next needs."""
+        self._settled = True
+        self.agreements = ()
+        self._rest()
+
+    def accepted(
+        self, method: str, offer: Description | None, answer: Description | None, by_caller: bool, number: int
+    ) -> Agreement | None:
+        """``Negotiation.accepted``, once it is answered."""
+        agreement = self.negotiation.accepted(method, offer, answer, by_caller, number)
+        self._rest()
+        return agreement
+
+    def acknowledged(self, answer: Description | None, by_caller: bool, number: int) -> Agreement | None:
+        """``Negotiation.acknowledged``."""
+        found = self._negotiation
+        if found is None:
+            return None
+        agreement = found.acknowledged(answer, by_caller, number)
+        self._rest()
+        return agreement
+
+    def _rest(self) -> None:
+        """Between two exchanges nothing has to be remembered of them."""
+        if self._settled and self._negotiation is not None and self._negotiation.is_idle:
+            self._negotiation = None
 
     def agreed(self, at: int, agreement: Agreement, *, forked: bool) -> None:
         """Its media are these from now on. What they were before is of interest as long as this may turn out to be what
         the caller kept: ``forked``, where there are other dialogs."""
+        self.agreed_at = at
+        if self._settled:
+            return
         if not forked and at - (self.answered_at or at) > AT_ONCE_MS:
             self.agreements = ()
         self.agreements = (*self.agreements[-MAX_AGREEMENTS + 1 :], (at, agreement))
 
     def stands(self, at: int) -> bool:
         """Whether it is up, as far as can be told."""
-        if self.answered_at is None or self.end is not None:
+        if not self.answered_at or self.end is not None:
             return False
-        return self.confirmed_at is not None or at - self.answered_at <= AT_ONCE_MS
+        return self.confirmed_at > 0 or at - self.answered_at <= AT_ONCE_MS
 
     def rank(self, now: int) -> tuple[bool, bool, bool, int]:
         """How likely it is what the caller kept, where all are over by ``now``: one that was acknowledged; that it had
         for long; that it did not part from; that was there last."""
         until = self.left_at or (now if self.end is None else self.end.at)
-        had_for_long = until - (self.answered_at or 0) > AT_ONCE_MS
-        return self.confirmed_at is not None, had_for_long, not self.left_at, until
+        had_for_long = until - self.answered_at > AT_ONCE_MS
+        return self.confirmed_at > 0, had_for_long, not self.left_at, until
 
     def was_dropped(self, at: int) -> bool:
         """Whether the caller did not want it, since it ends at once or was never acknowledged."""
-        return self.confirmed_at is None or self.answered_at is None or at - self.answered_at <= AT_ONCE_MS
+        return not self.confirmed_at or not self.answered_at or at - self.answered_at <= AT_ONCE_MS
 
 
 class Dialogs:
@@ -166,13 +205,13 @@ class Dialogs:
         known_at = ended.left_at if event.side == CALLER else event.at
         return [
             each for each in self._dialogs
-            if each is not ended and each.stands(event.at) and not each.left_at and (each.answered_at or 0) <= known_at
+            if each is not ended and each.stands(event.at) and not each.left_at and each.answered_at <= known_at
         ]  # fmt: skip
 
     def _best(self, first: Dialog, among: Iterable[Dialog], now: int) -> Dialog:
         best = first
         for each in among:
             # What was answered after the end that is told is nothing that the end can be of.
-            if each.answered_at is not None and each.answered_at <= now and each.rank(now) > best.rank(now):
+            if 0 < each.answered_at <= now and each.rank(now) > best.rank(now):
                 best = each
         return best

@@ -53,7 +53,7 @@ from sipserver.calls.events import (
     Seen,
     Tried,
 )
-from sipserver.calls.media import MediaBook
+from sipserver.calls.media import MediaBook, offers_video
 from sipserver.calls.negotiation import INVITE, PRACK, Agreement
 from sipserver.calls.rows import (
     CallAnswered,
@@ -67,14 +67,18 @@ from sipserver.calls.rows import (
     Row,
     UpdateBranch,
 )
-from sipserver.sip import sdp
-from sipserver.sip.sdp import Description
 
 PLACED: Final = 0
 RINGING: Final = 1
 ANSWERED: Final = 2
 CONFIRMED: Final = 3
 ENDED: Final = 4
+
+UNKNOWN: Final = -1
+"""Of a time that is not known."""
+
+_NO_BRANCHES: Final[dict[int, Branch]] = {}
+"""No devices; shared, never filled."""
 
 MAX_EVENTS: Final = 1_000
 """Lines of one call's timeline; its end is written whatever their number. More changes than that are kept as media."""
@@ -84,66 +88,70 @@ class Call:
     """A call and what is to be written of it."""
 
     __slots__ = (
-        "_branches", "_cancel_reason", "_cancelled_at", "_devices", "_dialogs", "_event_number", "_media",
-        "_placed", "_reached", "_setup_ms", "answered_at", "confirmed", "id", "outcome", "ringing_at", "shift", "state",
-        "talk_ms",
+        "_answered_at", "_branches", "_cancel_reason", "_cancelled_at", "_devices", "_dialogs", "_event_number",
+        "_media", "_number", "_offer", "_placed", "_placed_at", "_rang_at", "_reached", "_setup_ms", "_tag", "call_id",
+        "callee", "caller", "caller_agent", "confirmed", "id", "key", "outcome", "shift", "state", "talk_ms",
     )  # fmt: skip
 
     def __init__(self, row_id: str, placed: Placed) -> None:
         self.id = row_id
         """What the row is known by (UUIDv7)."""
+        self.key = placed.key
+        """The proxy's name for the call."""
+        self.call_id = placed.call_id
+        """The SIP Call-ID."""
+        self.caller = placed.caller
+        """The party that calls."""
+        self.callee = placed.callee
+        """The party that is called."""
+        self.caller_agent = placed.agent
+        """What the endpoint of the caller says it is."""
         self.state = PLACED
         self.outcome: str | None = None
         """Known once the call is answered or over."""
-        self.ringing_at: int | None = None
-        self.answered_at: int | None = None
         self.talk_ms: int | None = None
         """Known once an answered call is over."""
         self.confirmed = False
         """Whether the ACK of the answer passed."""
         self.shift = 0
         """For whoever makes the events: how the clock that tells their times was set when the call was placed."""
-        self._placed = placed
-        self._setup_ms: int | None = None
-        self._branches: dict[int, Branch] = {}
-        self._devices = 0
         self._reached = False
+        # Times are numbers without None, which take a fifth of the room: 0 stands for never.
+        self._placed: Placed | None = placed
+        """Until its row is made."""
+        self._placed_at = placed.at
+        self._rang_at = 0
+        self._answered_at = 0
+        self._cancelled_at = 0
+        self._setup_ms = UNKNOWN
+        self._tag = placed.tag
+        """The caller's."""
+        self._number = placed.number
+        self._offer = placed.offer
+        """What the INVITE offered, as long as another device may answer it."""
+        self._branches = _NO_BRANCHES
+        """The devices whose part is not over."""
+        self._devices = 0
         self._dialogs = Dialogs()
-        self._cancelled_at: int | None = None
         self._cancel_reason: str | None = None
         self._media = MediaBook()
         self._event_number = 0
 
     @property
-    def key(self) -> str:
-        """The proxy's name for the call."""
-        return self._placed.key
+    def ringing_at(self) -> int | None:
+        """When it rang first."""
+        return self._rang_at or None
 
     @property
-    def caller(self) -> str | None:
-        """The party that calls."""
-        return self._placed.caller
-
-    @property
-    def callee(self) -> str | None:
-        """The party that is called."""
-        return self._placed.callee
-
-    @property
-    def caller_agent(self) -> str | None:
-        """What the endpoint of the caller says it is."""
-        return self._placed.agent
-
-    @property
-    def call_id(self) -> str:
-        """The SIP Call-ID."""
-        return self._placed.call_id
+    def answered_at(self) -> int | None:
+        """When the device answered that the caller kept."""
+        return self._answered_at or None
 
     @property
     def agreed_at(self) -> int:
         """When its two sides last agreed on something, its answer or media: by then both were there; 0 for never."""
         kept = self._dialogs.kept
-        return 0 if kept is None else max(kept.answered_at or 0, kept.agreed_at)
+        return 0 if kept is None else max(kept.answered_at, kept.agreed_at)
 
     def has_dialog(self, tag: str | None) -> bool:
         """Whether a request with this tag of the other side may belong to this call."""
@@ -160,16 +168,23 @@ class Call:
 
     def is_between(self, one: str, other: str) -> bool:
         """Whether these two are the tags of one of its dialogs, whichever is whose."""
-        mine = self._placed.tag
+        mine = self._tag
         return (mine == one and self._dialogs.has(other)) or (mine == other and self._dialogs.has(one))
 
+    def settle(self) -> None:
+        """No other device will answer: what was kept for that case is forgotten."""
+        self._offer = None
+        if not self.is_forked and self._dialogs.kept is not None:
+            self._dialogs.kept.settle()
+
     def start(self) -> list[Row]:
-        """The row of the call."""
-        placed = self._placed
+        """The row of the call; asked for once."""
+        placed, self._placed = self._placed, None
+        assert placed is not None, "a call has one row"
         return [
             InsertCall(
                 self.id, placed.call_id, placed.caller, placed.callee, placed.at, placed.agent, placed.transport,
-                placed.network, _offers_video(placed.offer), placed.place,
+                placed.network, offers_video(placed.offer), placed.place,
             ),
             self._event(placed.at, "placed", CALLER),
         ]  # fmt: skip
@@ -220,6 +235,8 @@ class Call:
                 each.begun(self.id, number) for number, each in self._branches.items() if each.ringing_at is not None
             ]
         branch = Branch(event.at, event.transport, event.network, event.agent, event.place)
+        if self._branches is _NO_BRANCHES:
+            self._branches = {}
         self._branches[event.branch] = branch
         self._devices += 1
         return [*rows, branch.begun(self.id, event.branch)]
@@ -250,17 +267,16 @@ class Call:
         if self.state < ANSWERED and (event.tag is not None or event.answer is not None):
             dialog = self._dialogs.make(event.tag, event.branch, early=True)
             if dialog is not None and event.answer is not None:
-                placed = self._placed
                 agreement = dialog.negotiation.early(
-                    placed.offer, event.answer, True, placed.number, reliable=event.reliable, first=True
+                    self._offer, event.answer, True, self._number, reliable=event.reliable, first=True
                 )
                 rows += self._agreed(event.at, dialog, agreement)
         if self.state != PLACED:
             return rows
         self.state = RINGING
-        self.ringing_at = event.at
-        self._setup_ms = _span(self._placed.at, event.at)
-        return [CallRang(self.id, event.at, self._setup_ms), self._event(event.at, "ringing", CALLEE), *rows]
+        self._rang_at = event.at
+        self._setup_ms = _span(self._placed_at, event.at)
+        return [CallRang(self.id, event.at, _known(self._setup_ms)), self._event(event.at, "ringing", CALLEE), *rows]
 
     def _answered(self, event: Answered) -> list[Row]:
         dialog = self._dialogs.make(event.tag, event.branch)
@@ -269,12 +285,12 @@ class Call:
         assert dialog is not None, "early dialogs leave room for the answer"
         branch = self._take_branch(event.branch)
         if branch is None:
-            branch = Branch(self._placed.at, None, None)
+            branch = Branch(self._placed_at, None, None)
         self.state = ANSWERED
         self.outcome = outcomes.ANSWERED
         self._reached = True
-        if self.ringing_at is None:
-            self._setup_ms = _span(self._placed.at, event.at)
+        if not self._rang_at:
+            self._setup_ms = _span(self._placed_at, event.at)
         self._note_answer(event, dialog, branch)
         early = self._media.close_early(self.id, event.at)
         return [
@@ -289,7 +305,7 @@ class Call:
         branch = self._branches.pop(number, None)
         if not self._branches:
             # One that was filled keeps its room, for as long as the call lasts.
-            self._branches = {}
+            self._branches = _NO_BRANCHES
         return branch
 
     def _note_answer(self, event: Answered, dialog: Dialog, branch: Branch | None) -> None:
@@ -299,21 +315,19 @@ class Call:
         if branch is not None:
             dialog.agent = event.agent or branch.agent
             dialog.transport, dialog.network, dialog.place = branch.transport, branch.network, branch.place
-        placed = self._placed
         negotiation = dialog.negotiation
         before = negotiation.agreed
-        agreement = negotiation.accepted(INVITE, placed.offer, event.answer, True, placed.number) or before
+        agreement = negotiation.accepted(INVITE, self._offer, event.answer, True, self._number) or before
         # What was agreed on early is the call's from now on.
-        dialog.agreements = ()
+        dialog.agreements, dialog.agreed_at = (), 0
         if agreement is not None:
             dialog.agreed(event.at, agreement, forked=self.is_forked)
 
     def _keep(self, dialog: Dialog) -> list[Row]:
         """This dialog is the call, and has been since it was answered."""
         self._dialogs.kept = dialog
-        answered_at = dialog.answered_at
-        assert answered_at is not None, "what is kept was answered"
-        self.answered_at = answered_at
+        answered_at = self._answered_at = dialog.answered_at
+        assert answered_at, "what is kept was answered"
         media = self._media
         rows: list[Row] = []
         for at, agreement in dialog.agreements:
@@ -321,15 +335,15 @@ class Call:
             if dialog.end is None or at <= dialog.end.at:
                 rows += media.change(self.id, at, agreement, dialog.branch)
         answer = CallAnswered(
-            self.id, answered_at, dialog.status, self._setup_ms, _span(self.ringing_at, answered_at), dialog.agent,
-            dialog.transport, dialog.network, self._devices, media.video, media.content, media.encrypted,
+            self.id, answered_at, dialog.status, _known(self._setup_ms), _known(_span(self._rang_at, answered_at)),
+            dialog.agent, dialog.transport, dialog.network, self._devices, media.video, media.content, media.encrypted,
             dialog.place,
         )  # fmt: skip
         return [answer, *rows]
 
     def _also_answered(self, event: Answered, dialog: Dialog | None) -> list[Row]:
         """RFC 3261 §16.7 step 10: every 2xx is passed on; which is the call is for the caller to say."""
-        if dialog is None or dialog.answered_at is not None:
+        if dialog is None or dialog.answered_at:
             return []
         branch = self._take_branch(event.branch)
         kept = self._dialogs.kept
@@ -355,14 +369,14 @@ class Call:
                 responded=responded,
                 rang=branch.ringing_at is not None or (event.heard and not responded),
                 answered_elsewhere=self.state >= ANSWERED,
-                cancelled=self._cancelled_at is not None,
+                cancelled=self._cancelled_at > 0,
             )
         )
         over = branch.over(self.id, event.branch, event.at, event.status, outcome, event.agent)
         return [over, *self._media.close_early(self.id, event.at, event.branch)]
 
     def _cancelled(self, at: int, reason: str | None) -> list[Row]:
-        if self.state >= ANSWERED or self._cancelled_at is not None:
+        if self.state >= ANSWERED or self._cancelled_at:
             return []
         self._cancelled_at = at
         self._cancel_reason = reason
@@ -378,20 +392,20 @@ class Call:
         outcome = outcomes.call_outcome(
             event.status,
             by_server=by_server,
-            cancelled=self._cancelled_at is not None,
+            cancelled=self._cancelled_at > 0,
             tried=tried,
             reached=self._reached,
-            rang=self.ringing_at is not None,
+            rang=self._rang_at > 0,
         )
-        if self._cancelled_at is not None:
+        if self._cancelled_at:
             reason = self._cancel_reason or event.reason
             return self._end(self._cancelled_at, outcome, CALLER, "cancel", event.status, reason)
         if tried and not self._reached:
             cause = "unreachable"
         else:
             cause = "timeout" if by_server and event.status == 408 else "refused"
-        if self.ringing_at is None:
-            self._setup_ms = _span(self._placed.at, event.at)
+        if not self._rang_at:
+            self._setup_ms = _span(self._placed_at, event.at)
         rows = self._end(event.at, outcome, event.by, cause, event.status, event.reason)
         rows.append(self._event(event.at, "failed", event.by, event.status, event.reason))
         return rows
@@ -400,26 +414,24 @@ class Call:
 
     def _confirmed(self, event: Confirmed) -> list[Row]:
         dialog = self._dialogs.find(event.tag) if self.state >= ANSWERED else None
-        if dialog is None or dialog.answered_at is None:
+        if dialog is None or not dialog.answered_at:
             return []
         rows: list[Row] = []
         by_caller = event.side == CALLER
-        if by_caller and dialog.confirmed_at is None:
+        if by_caller and not dialog.confirmed_at:
             dialog.confirmed_at = event.at
             if dialog is self._dialogs.kept:
                 self.state = CONFIRMED
                 self.confirmed = True
                 rows = [CallConfirmed(self.id, event.at), self._event(event.at, "confirmed", CALLER)]
-        agreement = dialog.negotiation.acknowledged(event.answer, by_caller, event.number)
+        agreement = dialog.acknowledged(event.answer, by_caller, event.number)
         return rows if agreement is None else rows + self._agreed(event.at, dialog, agreement)
 
     def _changed(self, event: Changed) -> list[Row]:
         dialog = self._dialogs.find(event.tag)
         if dialog is None or (self.state < ANSWERED and event.method == INVITE):
             return []
-        agreement = dialog.negotiation.accepted(
-            event.method, event.offer, event.answer, event.side == CALLER, event.number
-        )
+        agreement = dialog.accepted(event.method, event.offer, event.answer, event.side == CALLER, event.number)
         rows = self._agreed(event.at, dialog, agreement)
         # A PRACK is none of the two sides' decisions.
         told = self.state >= ANSWERED and event.method != PRACK and dialog is self._dialogs.kept
@@ -475,11 +487,11 @@ class Call:
         return []
 
     def _finish(self, event: Ended) -> list[Row]:
-        outcome = outcomes.ANSWERED if self.answered_at is not None else outcomes.FAILED
+        outcome = outcomes.ANSWERED if self._answered_at else outcomes.FAILED
         # RFC 6076 §4.4: from the BYE to its answer, or until that was given up.
         delay = event.uncertainty_ms
         if delay is None or not event.asked_at:
-            delay = _span(event.asked_at or None, event.at)
+            delay = _known(_span(event.asked_at, event.at))
         rows = self._end(
             event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms, event.watched_until,
             delay,
@@ -491,7 +503,7 @@ class Call:
         """A dialog that is not the call, or not any more, has ended."""
         rows: list[Row] = []
         kept = self._dialogs.kept
-        if dialog.answered_at is not None and kept is not None and kept.branch != dialog.branch:
+        if dialog.answered_at and kept is not None and kept.branch != dialog.branch:
             # Its own BYE may still wait for its answer.
             over = dialog.end or (event if event.tag is None else None)
             rows.append(UpdateBranch(self.id, dialog.branch, outcomes.ALSO_ANSWERED, None if over is None else over.at))
@@ -505,8 +517,8 @@ class Call:
         dropped = self._dialogs.kept
         assert dropped is not None, "there is something else to follow"
         rows = self._media.drop(self.id)
-        if self.ringing_at is None:
-            self._setup_ms = _span(self._placed.at, heir.answered_at or event.at)
+        if not self._rang_at:
+            self._setup_ms = _span(self._placed_at, heir.answered_at or event.at)
         rows += self._keep(heir)
         media = self._media
         # What the media of the dropped one were may be written after answers.
@@ -514,11 +526,11 @@ class Call:
         if heir.place != dropped.place:
             # The dropped device's place may have been put late, after its answer.
             rows.append(CallLocated(self.id, False, heir.place))
-        if heir.confirmed_at is not None and not self.confirmed:
+        if heir.confirmed_at and not self.confirmed:
             rows.append(self._event(heir.confirmed_at, "confirmed", CALLER))
-        self.state = ANSWERED if heir.confirmed_at is None else CONFIRMED
-        self.confirmed = heir.confirmed_at is not None
-        rows.append(CallConfirmed(self.id, heir.confirmed_at))
+        self.state = CONFIRMED if heir.confirmed_at else ANSWERED
+        self.confirmed = heir.confirmed_at > 0
+        rows.append(CallConfirmed(self.id, heir.confirmed_at or None))
         if heir.branch != dropped.branch:
             rows.append(UpdateBranch(self.id, heir.branch, outcomes.ANSWERED, None))
         return rows + self._dropped(dropped, event)
@@ -530,19 +542,19 @@ class Call:
         """The call is over: what it was, and what was still open of it."""
         self.state = ENDED
         self.outcome = outcome
-        self.talk_ms = _span(self.answered_at, at)
-        left = outcomes.ELSEWHERE if self.answered_at is not None else outcomes.CANCELLED
+        self.talk_ms = _known(_span(self._answered_at, at))
+        left = outcomes.ELSEWHERE if self._answered_at else outcomes.CANCELLED
         branches: list[Row] = [
             branch.over(self.id, number, at, None, left, None) for number, branch in self._branches.items()
         ]
-        self._branches = {}
+        self._branches = _NO_BRANCHES
         # The media are closed first: how long there was video is known only then.
         media = self._media.close(self.id, at)
-        ring_until = at if self.answered_at is None else self.answered_at
+        ring_until = self._answered_at or at
         return [
             CallEnded(
-                self.id, at, outcome, status, reason, by, cause, uncertainty_ms, self._setup_ms,
-                _span(self.ringing_at, ring_until), self.talk_ms, self._media.video_ms, self._devices,
+                self.id, at, outcome, status, reason, by, cause, uncertainty_ms, _known(self._setup_ms),
+                _known(_span(self._rang_at, ring_until)), self.talk_ms, self._media.video_ms, self._devices,
                 watched_until, disconnect_ms,
             ),
             *branches,
@@ -557,7 +569,7 @@ class Call:
             return []
         dialog.agreed(at, agreement, forked=self.is_forked)
         if self.state < ANSWERED:
-            if self._cancelled_at is not None:
+            if self._cancelled_at:
                 return []
             return self._media.change_early(self.id, at, dialog.key, dialog.branch, agreement)
         if dialog is not self._dialogs.kept:
@@ -576,12 +588,11 @@ class Call:
         return InsertEvent(self.id, self._event_number, at, kind, side, status, detail)
 
 
-def _span(start: int | None, end: int) -> int | None:
-    """From one moment to another in milliseconds; None where that is not known or makes no sense."""
-    return None if start is None or end < start else end - start
+def _span(start: int, end: int) -> int:
+    """From one moment to another in milliseconds; UNKNOWN where the first is none (0) or that makes no sense."""
+    return UNKNOWN if not start or end < start else end - start
 
 
-def _offers_video(offer: Description | None) -> int | None:
-    if offer is None or offer is sdp.UNREADABLE:
-        return None
-    return int(sdp.VIDEO in [stream.kind for stream in offer.streams])
+def _known(span: int) -> int | None:
+    """As the record has it."""
+    return None if span == UNKNOWN else span

@@ -10,6 +10,7 @@ answer at the latest, and count for nothing: what the call had is what was agree
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from sipserver.calls.events import CALLEE, CALLER
@@ -27,6 +28,12 @@ _DIRECTIONS: Final = {
     (True, True): sdp.SENDRECV, (True, False): sdp.SENDONLY, (False, True): sdp.RECVONLY, (False, False): sdp.INACTIVE,
 }  # fmt: skip
 _PEOPLE_MEET_BY: Final = (sdp.AUDIO, sdp.VIDEO, sdp.CONTENT)
+
+_stream: Final = lru_cache(1_024)(Agreed)
+"""What was agreed on for a stream. Endpoints agree on the same in call after call: equal ones are one object."""
+MAX_REMEMBERED: Final = 1_024
+_together: Final[dict[tuple[int, ...], tuple[Agreed, ...]]] = {}
+"""Streams that were agreed on together, by their identities; bounded."""
 
 MAX_EARLY: Final = 16
 """Devices whose early media are written down."""
@@ -54,7 +61,7 @@ def _agreed(
 ) -> Agreed:
     # RFC 3264 §6: a stream is refused by port 0 in the answer.
     if answered is None or answered.refused:
-        return Agreed(number, offered.kind, 0)
+        return _stream(number, offered.kind, 0)
     caller, callee = (offered, answered) if offered_by_caller else (answered, offered)
     direction = sdp.SENDRECV
     held_by = None
@@ -69,7 +76,7 @@ def _agreed(
     same = answered.codec is None or offered.codec is None or answered.codec.upper() == offered.codec.upper()
     said = offered if same else answered
     encrypted = offered.encrypted and answered.encrypted
-    return Agreed(
+    return _stream(
         number,
         # Only one side may mark its slides (RFC 4796).
         sdp.CONTENT if answered.kind == sdp.CONTENT else offered.kind,
@@ -103,6 +110,13 @@ def _held_by(before: Agreed, offered: str, answered: str, offered_by_caller: boo
     return None if not held else held[0] if len(held) == 1 else BOTH
 
 
+def offers_video(offer: Description | None) -> int | None:
+    """1 where video is offered, 0 where other streams are, None where that is not known."""
+    if offer is None or offer is sdp.UNREADABLE:
+        return None
+    return int(sdp.VIDEO in [stream.kind for stream in offer.streams])
+
+
 def shows_video(kind: str, accepted: int, direction: str | None) -> bool:
     """Whether such a stream carries pictures of people at all; held both ways it does not."""
     return kind == sdp.VIDEO and accepted == 1 and direction != sdp.INACTIVE
@@ -121,17 +135,38 @@ def covered(spans: Iterable[tuple[int, int]]) -> int:
 
 Entry = tuple[int, Agreed, int]
 """Number of the row, what it says, and since when."""
+_NOTHING: Final[list[Entry]] = []
+
+
+def _shared(streams: tuple[Agreed, ...]) -> tuple[Agreed, ...]:
+    """The same streams, in one tuple for all calls that have them."""
+    key = tuple([id(stream) for stream in streams])
+    found = _together.get(key)
+    if found is None:
+        if len(_together) >= MAX_REMEMBERED:
+            _together.clear()
+        # Whoever is kept here keeps its identity.
+        found = _together[key] = streams
+    return found
 
 
 class MediaBook:
     """The streams of one call."""
 
-    __slots__ = ("_early", "_gap", "_next", "_open", "_video", "content", "encrypted", "video")
+    __slots__ = (
+        "_apart", "_early", "_first", "_gap", "_next", "_since", "_streams", "_video", "content", "encrypted", "video",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self._open: tuple[Entry, ...] = ()
+        # Nearly always the open streams were opened together and are numbered in a row: then two numbers stand for all
+        # of them, and the streams are those of every call that has the same.
+        self._streams: tuple[Agreed, ...] = ()
+        self._first = 0
+        self._since = 0
+        self._apart: tuple[Entry, ...] = ()
+        """The open streams, where they are not like that."""
         self._next = 1
-        self._early: dict[str, tuple[int, tuple[Entry, ...]]] | None = None
+        self._early: dict[str, tuple[int, list[Entry]]] | None = None
         self._video: list[tuple[int, int]] | None = None
         self._gap = False
         self.video: int | None = None
@@ -141,22 +176,44 @@ class MediaBook:
         self.encrypted: int | None = None
         """1 while every agreed stream of audio, video and content was encrypted; 0 once one was not."""
 
+    def _open(self) -> list[Entry]:
+        """The open streams."""
+        if self._apart:
+            return list(self._apart)
+        first, since = self._first, self._since
+        return [(first + place, stream, since) for place, stream in enumerate(self._streams)]
+
+    def _hold(self, entries: list[Entry]) -> None:
+        """From now on the open streams are these."""
+        self._streams, self._apart = (), ()
+        if not entries:
+            return
+        first, _, since = entries[0]
+        for place, entry in enumerate(entries):
+            if entry[0] != first + place or entry[2] != since:
+                self._apart = tuple(entries)
+                return
+        self._first, self._since = first, since
+        self._streams = _shared(tuple([entry[1] for entry in entries]))
+
     def change(self, call: str, at: int, agreement: Agreement, branch: int | None = None) -> list[Row]:
         """From now on the call has what this offer and this answer come to."""
         offer, answer = agreement.offer, agreement.answer
         if offer is sdp.UNREADABLE or answer is sdp.UNREADABLE:
             self._gap = True
             return self._close_call(call, at)
-        before = {entry[1].stream: entry[1] for entry in self._open if entry[1].accepted} if self._open else None
+        running = self._open()
+        before = {entry[1].stream: entry[1] for entry in running if entry[1].accepted} if running else None
         agreed = agree(offer, answer, agreement.by_caller, before)
-        rows, self._open = self._turn(call, at, self._open, agreed, branch, early=0)
+        rows, running = self._turn(call, at, running, agreed, branch, early=0)
+        self._hold(running)
         self._note(agreed)
         return rows
 
     def change_early(self, call: str, at: int, dialog: str, branch: int, agreement: Agreement) -> list[Row]:
         """What is agreed with a device before the answer, in this dialog."""
         early = self._early if self._early is not None else {}
-        _, running = early.get(dialog, (branch, ()))
+        _, running = early.get(dialog, (branch, _NOTHING))
         if not running and len(early) >= MAX_EARLY:
             return []
         agreed: list[Agreed] = []
@@ -189,7 +246,8 @@ class MediaBook:
 
     def drop(self, call: str) -> list[Row]:
         """What the call was said to have was another device's: nothing of it was the call's."""
-        self._open, self._video, self._gap = (), None, False
+        self._hold([])
+        self._video, self._gap = None, False
         self.video = self.content = self.encrypted = None
         return [DropMedia(call, self._next)]
 
@@ -201,13 +259,13 @@ class MediaBook:
         return covered(self._video or ())
 
     def _close_call(self, call: str, at: int) -> list[Row]:
-        rows: list[Row] = [self._close(call, entry, at) for entry in self._open]
-        self._open = ()
+        rows: list[Row] = [self._close(call, entry, at) for entry in self._open()]
+        self._hold([])
         return rows
 
     def _turn(
-        self, call: str, at: int, running: tuple[Entry, ...], agreed: list[Agreed], branch: int | None, *, early: int
-    ) -> tuple[list[Row], tuple[Entry, ...]]:
+        self, call: str, at: int, running: list[Entry], agreed: list[Agreed], branch: int | None, *, early: int
+    ) -> tuple[list[Row], list[Entry]]:
         """Close what is not agreed on any more, open what is new; the rows, and what runs from now on."""
         rows: list[Row] = []
         kept: list[Entry] = []
@@ -222,7 +280,7 @@ class MediaBook:
                 rows.append(OpenMedia(call, self._next, stream, at, branch, early))
                 kept.append((self._next, stream, at))
                 self._next += 1
-        return rows, tuple(kept)
+        return rows, kept
 
     def _close(self, call: str, entry: Entry, at: int) -> CloseMedia:
         number, stream, since = entry

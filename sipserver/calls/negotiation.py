@@ -56,6 +56,11 @@ class Negotiation:
         self._settled: Transaction | None = None
         """The INVITE whose exchange is over although its 2xx is still to come."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for what is still to come; what was agreed on last may then be forgotten."""
+        return self._offer is None and self._early is None and self._settled is None
+
     def early(
         self, offer: Description | None, description: Description, by_caller: bool, number: int, *, reliable: bool,
         first: bool,

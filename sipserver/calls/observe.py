@@ -6,6 +6,7 @@ business of whoever shows it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from sipserver.sip import multipart, names, sdp
@@ -31,7 +32,13 @@ def printable(value: str | None) -> str | None:
 def agent(message: Message) -> str | None:
     """What the sender says it is: User-Agent, or Server in a response (RFC 3261 §20.35, §20.41)."""
     value = message.header(names.USER_AGENT)
-    return printable(value if value is not None else message.header(names.SERVER))
+    if value is None:
+        value = message.header(names.SERVER)
+    # Many endpoints say the same, and what they say is kept with each call.
+    return _known(value) if value is not None and len(value) <= MAX_TEXT else printable(value)
+
+
+_known: Final = lru_cache(1_024)(printable)
 
 
 def reason(message: Message) -> str | None:

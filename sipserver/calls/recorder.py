@@ -174,7 +174,8 @@ class Recorder:
         self._random = random
         self._max_open_calls = max_open_calls
         self._calls: dict[str, Call] = {}
-        self._by_call_id: dict[str, tuple[Call, ...]] = {}
+        self._by_call_id: dict[str, Call | tuple[Call, ...]] = {}
+        """One alone stands without a tuple, since nearly all are."""
         self._stamp = Stamp()
         self._sign_ins = Floods()
         self._errors = Floods()
@@ -219,8 +220,8 @@ class Recorder:
             self.lost += 1
             return call
         self._calls[placed.key] = call
-        # Nearly always a call is the only one of its Call-ID.
-        self._by_call_id[placed.call_id] = (call, *self._by_call_id.get(placed.call_id, ())[: MAX_SAME_CALL_ID - 1])
+        others_of_id = self._of_call_id(placed.call_id)
+        self._by_call_id[placed.call_id] = (call, *others_of_id[: MAX_SAME_CALL_ID - 1]) if others_of_id else call
         for row in others:
             self._write(row)
         return call
@@ -268,7 +269,7 @@ class Recorder:
 
     def find_dialog(self, call_id: str, one: str, other: str) -> Call | None:
         """The open call that has a dialog with this Call-ID and these two tags, whichever is whose (RFC 3891 §3)."""
-        for call in self._by_call_id.get(call_id, ()):
+        for call in self._of_call_id(call_id):
             if call.is_between(one, other):
                 return call
         return None
@@ -278,12 +279,17 @@ class Recorder:
         self._put(_LINK, (call, other, kind, self._stamp(at)))
 
     def _forget_call_id(self, call: Call) -> None:
-        calls = self._by_call_id.get(call.call_id, ())
-        left = tuple([each for each in calls if each is not call]) if len(calls) > 1 else ()
+        left = tuple([each for each in self._of_call_id(call.call_id) if each is not call])
         if left:
-            self._by_call_id[call.call_id] = left
+            self._by_call_id[call.call_id] = left if len(left) > 1 else left[0]
         else:
             self._by_call_id.pop(call.call_id, None)
+
+    def _of_call_id(self, call_id: str) -> tuple[Call, ...]:
+        found = self._by_call_id.get(call_id)
+        if found is None:
+            return ()
+        return (found,) if isinstance(found, Call) else found
 
     def open_keys(self) -> list[str]:
         """The keys of the calls that go on."""

@@ -78,7 +78,9 @@ class RemoteTargets:
 
     def __init__(self, max_calls: int = 100_000) -> None:
         self.max_calls = max_calls
-        self._calls: dict[str, tuple[tuple[str, str, int | None], ...]] = {}
+        self._calls: dict[str, str] = {}
+        """Side, host and port of each next hop, a line each, after an empty first: there is one text for each of very
+        many calls. None of these holds a space."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -91,22 +93,31 @@ class RemoteTargets:
             uri = Uri.parse(hop)
         except SipError:
             return
-        known = self._calls.get(key, ())
-        target = side, uri.host, uri.port
+        known = self._calls.get(key, "\n")
+        target = _target(side, uri)
         if target in known:
             return
-        if not known and len(self._calls) >= self.max_calls:
-            forget_oldest(self._calls)
-        self._calls[key] = (*known[-MAX_HOPS + 1 :], target)
+        if known == "\n":
+            if len(self._calls) >= self.max_calls:
+                forget_oldest(self._calls)
+        elif known.count("\n") > MAX_HOPS:
+            known = known[known.index("\n", 1) :]
+        self._calls[key] = known + target[1:]
 
     def allows(self, key: str, side: str, uri: Uri) -> bool:
         """Whether a request inside this call may go to this next hop of that side."""
-        known = self._calls.get(key, ())
-        return (side, uri.host, uri.port) in known or not any([target[0] == side for target in known])
+        known = self._calls.get(key)
+        return known is None or _target(side, uri) in known or f"\n{side} " not in known
 
     def hosts(self, key: str, side: str) -> tuple[str, ...]:
         """The hosts of the URIs that this side named."""
-        return tuple([target[1] for target in self._calls.get(key, ()) if target[0] == side])
+        lines = [line.split(" ") for line in self._calls.get(key, "").split("\n") if line]
+        return tuple([host for each, host, _ in lines if each == side])
+
+
+def _target(side: str, uri: Uri) -> str:
+    """A next hop as ``RemoteTargets`` keeps it, with the end of the line before it."""
+    return f"\n{side} {uri.host} {uri.port}\n"
 
 
 def sender_hop(request: Request) -> str | None:

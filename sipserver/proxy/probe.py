@@ -8,7 +8,6 @@ somebody is there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from sipserver.proxy.forward import stateless
@@ -28,20 +27,32 @@ Every other answer is a sign of life."""
 _NAMES: Final = [names.FROM, names.TO, names.CALL_ID, names.CSEQ]
 
 
-@dataclass(slots=True, eq=False)
 class DialogEnd:
     """One side of a dialog, as requests to it and from it name it."""
 
-    identity: str
-    """Its From or To, with its tag."""
-    contact: str
-    """Its Contact, empty where it gave none."""
-    routes: tuple[str, ...]
-    """Route values from here to it, the nearest first (§12.1)."""
+    __slots__ = ("named", "routes")
+
+    def __init__(self, identity: str, contact: str, routes: tuple[str, ...]) -> None:
+        self.named = f"{identity}\n{contact}"
+        """Both in one text: two of these are kept for every call that goes on. No header value holds a line's end."""
+        self.routes = routes
+        """Route values from here to it, the nearest first (§12.1)."""
+
+    @property
+    def identity(self) -> str:
+        """Its From or To, with its tag."""
+        return self.named.partition("\n")[0]
+
+    @property
+    def contact(self) -> str:
+        """Its Contact, empty where it gave none."""
+        return self.named.partition("\n")[2]
 
     def refresh(self, message: Message) -> None:
         """Its request or 2xx in the dialog may name another remote target (§12.2)."""
-        self.contact = message.header(names.CONTACT) or self.contact
+        contact = message.header(names.CONTACT)
+        if contact:
+            self.named = f"{self.identity}\n{contact}"
 
 
 def caller_end(invite: Request) -> DialogEnd:

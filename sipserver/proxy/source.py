@@ -46,15 +46,17 @@ MAX_HOSTS: Final = 8
 class _Call:
     """From where a call is made."""
 
-    __slots__ = ("addresses", "callee", "caller", "others")
+    __slots__ = ("callee", "callee_address", "caller", "caller_address", "others")
 
-    def __init__(self, caller: str, addresses: tuple[str | None, str | None]) -> None:
+    def __init__(self, caller: str, caller_address: str | None, callee_address: str | None) -> None:
         self.caller = caller
         """The caller's host."""
         self.callee = ""
         """That of the first device that answered; empty until then."""
-        self.addresses = addresses
-        """The caller's and the callee's address of record, None for one that is not ours."""
+        self.caller_address = caller_address
+        """The caller's address of record, None for one that is not ours."""
+        self.callee_address = callee_address
+        """The callee's."""
         self.others: tuple[tuple[str, str], ...] = ()
         """Further hosts, each with its side."""
 
@@ -73,7 +75,7 @@ class Sources:
         """A call comes from this host; the addresses of record of its sides, None for one that is not ours."""
         if len(self._calls) >= self.max_calls:
             forget_oldest(self._calls)
-        self._calls[key] = _Call(host, (caller, callee))
+        self._calls[key] = _Call(host, caller, callee)
 
     def answered(self, key: str, host: str, address: str) -> None:
         """A device at this host has answered; ``address`` is the one that it is registered for, or empty."""
@@ -84,7 +86,7 @@ class Sources:
             call.callee = host
             if address:
                 # Not the one that was asked for, where that stands for another.
-                call.addresses = call.addresses[0], address
+                call.callee_address = address
         elif call.callee != host:
             self.learn(key, CALLEE, host)
 
@@ -113,7 +115,9 @@ class Sources:
     def address(self, key: str, side: str) -> str | None:
         """The address of record of this side, where it is one of ours."""
         call = self._calls.get(key)
-        return None if call is None else call.addresses[0 if side == CALLER else 1]
+        if call is None:
+            return None
+        return call.caller_address if side == CALLER else call.callee_address
 
     def forget(self, key: str) -> None:
         """The call is over."""

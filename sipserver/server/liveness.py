@@ -35,15 +35,16 @@ from sipserver.location.base import Location
 from sipserver.proxy import probe
 from sipserver.proxy.forward import next_hop
 from sipserver.proxy.plan import Plan, Target
-from sipserver.proxy.probe import ABSENT, DialogEnd
+from sipserver.proxy.probe import ABSENT
 from sipserver.proxy.record_route import CALLEE, CALLER
 from sipserver.registrar.binding import Binding
 from sipserver.server.context import Context
 from sipserver.server.flows import FlowFinder
+from sipserver.server.sides import Side, WatchedCall
 from sipserver.server.watch import CallWatch
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
-from sipserver.sip.message import Message, Request, Response
+from sipserver.sip.message import Request, Response
 from sipserver.sip.values import Address
 from sipserver.storage.database import StoreError
 
@@ -71,8 +72,6 @@ MAX_SEARCHES: Final = 50
 """Of those, such whose side lost its connection or registration: they may need a connection each."""
 MAX_TOLD_APART: Final = 64
 """Calls of one address that are looked at for the one that somebody means."""
-MAX_OTHERS: Final = 8
-"""Answers beside the first one whose dialogs are followed."""
 
 
 @dataclass(slots=True)
@@ -85,89 +84,6 @@ class Settings:
     """How long a side may be silent until it is asked; 0 for never."""
     silence: int = 24 * 3_600_000
     """How long a call may go without a sign of both sides."""
-
-
-class _Side:
-    """One side of a call; a callee's is that of one dialog."""
-
-    __slots__ = (
-        "address", "asking", "cause", "end", "expires_at", "flow", "instance", "lost_at", "misses", "retry_at", "seen",
-        "tag",
-    )  # fmt: skip
-
-    def __init__(
-        self, end: DialogEnd, flow: Flow, address: str | None, instance: str | None, now: int, tag: str | None = None
-    ) -> None:
-        self.end = end
-        self.flow = flow
-        """How it was heard last."""
-        self.address = address
-        """Its address of record, None where it is not ours."""
-        self.instance = instance
-        """Its +sip.instance, where it is known."""
-        self.seen = now
-        """Its last sign of life."""
-        self.lost_at = 0
-        """When its connection or registration went; 0 where it is there."""
-        self.cause = ""
-        """Which of the two."""
-        self.asking = False
-        """Whether it was asked and has not answered yet."""
-        self.misses = 0
-        """Questions in a row that it did not answer."""
-        self.retry_at = 0
-        """When it is asked again."""
-        self.tag = tag
-        """Of a callee: which dialog is meant."""
-        self.expires_at = 0
-        """Of a callee: when the session of its dialog expires; 0 for never."""
-
-
-class _Call:
-    """An answered call."""
-
-    __slots__ = ("call_id", "callee", "caller", "key", "noted", "others", "probe_after")
-
-    def __init__(self, key: str, call_id: str, caller: _Side, callee: _Side, probe_after: int) -> None:
-        self.key = key
-        self.call_id = call_id
-        self.caller = caller
-        self.callee = callee
-        self.others: tuple[_Side, ...] = ()
-        """The callee's side of other dialogs that stand beside that one."""
-        self.noted = caller.seen
-        """The latest sign of life that stands in the timeline."""
-        self.probe_after = probe_after
-        """Silence after which a side is asked."""
-
-    @property
-    def seen(self) -> int:
-        """Until when both sides are known to have been there."""
-        return min(self.caller.seen, self.callee.seen)
-
-    @property
-    def sides(self) -> tuple[_Side, ...]:
-        """All of them."""
-        return (self.caller, self.callee, *self.others)
-
-    def side(self, side: str, message: Message, *, by_caller: bool) -> _Side:
-        """The side that is meant; of the callee's that of this message's dialog, whose request is the caller's or
-        not."""
-        if side == CALLER:
-            return self.caller
-        return self.callee_of(message.to_tag if by_caller else message.from_tag) if self.others else self.callee
-
-    def may_have(self, tag: str | None) -> bool:
-        """Whether an answer with this tag makes another dialog that is to be followed."""
-        known = tag == self.callee.tag or tag in [each.tag for each in self.others]
-        return len(self.others) < MAX_OTHERS and not known
-
-    def callee_of(self, tag: str | None) -> _Side:
-        """The callee's side of this dialog; of one that is not known, that of the call."""
-        for other in self.others:
-            if other.tag == tag:
-                return other
-        return self.callee
 
 
 class Liveness:
@@ -193,7 +109,7 @@ class Liveness:
         self._watch = watch
         self._location = location
         self._jitter = jitter
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, WatchedCall] = {}
         self._ring: deque[str] = deque()
         """Every key of ``_calls``, and those of calls that ended since it was last looked at them."""
         self._over_connection: dict[int, str | set[str]] = {}
@@ -223,17 +139,19 @@ class Liveness:
         now = self._watch.steady()
         instance = target.instance if target is not None else None
         end = probe.callee_end(answer, plan.token)
-        callee = _Side(end, flow_out, plan.callee, instance, now, answer.to_tag)
+        callee = Side(end, flow_out, plan.callee, instance, now, answer.to_tag)
         if interval:
             callee.expires_at = now + interval * 1000
         self._index(key, callee)
         if call is not None:
             call.others = (*call.others, callee)
             return
-        caller = _Side(probe.caller_end(invite), flow_in, plan.caller, None, now)
+        caller = Side(probe.caller_end(invite), flow_in, plan.caller, None, now)
         self._index(key, caller)
         after = self.settings.probe
-        call = _Call(key, invite.call_id, caller, callee, int(after * (0.9 + 0.2 * self._jitter())) if after else 0)
+        call = WatchedCall(
+            key, invite.call_id, caller, callee, int(after * (0.9 + 0.2 * self._jitter())) if after else 0
+        )
         self._calls[key] = call
         self._ring.append(key)
 
@@ -269,8 +187,8 @@ class Liveness:
         now = self._watch.steady()
         callee = call.side(CALLEE, request, by_caller=side == CALLER)
         sender, other = (call.caller, callee) if side == CALLER else (callee, call.caller)
-        sender.end.refresh(request)
-        other.end.refresh(answer)
+        sender.refresh(request)
+        other.refresh(answer)
         sender.seen = other.seen = now
         callee.expires_at = now + interval * 1000 if interval else 0
         if callee is call.callee:
@@ -285,14 +203,16 @@ class Liveness:
         if callee is not call.callee or callee.tag == tag:
             self._drop(call, callee)
 
-    def _drop(self, call: _Call, callee: _Side) -> None:
+    def _drop(self, call: WatchedCall, callee: Side) -> None:
         """One of several dialogs is not the call's, or not any more."""
         if callee is call.callee:
             # As ``calls.dialogs`` has it: the first of those that stand.
             call.callee, call.others = call.others[0], call.others[1:]
             # What the caller did not answer was asked in the dialog that it has no more.
-            call.caller.misses = 0
-            call.caller.asking = False
+            doubt = call.caller.doubt
+            if doubt is not None:
+                doubt.misses = 0
+                doubt.asking = False
         else:
             call.others = tuple([each for each in call.others if each is not callee])
         left = call.sides
@@ -311,7 +231,7 @@ class Liveness:
             if side.address is not None:
                 _leave(self._of_address, side.address, key)
 
-    def _index(self, key: str, side: _Side) -> None:
+    def _index(self, key: str, side: Side) -> None:
         if side.flow.connection:
             _join(self._over_connection, side.flow.connection, key)
         if side.address is not None:
@@ -349,9 +269,10 @@ class Liveness:
         """The clock was set: for so long, registrations expire that nobody let expire."""
         self._expiries_count_from = self._watch.steady() + int(seconds * 1000)
 
-    def _suspect(self, side: _Side, cause: str) -> None:
-        if not side.lost_at:
-            side.lost_at, side.cause = self._watch.steady(), cause
+    def _suspect(self, side: Side, cause: str) -> None:
+        doubt = side.doubted()
+        if not doubt.lost_at:
+            doubt.lost_at, doubt.cause = self._watch.steady(), cause
 
     # ------------------------------------------------------------------ once a second
 
@@ -376,7 +297,7 @@ class Liveness:
                 self.forget(key)
         return self._due > 0
 
-    def _look_at(self, call: _Call, now: int) -> None:
+    def _look_at(self, call: WatchedCall, now: int) -> None:
         settings, seen = self.settings, call.seen
         expires_at = call.callee.expires_at
         if expires_at and now >= expires_at + settings.grace:
@@ -392,19 +313,24 @@ class Liveness:
             call.noted = seen
             self._watch.seen(call.key, seen)
         for side in (call.caller, call.callee):
-            if not side.asking and self._is_to_be_asked(call, side, now):
+            if self._is_to_be_asked(call, side, now):
                 self._ask(call, side)
                 # What it could not be asked may have been the last.
                 if call.key not in self._calls:
                     return
 
-    def _is_to_be_asked(self, call: _Call, side: _Side, now: int) -> bool:
-        if side.lost_at:
-            return now >= side.lost_at + self.settings.grace and self._searching < MAX_SEARCHES
-        due = side.retry_at if side.misses else side.seen + call.probe_after
+    def _is_to_be_asked(self, call: WatchedCall, side: Side, now: int) -> bool:
+        due, doubt = side.seen + call.probe_after, side.doubt
+        if doubt is not None:
+            if doubt.asking:
+                return False
+            if doubt.lost_at:
+                return now >= doubt.lost_at + self.settings.grace and self._searching < MAX_SEARCHES
+            if doubt.misses:
+                due = doubt.retry_at
         return bool(call.probe_after) and now >= due and self._asking < MAX_PROBES
 
-    def _give_up(self, call: _Call, cause: str, lost_at: int = 0) -> None:
+    def _give_up(self, call: WatchedCall, cause: str, lost_at: int = 0) -> None:
         """There is no evidence of the dialog that was taken for the call: it may be another one, which is then looked
         at, or none."""
         if call.others:
@@ -418,29 +344,30 @@ class Liveness:
 
     # ------------------------------------------------------------------ questions
 
-    def _ask(self, call: _Call, side: _Side) -> None:
+    def _ask(self, call: WatchedCall, side: Side) -> None:
         question = _Question(self, call, side)
-        side.asking = True
+        doubt = side.doubted()
+        doubt.asking = True
         self.asked += 1
         self._asking += 1
         self._searching += question.searches
         is_caller = side is call.caller
         other = call.callee if is_caller else call.caller
         try:
-            request, plan = probe.options(call.call_id, side.end, other.end)
+            request, plan = probe.options(call.call_id, side, other)
             hop = next_hop(plan, plan.groups[0][0])
         except SipError:
             question.on_failed(0, "")
             return
         question.ready(request, plan)
         flow = self._known_flow(side)
-        if flow is not None and not side.misses and not plan.routes:
+        if flow is not None and not doubt.misses and not plan.routes:
             question.on_flow(flow)
             return
         dialog = call.key, CALLER if is_caller else CALLEE
         self.finder.find(hop, self._registered(side), dialog, reliable=False, found=question.on_flow)
 
-    def _known_flow(self, side: _Side) -> Flow | None:
+    def _known_flow(self, side: Side) -> Flow | None:
         """The way by which this side was heard last, while it is there."""
         flow = side.flow
         if not flow.connection:
@@ -448,7 +375,7 @@ class Liveness:
         found = self._context.transports.flow_for(flow.transport, flow.host, flow.port, flow.connection)
         return found if found is not None and found.connection == flow.connection else None
 
-    def _registered(self, side: _Side) -> Target | None:
+    def _registered(self, side: Side) -> Target | None:
         """The connection over which this device is registered now, if it is."""
         if side.address is None:
             return None
@@ -474,8 +401,9 @@ class Liveness:
     def note_answer(self, question: _Question, *, alive: bool, flow: Flow | None) -> None:
         """A question was answered, or will not be."""
         call, side = question.call, question.side
+        doubt = side.doubted()
         if question.dialog is call.callee:
-            side.asking = False
+            doubt.asking = False
         self._asking -= 1
         self._searching -= question.searches
         if self._calls.get(call.key) is not call or question.dialog is not call.callee:
@@ -483,18 +411,18 @@ class Liveness:
         if alive:
             self._alive(call, side, flow)
             return
-        side.misses += 1
-        side.retry_at = self._watch.steady() + ASK_AGAIN_MS
-        if side.lost_at:
-            self._give_up(call, side.cause, side.lost_at)
-        elif side.misses >= MISSES:
+        doubt.misses += 1
+        doubt.retry_at = self._watch.steady() + ASK_AGAIN_MS
+        if doubt.lost_at:
+            self._give_up(call, doubt.cause, doubt.lost_at)
+        elif doubt.misses >= MISSES:
             self._give_up(call, PROBE_FAILED)
 
     # ------------------------------------------------------------------ signs
 
-    def _alive(self, call: _Call, side: _Side, flow: Flow | None) -> None:
+    def _alive(self, call: WatchedCall, side: Side, flow: Flow | None) -> None:
         side.seen = self._watch.steady()
-        side.misses = side.lost_at = 0
+        side.believe()
         before = side.flow
         if flow is None or flow is before:
             return
@@ -511,12 +439,12 @@ class _Question:
 
     __slots__ = ("_flow", "_liveness", "_over", "_plan", "_request", "call", "dialog", "searches", "side")
 
-    def __init__(self, liveness: Liveness, call: _Call, side: _Side) -> None:
+    def __init__(self, liveness: Liveness, call: WatchedCall, side: Side) -> None:
         self.call = call
         self.side = side
         self.dialog = call.callee
         """The callee's side of the dialog in which it is put."""
-        self.searches = int(bool(side.lost_at))
+        self.searches = int(side.doubt is not None and side.doubt.lost_at > 0)
         """1 where its side's connection or registration went."""
         self._liveness = liveness
         self._flow: Flow | None = None
@@ -580,15 +508,15 @@ def _keys(found: str | set[str] | None) -> tuple[str, ...]:
     return tuple(found) if isinstance(found, set) else (found,)
 
 
-def _contact_uri(side: _Side) -> str | None:
+def _contact_uri(side: Side) -> str | None:
     """The contact of this side as a registration names it."""
     try:
-        return Address.parse(side.end.contact).uri_text if side.end.contact else None
+        return Address.parse(side.contact).uri_text if side.contact else None
     except SipError:
         return None
 
 
-def _is_of(binding: Binding, side: _Side) -> bool:
+def _is_of(binding: Binding, side: Side) -> bool:
     """Whether a registration is that of this side's device."""
     flow = side.flow
     if side.instance is not None and binding.instance == side.instance:

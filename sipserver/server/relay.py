@@ -34,6 +34,9 @@ from sipserver.sip.effects import TIMED_OUT, Effect
 from sipserver.sip.flow import Flow
 from sipserver.sip.message import Request, Response
 
+PORTION: Final = 40.0
+"""Seconds that a timer of a branch is waited for in one go: longer than answers are repeated (64*T1)."""
+
 _RETARGETING: Final = (effects.CHANGED, effects.REFERRED, effects.RETARGETED)
 
 
@@ -210,9 +213,13 @@ class Relay:
                 self._mark_dead(each.target, each.flow)
         self._run(self._context.on_failed(branch, cause))
 
-    def on_branch_timer(self, branch: int, timer: str) -> None:
-        """A timer that the context set for this branch is due."""
-        self._run(self._context.on_timer(branch, timer))
+    def on_branch_timer(self, timed: _BranchTimer, timer: str) -> None:
+        """A timer that the context set for this branch is due, or a portion of it."""
+        if timed.left:
+            timed.left -= 1
+            self._desk.timers.add(timed.portion, timed, timer)
+            return
+        self._run(self._context.on_timer(timed.branch, timer))
 
     def on_server_cancel(self, cancel: Request) -> None:
         """The caller takes the request back."""
@@ -305,6 +312,8 @@ class Relay:
             elif isinstance(effect, NoHop):
                 self._note(faults.UNREACHABLE, effect.target, None)
             elif isinstance(effect, effects.Done):
+                if self._begun is not None and self._begun[1].dialog is None:
+                    desk.watch.settled(self._key)
                 self._begun = self._searches = None
                 if self._line is not None:
                     self._line.relay = None
@@ -317,7 +326,9 @@ class Relay:
         line = self._line
         if line is None:
             line = self._line = _Line(self)
-        self._desk.timers.add(effect.after, _BranchTimer(line, effect.branch), effect.timer)
+        portions = 1 + int(effect.after / PORTION)
+        timer = _BranchTimer(line, effect.branch, effect.after / portions, portions - 1)
+        self._desk.timers.add(timer.portion, timer, effect.timer)
 
     def _forget(self, ended: effects.CallEvent) -> None:
         """A dialog has ended; one that the caller did not keep may end before the call does."""
@@ -441,8 +452,8 @@ class Relay:
 
 
 class _Line:
-    """Leads from timers to their relay until that is done. Timer C is set for minutes, and nothing is cancelled: it
-    would keep all that there is of a call for as long as that, and of every call of those minutes."""
+    """Leads from timers to their relay until that is done: nothing is cancelled, and they would keep it until they are
+    due."""
 
     __slots__ = ("relay",)
 
@@ -451,19 +462,27 @@ class _Line:
 
 
 class _BranchTimer:
-    """Brings a timer back to its branch."""
+    """Brings a timer back to its branch.
 
-    __slots__ = ("_branch", "_line")
+    Timer C is set for minutes, and most calls are answered in seconds: so it is waited for in portions, and is not kept
+    for a call that goes on.
+    """
 
-    def __init__(self, line: _Line, branch: int) -> None:
+    __slots__ = ("_line", "branch", "left", "portion")
+
+    def __init__(self, line: _Line, branch: int, portion: float, left: int) -> None:
         self._line = line
-        self._branch = branch
+        self.branch = branch
+        self.portion = portion
+        """Seconds."""
+        self.left = left
+        """Portions after the one that is being waited for."""
 
     def on_timer(self, timer: str) -> None:
-        """The timer is due."""
+        """A portion is over."""
         relay = self._line.relay
         if relay is not None:
-            relay.on_branch_timer(self._branch, timer)
+            relay.on_branch_timer(self, timer)
 
 
 def _target(binding: Binding) -> Target:

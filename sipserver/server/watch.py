@@ -188,6 +188,12 @@ class CallWatch:
         if call is not None and call.is_forked:
             self._recorder.handle(key, HangingUp(self.steady() + call.shift, tag))
 
+    def settled(self, key: str) -> None:
+        """No other device will answer the call of this key, since its INVITE is over."""
+        call = self._recorder.find(key)
+        if call is not None:
+            call.settle()
+
     def find(self, key: str) -> Call | None:
         """The open call of this key."""
         return self._recorder.find(key)
