@@ -72,7 +72,11 @@ class Context:
 
     def stateless_tag(self, request: Request) -> str:
         """The To tag of a stateless answer: the same for each retransmission (RFC 3261 §8.2.7)."""
-        return f"{self._stateless_prefix}{hash(request.top_via.branch) & 0xFFFFFFFFFF:x}"
+        return self.stateless_tag_of(request.top_via.branch)
+
+    def stateless_tag_of(self, branch: str | None) -> str:
+        """The same by the branch."""
+        return f"{self._stateless_prefix}{hash(branch) & 0xFFFFFFFFFF:x}"
 
     def reply_flow(self, request: Request, flow: Flow) -> Flow:
         """Where answers to this request go (RFC 3261 §18.2.2, RFC 3581 §4): never to another host than it came from.

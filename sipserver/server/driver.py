@@ -20,12 +20,14 @@ from sipserver.server.registrations import Registrations
 from sipserver.sip import build, names
 from sipserver.sip.errors import MalformedMessage, SipError
 from sipserver.sip.flow import Flow
+from sipserver.sip.glance import Glance, glance
 from sipserver.sip.message import Request, Response, parse
 from sipserver.sip.transaction import keys
 from sipserver.sip.validate import check_request, check_response
 
 _TRACE: Final = 1_800
 """Characters of a traceback in a log line."""
+OVERLOADED: Final = "Overloaded"
 
 
 class Driver:
@@ -89,13 +91,21 @@ class Driver:
         if isinstance(message, Response):
             self._on_response(message, flow)
             return
+        admitted = False
+        if self._overload.shedding and not flow.reliable:
+            first = glance(message)
+            if first is not None and self._transactions.find_server(first.key) is None:
+                admitted = self._overload.admits(NEW, hash(first.key))
+                if not admitted:
+                    self._shed_at_sight(message, first, flow)
+                    return
         try:
             check_request(message)
         except SipError as refusal:
             # Another name than above: compiled, a name has one type.
             self._on_malformed(MalformedMessage(refusal.status, refusal.reason, message), flow, refusal.headers)
             return
-        self._on_request(message, flow)
+        self._on_request(message, flow, admitted)
 
     def on_malformed(self, error: MalformedMessage, flow: Flow) -> None:
         """A stream that cannot go on; the transport closes it after the answer."""
@@ -117,7 +127,7 @@ class Driver:
         """Everything that had arrived has been looked at: hand over rows and log lines."""
         self._batch_end()
 
-    def _on_request(self, request: Request, flow: Flow) -> None:
+    def _on_request(self, request: Request, flow: Flow, admitted: bool) -> None:
         self.requests += 1
         build.stamp_via(request, flow.host, flow.port)
         key = keys.server_key(request)
@@ -132,10 +142,9 @@ class Driver:
             self._proxying.on_cancel(request, flow, key)
         elif self.stopping or self._transactions.full:
             self.overloaded += 1
-            error = SipError(503, "Overloaded", RETRY_LATER)
+            error = SipError(503, OVERLOADED, RETRY_LATER)
             self._context.refuse_statelessly(request, flow, error, kind=faults.OVERLOAD)
-        elif self._overload.shedding and self._sheds(request, key):
-            self.overloaded += 1
+        elif self._overload.shedding and not admitted and self._sheds(request, key):
             self._shed(request, flow)
         elif method == "REGISTER":
             self._registrations.on_request(request, flow, key)
@@ -152,12 +161,27 @@ class Driver:
 
     def _shed(self, request: Request, flow: Flow) -> None:
         """503, as cheaply as it can be: it is counted in ``errors``, and the log says how many there were."""
+        error = SipError(503, OVERLOADED, (self._come_back(),))
+        self._context.answer_statelessly(request, flow, error)
+        self._note_shed(request.method, observe.agent(request), flow)
+
+    def _shed_at_sight(self, request: Request, first: Glance, flow: Flow) -> None:
+        """The same for a request of which no more was seen."""
+        self.requests += 1
         context = self._context
-        error = SipError(503, "Overloaded", (f"Retry-After: {self._overload.retry_after()}",))
-        context.answer_statelessly(request, flow, error)
+        tag, headers = context.stateless_tag_of(first.branch), (self._come_back(), *context.server_header)
+        context.transports.send(flow, first.refusal(flow.host, flow.port, 503, OVERLOADED, tag, headers))
+        self._note_shed(request.method, observe.agent(request), flow)
+
+    def _come_back(self) -> str:
+        return f"Retry-After: {self._overload.retry_after()}"
+
+    def _note_shed(self, method: str, agent: str | None, flow: Flow) -> None:
+        self.overloaded += 1
+        context = self._context
         context.recorder.error(
-            at=int(context.wall_clock() * 1000), kind=faults.OVERLOAD, method=request.method, status=503,
-            agent=observe.agent(request), detail=error.reason, source=flow.host,
+            at=int(context.wall_clock() * 1000), kind=faults.OVERLOAD, method=method, status=503, agent=agent,
+            detail=OVERLOADED, source=flow.host,
         )  # fmt: skip
 
     def on_ack(self, ack: Request, flow: Flow) -> None:

@@ -85,6 +85,35 @@ def test_a_refused_request_that_comes_again_is_refused_again(server: Server) -> 
     assert server.rows("SELECT * FROM calls") == []
 
 
+def test_a_copy_of_what_is_served_already_is_no_new_work(make_server: MakeServer) -> None:
+    server = make_server("bob", config='[proxy]\ninbound = "anyone"')
+    bob, stranger = Device(server, "bob", "192.0.2.8"), Device(server, "carol", "192.0.2.9")
+    bob.register()
+    bob.received()
+    invite = stranger.write(
+        "INVITE", f"sip:bob@{DOMAIN}", f"Contact: <{stranger.contact}>", from_="<sip:c@else.test>;tag=c"
+    )
+    stranger.send(invite)
+    server.settle()
+    overload(server, 10.0)
+    stranger.send(invite)
+    assert statuses(stranger.received()) == [100, 100]
+    assert stranger.ask(stranger.write("INVITE", f"sip:bob@{DOMAIN}", from_="<sip:c@else.test>;tag=c")).status == 503
+
+
+def test_what_is_not_written_as_usual_is_refused_as_well(server: Server) -> None:
+    alice = Device(server, "alice")
+    overload(server, 10.0)
+    usual = alice.ask(alice.write("REGISTER", f"sip:{DOMAIN}", "User-Agent: Phone/1"))
+    other = alice.ask(alice.write("REGISTER", f"sip:{DOMAIN}", "User-Agent: Phone/1").replace(b"Via:", b"VIA:"))
+    assert [usual.status, other.status] == [503, 503]
+    assert [bool(each.to_tag) for each in (usual, other)] == [True, True]
+    assert (server.driver.overloaded, server.driver.requests) == (2, 2)
+    server.tick(6)
+    (row,) = server.rows("SELECT agent, count FROM errors")
+    assert tuple(row.values()) == ("Phone/1", 2)
+
+
 def test_refusals_are_one_row_and_two_lines(server: Server) -> None:
     alice = Device(server, "alice")
     service = server.service
