@@ -19,7 +19,6 @@ counts those it set, and one that it no longer wants is ignored.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -110,8 +109,9 @@ class ResponseContext:
         self._invite = request.method == "INVITE"
         self._call = self._invite and plan.dialog is None
         self._branches: list[Branch] = []
-        self._groups = deque(plan.groups)
-        self._waiting: deque[Target] = deque()
+        # Lists, since they are short: a deque takes 700 bytes from its beginning.
+        self._groups = plan.groups.copy()
+        self._waiting: list[Target] = []
         self._at_once = self._share = plan.breadth
         self._active = 0
         self._lingering = 0
@@ -140,6 +140,10 @@ class ResponseContext:
             learn_sender(self._request, self._plan, self._flow, self._key, CALLER, out)
         self._go_on(out)
         return out
+
+    def keep(self, request: Request) -> None:
+        """After the answer to a call: of its request no more than this is kept, which is never forwarded."""
+        self._request = request
 
     def on_flow(self, branch: int, flow: Flow, *, more: bool = False) -> Sequence[Effect]:
         """The answer to NeedFlow; ``more`` where the next hop has further places."""
@@ -252,7 +256,7 @@ class ResponseContext:
         groups = [] if self._closed else group_contacts(contacts, bindings, self._settings)
         if groups:
             self._waiting.extend(groups[0])
-            self._groups.extendleft(reversed(groups[1:]))
+            self._groups[:0] = groups[1:]
         elif not self._final:
             # The same for the caller as for whoever was redirected: they are nowhere.
             self._finals.append(FinalAnswer(480, reason="Temporarily Unavailable", cause=UNREACHABLE))
@@ -345,12 +349,12 @@ class ResponseContext:
         """Start what may start; where nothing is under way or left, answer and end."""
         while True:
             while self._waiting and not self._closed and self._active < self._at_once:
-                self._launch(self._waiting.popleft(), out)
+                self._launch(self._waiting.pop(0), out)
             if self._active:
                 return
             if self._closed or not self._groups:
                 break
-            group = self._groups.popleft()
+            group = self._groups.pop(0)
             self._waiting.extend(group)
             # RFC 5393 §5.3.3: the shares of the branches under way never add up to more than came in.
             self._at_once = max(1, min(len(group), self._plan.breadth))

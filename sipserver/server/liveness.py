@@ -70,8 +70,14 @@ MAX_PROBES: Final = 1_000
 """Questions under way."""
 MAX_SEARCHES: Final = 50
 """Of those, such whose side lost its connection or registration: they may need a connection each."""
+MAX_IN_TUPLE: Final = 16
+"""Calls at one place of an index that stand in a tuple; more of them in a set."""
 MAX_TOLD_APART: Final = 64
 """Calls of one address that are looked at for the one that somebody means."""
+
+
+Keys = str | tuple[str, ...] | set[str]
+"""Of the calls at one place of an index. Most are one alone, and a few take a fifth of the room in a tuple."""
 
 
 @dataclass(slots=True)
@@ -112,9 +118,9 @@ class Liveness:
         self._calls: dict[str, WatchedCall] = {}
         self._ring: deque[str] = deque()
         """Every key of ``_calls``, and those of calls that ended since it was last looked at them."""
-        self._over_connection: dict[int, str | set[str]] = {}
-        """Keys by connection; one alone stands without a set, since most are."""
-        self._of_address: dict[str, str | set[str]] = {}
+        self._over_connection: dict[int, Keys] = {}
+        """Keys by connection."""
+        self._of_address: dict[str, Keys] = {}
         """The same by address."""
         self._due = 0
         """Calls that are still to be looked at in this second."""
@@ -139,7 +145,9 @@ class Liveness:
         now = self._watch.steady()
         instance = target.instance if target is not None else None
         end = probe.callee_end(answer, plan.token)
-        callee = Side(end, flow_out, plan.callee, instance, now, answer.to_tag)
+        # The one that its binding has is kept anyway.
+        address = target.aor if target is not None and target.aor == plan.callee else plan.callee
+        callee = Side(end, flow_out, address, instance, now, answer.to_tag)
         if interval:
             callee.expires_at = now + interval * 1000
         self._index(key, callee)
@@ -479,33 +487,39 @@ class _Question:
             self._liveness.note_answer(self, alive=alive, flow=self._flow)
 
 
-def _join(index: dict[Any, str | set[str]], at: Any, key: str) -> None:
+def _join(index: dict[Any, Keys], at: Any, key: str) -> None:
     """Put a call into an index."""
     found = index.get(at)
     if found is None:
         index[at] = key
     elif isinstance(found, set):
         found.add(key)
-    elif found != key:
-        index[at] = {found, key}
+    elif isinstance(found, str):
+        if found != key:
+            index[at] = found, key
+    elif key not in found:
+        index[at] = (*found, key) if len(found) < MAX_IN_TUPLE else {*found, key}
 
 
-def _leave(index: dict[Any, str | set[str]], at: Any, key: str) -> None:
+def _leave(index: dict[Any, Keys], at: Any, key: str) -> None:
     """Take a call out of an index."""
     found = index.get(at)
     if isinstance(found, set):
         found.discard(key)
         if not found:
             del index[at]
+    elif isinstance(found, tuple):
+        left = tuple([each for each in found if each != key])
+        index[at] = left if len(left) > 1 else left[0]
     elif found == key:
         del index[at]
 
 
-def _keys(found: str | set[str] | None) -> tuple[str, ...]:
+def _keys(found: Keys | None) -> tuple[str, ...]:
     """The calls at one place of an index."""
     if found is None:
         return ()
-    return tuple(found) if isinstance(found, set) else (found,)
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def _contact_uri(side: Side) -> str | None:

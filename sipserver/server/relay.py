@@ -37,6 +37,8 @@ from sipserver.sip.message import Request, Response
 PORTION: Final = 40.0
 """Seconds that a timer of a branch is waited for in one go: longer than answers are repeated (64*T1)."""
 
+_KEPT: Final = frozenset((names.FROM, names.CALL_ID, names.CSEQ, names.CONTACT, names.RECORD_ROUTE))
+
 _RETARGETING: Final = (effects.CHANGED, effects.REFERRED, effects.RETARGETED)
 
 
@@ -66,6 +68,8 @@ class Desk:
         self.liveness = liveness
         self.finder = liveness.finder
         self.minter = minter
+        self.new_branch = context.tokens.hex16
+        """Bound once, and not for each request."""
         self.targets = RemoteTargets()
         """Where requests inside calls may go."""
         self.sources = Sources()
@@ -135,9 +139,7 @@ class Relay:
         """By which its timers reach it."""
         self._searches: dict[int, Search] | None = None
         """The places of those next hops that had to be looked up, by the branch that tries the latest."""
-        self._context = fork.ResponseContext(
-            request, plan, flow, desk.settings, desk.minter, key, desk.context.tokens.hex16
-        )
+        self._context = fork.ResponseContext(request, plan, flow, desk.settings, desk.minter, key, desk.new_branch)
 
     def begin(self) -> None:
         """Start the response context."""
@@ -363,6 +365,7 @@ class Relay:
                 key, request, plan, self._transaction.flow, message, event.target, event.flow,
                 sessions.interval(message),
             )  # fmt: skip
+            self._keep_little(request, plan)
         elif event.kind in _RETARGETING and event.side is not None and event.request is not None:
             call = desk.watch.find(key)
             # Before the answer there are as many early dialogs as devices that ring: where one of them wants its
@@ -376,6 +379,16 @@ class Relay:
             # RFC 4028 §7.2: re-INVITE and UPDATE refresh a session; a PRACK or REFER only shows that both are there.
             if event.kind == effects.CHANGED and event.request.method in ("INVITE", "UPDATE"):
                 desk.liveness.refreshed(key, event.side, event.request, message, sessions.interval(message))
+
+    def _keep_little(self, request: Request, plan: Plan) -> None:
+        """Once a call is answered, of the INVITE only what answers of other devices and a late CANCEL are held against
+        is kept for the half minute in which they may come: it has a body and credentials, and is one of very many."""
+        kept = [place for place, name in enumerate(request.names) if name in _KEPT]
+        lines, found = [request.lines[place] for place in kept], [request.names[place] for place in kept]
+        outline = Request(request.method, request.uri_text, lines, found, start_line=request.start_line)
+        plan.lines = None
+        self._begun = outline, plan
+        self._context.keep(outline)
 
     def _find_flow(self, need: effects.NeedFlow) -> None:
         finder = self._desk.finder

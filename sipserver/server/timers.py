@@ -23,7 +23,16 @@ class _Handle(Protocol):
     def cancel(self) -> None: ...
 
 
-Entry = tuple[float, Timed, str]
+class _Entry:
+    """One timer. Of each call in progress there are several, and here a time is no object of its own."""
+
+    __slots__ = ("deadline", "owner", "timer")
+
+    def __init__(self, deadline: float, owner: Timed, timer: str) -> None:
+        self.deadline = deadline
+        self.owner = owner
+        self.timer = timer
+
 
 GRANULARITY: Final = 0.01
 """Seconds between two rounds at least: SIP's timers are not that exact, and each round has its price."""
@@ -43,7 +52,7 @@ class TimerQueue:
         self._clock = clock
         self._call_at = call_at
         self._after_run = after_run
-        self._queues: dict[float, deque[Entry]] = {}
+        self._queues: dict[float, deque[_Entry]] = {}
         self._wake_at = float("inf")
         self._earliest = 0.0
         """When the next round may begin."""
@@ -57,7 +66,7 @@ class TimerQueue:
         queue = self._queues.get(after)
         if queue is None:
             queue = self._queues[after] = deque()
-        queue.append((deadline, owner, timer))
+        queue.append(_Entry(deadline, owner, timer))
         if deadline < self._wake_at:
             self._arm(deadline)
 
@@ -71,10 +80,10 @@ class TimerQueue:
         left = MAX_FIRED_AT_ONCE
         try:
             for queue in list(self._queues.values()):
-                while queue and queue[0][0] <= now and left:
-                    _, owner, timer = queue.popleft()
+                while queue and queue[0].deadline <= now and left:
+                    due = queue.popleft()
                     left -= 1
-                    owner.on_timer(timer)
+                    due.owner.on_timer(due.timer)
         finally:
             # An owner that fails is the loop's to report, and stops neither the timers of others nor what they caused.
             self.fired += MAX_FIRED_AT_ONCE - left
@@ -86,7 +95,7 @@ class TimerQueue:
         """Sleep until the next timer is due."""
         if len(self._queues) > 64:
             self._queues = {after: queue for after, queue in self._queues.items() if queue}
-        heads = [queue[0][0] for queue in self._queues.values() if queue]
+        heads = [queue[0].deadline for queue in self._queues.values() if queue]
         if heads:
             self._arm(min(heads))
 
