@@ -29,3 +29,15 @@ def test_forgotten_entries_are_missing() -> None:
     assert (lru.get("a", 0), lru.get("b", 0)) == (0, 1)
     lru.clear()
     assert len(lru) == 0
+
+
+def test_of_many_about_the_limit_is_kept_and_those_used_last_are_among_them() -> None:
+    lru: Lru[int, int] = Lru(10_000)
+    for key in range(50_000):
+        lru.put(key, key)
+        # One that is used all the time.
+        assert lru.get(7, -1) == (7 if key >= 7 else -1)
+    assert 9_900 <= len(lru) <= 10_008
+    assert all(lru.get(key, -1) == key for key in range(45_000, 50_000))
+    lru.clear()
+    assert len(lru) == 0
