@@ -7,19 +7,17 @@ in To, no credentials, no header twice) is refused by copying its lines. Everyth
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from sipserver.sip import names
 from sipserver.sip.build import safe
 from sipserver.sip.message import Request
 from sipserver.sip.transaction.keys import Key
+from sipserver.sip.values import MAGIC_COOKIE
 
 _METHODS: Final = frozenset(("REGISTER", "INVITE", "SUBSCRIBE", "MESSAGE", "OPTIONS", "PUBLISH"))
-_VIA: Final = re.compile(
-    r"(?:Via|v): SIP/2\.0/UDP ([1-9][0-9]{0,2}(?:\.[0-9]{1,3}){3})(?::([1-9][0-9]{0,4}))?"
-    r"(?:;rport()(?=;))?;branch=(z9hG4bK[A-Za-z0-9.!%*_+`'~-]+)(?:;rport())?\Z"
-)
+_VIA: Final = "Via: SIP/2.0/UDP "
+_BRANCH: Final = "branch=" + MAGIC_COOKIE
 
 
 class Glance:
@@ -57,12 +55,41 @@ def glance(request: Request) -> Glance | None:
         return None
     via_at, from_at, to_at = places.get(names.VIA, -1), places.get(names.FROM, -1), places.get(names.TO, -1)
     call_id_at, cseq_at = places.get(names.CALL_ID, -1), places.get(names.CSEQ, -1)
-    if min(via_at, from_at, to_at, call_id_at, cseq_at) < 0:
+    if via_at < 0 or from_at < 0 or to_at < 0 or call_id_at < 0 or cseq_at < 0 or "tag" in lines[to_at].lower():
         return None
-    via, to = _VIA.match(lines[via_at]), lines[to_at]
-    # One of the two places where rport may stand.
-    if via is None or (via.start(3) >= 0) == (via.start(5) >= 0) or "tag" in to.lower():
+    via = lines[via_at]
+    semicolon = via.find(";")
+    if semicolon < 0 or not via.startswith(_VIA):
         return None
-    port, branch = via[2], via[4]
-    key = branch, via[1], int(port) if port is not None else None, request.method
-    return Glance(branch, key, (lines[via_at], lines[from_at], to, lines[call_id_at], lines[cseq_at]))
+    host, port = _sent_by(via[len(_VIA) : semicolon])
+    branch = _branch(via[semicolon + 1 :])
+    if port < 0 or not branch:
+        return None
+    key = branch, host, port or None, request.method
+    return Glance(branch, key, (via, lines[from_at], lines[to_at], lines[call_id_at], lines[cseq_at]))
+
+
+def _sent_by(text: str) -> tuple[str, int]:
+    """An IPv4 address and a port, 0 where there is none; -1 where it is something else."""
+    colon = text.find(":")
+    host, port = (text, "") if colon < 0 else (text[:colon], text[colon + 1 :])
+    if host.count(".") != 3 or not host.replace(".", "").isdigit() or host[0] == "0" or not text.isascii():
+        return host, -1
+    if colon < 0:
+        return host, 0
+    return host, int(port) if port.isdigit() and len(port) <= 5 and port[0] != "0" else -1
+
+
+def _branch(params: str) -> str:
+    """The branch, where the parameters are that and an rport to be filled in; empty where they are others."""
+    if params.endswith(";rport"):
+        params = params[:-6]
+    elif params.startswith("rport;"):
+        params = params[6:]
+    else:
+        return ""
+    branch = params[len("branch=") :]
+    if len(params) <= len(_BRANCH) or not params.startswith(_BRANCH) or not branch.isascii():
+        return ""
+    is_word = not (";" in branch or "," in branch or '"' in branch or " " in branch or "\t" in branch or "<" in branch)
+    return branch if is_word else ""
