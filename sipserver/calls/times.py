@@ -53,7 +53,7 @@ def uuid7(at: int, random: bytes) -> str:
     Those of one millisecond differ by 74 random bits; those of different ones sort by time, so that
     an index over them grows at its end whatever its size.
     """
-    # A format takes ten times as long.
+    # A format takes three times as long.
     when, tail = hex(at & 0xFFFFFFFFFFFF)[2:].zfill(12), random.hex()  # noqa: FURB116
     variant = "89ab"[random[-1] & 3]
     return f"{when[:8]}-{when[8:]}-7{tail[:3]}-{variant}{tail[3:6]}-{tail[6:18]}"

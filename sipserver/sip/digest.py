@@ -281,7 +281,7 @@ class Authenticator:
 
     def _new_nonce(self, realm: str, now: float) -> str:
         self._counter = (self._counter + 1) & 0xFFFFFFFF
-        # Twelve digits of time and eight of the counter; formats of each take ten times as long.
+        # Twelve digits of time and eight of the counter; their formats take three times as long.
         issued = hex(int((now - self.shift) * 1000) << 32 | self._counter)[2:].zfill(_ISSUED_LENGTH)  # noqa: FURB116
         return issued + self._sign(issued, realm)
 
