@@ -1,4 +1,4 @@
-"""What a request that begins something says at first sight: enough to refuse it, for a third of what reading it costs.
+"""What a request that begins something says at first sight: enough to refuse it, for half of what checks cost.
 
 Where more comes than can be served, most of the time that there is would go into reading what is refused. So what is
 written as nearly every endpoint writes it (one Via over UDP that asks for ``rport`` and names an IPv4 address, no tag
