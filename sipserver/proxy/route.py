@@ -44,7 +44,8 @@ from sipserver.sip.values import Address
 # RFC 3261 §16.6 step 4: a method that is not known may form a dialog, so only these go without Record-Route.
 _NO_DIALOG: Final = frozenset(("ACK", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "PUBLISH", "INFO", "PRACK"))
 _GR: Final = f";{gruu.PARAM}"
-_LOOP_HEADERS: Final = frozenset((names.ROUTE, names.PROXY_REQUIRE, names.PROXY_AUTHORIZATION))
+_TOKEN: Final = f";{ROUTE_PARAM}="
+_LOOP_HEADERS: Final = (names.ROUTE, names.PROXY_REQUIRE, names.PROXY_AUTHORIZATION)
 
 
 def admit(
@@ -250,11 +251,15 @@ def check_loop(request: Request, loop: str) -> None:
 
 def loop_part(request: Request, minter: Minter) -> str:
     """What of the request decides where it goes, as a hash (RFC 5393 §4.2.1); the method is no part of it."""
-    lines, decisive = request.lines, []
-    if not _LOOP_HEADERS.isdisjoint(request.names):
-        decisive = [lines[i] for i, name in enumerate(request.names) if name in _LOOP_HEADERS]
-    call = f"{request.uri_text}\n{request.call_id}\n{request.cseq[0]}\n{request.from_tag or ''}\n{request.to_tag or ''}"
-    return minter.loop_hash("\n".join((call, *decisive)) if decisive else call)
+    decisive: list[str] = []
+    for name in _LOOP_HEADERS:
+        if request.has(name):
+            decisive += request.headers(name)
+    return minter.loop_hash(
+        (
+            request.uri_text, request.call_id, request.cseq[0], request.from_tag, request.to_tag, tuple(decisive),
+        )
+    )  # fmt: skip
 
 
 def check_proxy_require(request: Request, settings: Settings) -> None:
@@ -303,8 +308,7 @@ def preprocess_route(
     # Every Route at the top that names us has been reached; two where this server recorded both its sides.
     reached = 0
     for value in routes:
-        route = _route(value)
-        token = route.params.get(ROUTE_PARAM)
+        route, token = _route_and_token(value)
         found = minter.verify(token, request) if token else None
         if found is None:
             if not names_us(route, settings):
@@ -323,6 +327,18 @@ def preprocess_route(
         plan.secure = route.scheme == SIPS
     plan.routes = routes[reached:]
     return uri, proof
+
+
+def _route_and_token(value: str) -> tuple[Uri, str | None]:
+    """The URI of a Route value and the token in it, where it has one."""
+    at = value.find(_TOKEN)
+    if at > 0 and value[0] == "<" and value[-1] == ">":
+        token = value[at + len(_TOKEN) : -1]
+        if token.isalnum():
+            # As this server writes it. Without its token it is the same in all calls, and remembered.
+            return _route(value[:at] + ">"), token
+    route = _route(value)
+    return route, route.params.get(ROUTE_PARAM)
 
 
 def _route(value: str) -> Uri:
