@@ -44,6 +44,7 @@ MODULES = (
     "server/driver.py",
     "server/flows.py",
     "server/gate.py",
+    "server/handover.py",
     "server/keeping.py",
     "server/linking.py",
     "server/liveness.py",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from sipserver.server.timers import TimerQueue
+from sipserver.server.timers import Entry, TimerQueue
 from sipserver.server.transactions import ServerTransaction
 
 PATIENCE: Final = 0.2
@@ -38,25 +37,31 @@ class CommitLog(Protocol):
 class _Batch:
     """The answers of one batch; released by the commit or by the timer, whichever is first."""
 
-    __slots__ = ("answers", "gate")
+    __slots__ = ("answers", "gate", "patience", "released")
 
     def __init__(self, gate: CommitGate) -> None:
         self.gate = gate
-        self.answers: deque[tuple[ServerTransaction, int, bytes]] = deque()
+        self.answers: list[tuple[ServerTransaction, int, bytes]] = []
+        self.released = 0
+        """How many of them have left."""
+        self.patience: Entry | None = None
+        """The timer."""
 
     def on_commit(self, committed: bool) -> None:
         self._release()
 
     def on_timer(self, timer: str) -> None:
-        if self.answers:
-            self.gate.released_late += len(self.answers)
-            self._release()
+        self.gate.released_late += len(self.answers) - self.released
+        self._release()
 
     def _release(self) -> None:
         # One by one: where an answer fails by a fault of ours, the timer still finds those behind it.
-        while self.answers:
-            transaction, status, data = self.answers.popleft()
+        while self.released < len(self.answers):
+            transaction, status, data = self.answers[self.released]
+            self.released += 1
             transaction.respond(status, data)
+        if self.patience is not None:
+            self.patience.cancel()
 
 
 class CommitGate:
@@ -89,7 +94,7 @@ class CommitGate:
         batch, self._batch = self._batch, None
         if batch is not None:
             self._writer.on_commit(batch.on_commit)
-            self._timers.add(PATIENCE, batch, "patience")
+            batch.patience = self._timers.add(PATIENCE, batch, "patience")
             self._writer.flush()
         elif not self._lingering and self._writer.gathered:
             self._lingering = True

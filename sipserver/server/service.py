@@ -42,6 +42,7 @@ from sipserver.server.devices import Devices
 from sipserver.server.driver import Driver
 from sipserver.server.flows import FlowFinder
 from sipserver.server.gate import CommitGate
+from sipserver.server.handover import Handover
 from sipserver.server.keeping import FlowKeeper
 from sipserver.server.ledger import Ledger
 from sipserver.server.liveness import Liveness
@@ -76,9 +77,6 @@ ALL_STATEMENTS: Final = (*CALL_STATEMENTS, *QUALITY_STATEMENTS, *ACTIVITY_STATEM
 CALLS_MODE: Final = 0o640
 """Analysts of the server's group may read what happened; who people are is for the server alone."""
 
-LOG_DELAY: Final = 0.05
-"""Seconds that a log line may wait for others to be written with it."""
-
 COLLECT_EVERY = 600
 """Seconds between two looks for garbage that reference counts left over; only while nothing is in flight."""
 COLLECT_BELOW: Final = 10_000
@@ -104,11 +102,11 @@ class Service:
         self._loop = loop
         self._clock = clock
         self._ticks = 0
-        self._lines_wait = False
         data_dir = config.data_dir
         check_folder(data_dir)
         keyring = self._open_accounts(data_dir)
         self.log = make_log(self.parties.party)
+        self._batch_end = Handover(loop, self.log)
         self.recovered = self._recover(data_dir / CALLS_FILE)
         self.calls_writer = self._writer(data_dir / CALLS_FILE, ALL_STATEMENTS, keep_failed=True, mode=CALLS_MODE)
         self.location = self._open_location(data_dir / LOCATION_FILE)
@@ -138,6 +136,7 @@ class Service:
         self.overload = Overload(settings.overload(config))
         self.pulse = Pulse(loop.time)
         self.pressure = Pressure(self.overload, loop, self.transports.take_waited, process_time, self.pulse, self.log)
+        self._batch_end.use(self.location, self.gate, self.pressure)
         self.portions = Portions(loop.time, self._later, self._batch_end, self._on_step_fault)
         self.metrics = Metrics()
         self.ledger = Ledger(self.recorder, self.calls_writer, data_dir / CALLS_FILE, self._calls_before, self.log)
@@ -410,19 +409,6 @@ class Service:
         self.ledger.close()
         self.parties.close()
         return self.calls_writer.close() + self.parties_writer.close() + self.location.close()
-
-    def _batch_end(self) -> None:
-        self.gate.flush()
-        self.location.flush()
-        if not self.pressure.looking:
-            self.pressure.begin()
-        if not self._lines_wait and self.log.waiting:
-            self._lines_wait = True
-            self._loop.call_at(self._loop.time() + LOG_DELAY, self._write_lines)
-
-    def _write_lines(self) -> None:
-        self._lines_wait = False
-        self.log.flush()
 
     def _later(self, after: float, call: Callable[[], None]) -> None:
         """Call back after so many seconds."""

@@ -1,13 +1,12 @@
-"""Timers for thousands of transactions: one deque per duration, one wake-up of the loop.
+"""Timers for thousands of transactions: one queue per duration, one wake-up of the loop.
 
-SIP uses few different durations, so a new timer is an append, and the heads of a dozen deques
-tell when to wake next. Nothing is cancelled: whoever is called back looks at its state (see
+SIP uses few different durations, so a new timer is put at the end of a queue, and the first of a dozen
+queues tell when to wake next. Transactions cancel nothing: whoever is called back looks at its state (see
 ``sip.effects``) and a timer it no longer wants costs one call when it is due.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -23,19 +22,62 @@ class _Handle(Protocol):
     def cancel(self) -> None: ...
 
 
-class _Entry:
+class Entry:
     """One timer. Of each call in progress there are several, and here a time is no object of its own."""
 
-    __slots__ = ("deadline", "owner", "timer")
+    __slots__ = ("deadline", "following", "owner", "timer")
 
     def __init__(self, deadline: float, owner: Timed, timer: str) -> None:
         self.deadline = deadline
-        self.owner = owner
+        self.owner: Timed | None = owner
+        """None once it is cancelled."""
         self.timer = timer
+        self.following: Entry | None = None
+        """The next one of the same duration."""
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self.owner = None
 
 
+class _Queue:
+    """The timers of one duration, in the order in which they are due."""
+
+    __slots__ = ("after", "first", "last")
+
+    def __init__(self, after: float) -> None:
+        self.after = after
+        """Seconds."""
+        self.first: Entry | None = None
+        self.last: Entry | None = None
+
+    def append(self, entry: Entry) -> None:
+        """Another one."""
+        last = self.last
+        if last is None:
+            self.first = entry
+        else:
+            last.following = entry
+        self.last = entry
+
+    def drop_first(self) -> Entry | None:
+        """Take the first one out; the one that is first now."""
+        dropped = self.first
+        assert dropped is not None, "there is one"
+        first = self.first = dropped.following
+        if first is None:
+            self.last = None
+        dropped.following = None
+        return first
+
+
+NEVER: Final = float("inf")
+SHORT: Final = 0.5
+"""Seconds below which a timer is none of SIP's (T1)."""
 GRANULARITY: Final = 0.01
-"""Seconds between two rounds at least: SIP's timers are not that exact, and each round has its price."""
+"""Seconds between two rounds at least: each round has its price."""
+GRANULARITY_OF_SIP: Final = 0.05
+"""The same where none is due but SIP's: they are not that exact."""
 MAX_FIRED_AT_ONCE: Final = 500
 """Timers served in one go, so that a crowd of them does not hold up messages."""
 
@@ -52,61 +94,87 @@ class TimerQueue:
         self._clock = clock
         self._call_at = call_at
         self._after_run = after_run
-        self._queues: dict[float, deque[_Entry]] = {}
-        self._wake_at = float("inf")
-        self._earliest = 0.0
-        """When the next round may begin."""
+        self._queues: list[_Queue] = []
+        """So few that looking them through is quicker than a dictionary."""
+        self._waiting = 0
+        self._wake_at = NEVER
+        self._last_round = 0.0
         self._handle: _Handle | None = None
         self.fired = 0
         """Timers served since the start."""
 
-    def add(self, after: float, owner: Timed, timer: str) -> None:
+    def add(self, after: float, owner: Timed, timer: str) -> Entry:
         """Have ``owner`` called after so many seconds."""
         deadline = self._clock() + after
-        queue = self._queues.get(after)
-        if queue is None:
-            queue = self._queues[after] = deque()
-        queue.append(_Entry(deadline, owner, timer))
+        entry = Entry(deadline, owner, timer)
+        self._queue(after).append(entry)
+        self._waiting += 1
         if deadline < self._wake_at:
-            self._arm(deadline)
+            self._arm(self._round_for(deadline, after))
+        return entry
+
+    def _queue(self, after: float) -> _Queue:
+        for queue in self._queues:
+            if queue.after == after:
+                return queue
+        new = _Queue(after)
+        self._queues.append(new)
+        return new
 
     def __len__(self) -> int:
-        return sum(map(len, self._queues.values()))
+        return self._waiting
 
     def run_due(self) -> None:
         """Serve what is due, then sleep until the next."""
-        self._wake_at = float("inf")
+        self._wake_at = NEVER
         now = self._clock()
         left = MAX_FIRED_AT_ONCE
         try:
-            for queue in list(self._queues.values()):
-                while queue and queue[0].deadline <= now and left:
-                    due = queue.popleft()
+            for queue in self._queues.copy():
+                due = queue.first
+                while due is not None and due.deadline <= now and left:
+                    following = queue.drop_first()
                     left -= 1
-                    due.owner.on_timer(due.timer)
+                    self._waiting -= 1
+                    owner = due.owner
+                    if owner is not None:
+                        owner.on_timer(due.timer)
+                    due = following
         finally:
             # An owner that fails is the loop's to report, and stops neither the timers of others nor what they caused.
             self.fired += MAX_FIRED_AT_ONCE - left
-            self._earliest = now + GRANULARITY if left else now
+            # What is left over of a crowd goes on at once.
+            self._last_round = now if left else 0.0
             self._go_on()
             self._after_run()
 
     def _go_on(self) -> None:
         """Sleep until the next timer is due."""
         if len(self._queues) > 64:
-            self._queues = {after: queue for after, queue in self._queues.items() if queue}
-        heads = [queue[0].deadline for queue in self._queues.values() if queue]
-        if heads:
-            self._arm(min(heads))
+            self._queues = [queue for queue in self._queues if queue.first is not None]
+        soonest = NEVER
+        for queue in self._queues:
+            first = queue.first
+            while first is not None and first.owner is None:
+                first = queue.drop_first()
+                self._waiting -= 1
+            if first is not None:
+                soonest = min(soonest, self._round_for(first.deadline, queue.after))
+        if soonest < NEVER:
+            self._arm(soonest)
+
+    def _round_for(self, deadline: float, after: float) -> float:
+        """When the round may be that serves this timer."""
+        return max(deadline, self._last_round + (GRANULARITY if after < SHORT else GRANULARITY_OF_SIP))
 
     def close(self) -> None:
         """Forget everything."""
         self._queues.clear()
+        self._waiting = 0
         if self._handle is not None:
             self._handle.cancel()
 
     def _arm(self, deadline: float) -> None:
-        deadline = max(deadline, self._earliest)
         if deadline >= self._wake_at:
             return
         if self._handle is not None:

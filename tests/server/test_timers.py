@@ -94,3 +94,30 @@ def test_closed_queue_fires_nothing(loop: ManualLoop) -> None:
     timers.close()
     loop.advance(2)
     assert owner.fired == []
+
+
+def test_cancelled_timer_wakes_nobody(loop: ManualLoop) -> None:
+    goes: list[float] = []
+    timers = TimerQueue(loop.time, loop.call_at, lambda: goes.append(round(loop.now - 1000.0, 3)))
+    owner = Owner(loop)
+    timers.add(0.1, owner, "first")
+    loop.advance(0.05)
+    timers.add(0.1, owner, "not wanted").cancel()
+    timers.add(0.2, owner, "last")
+    loop.advance(1)
+    assert ([timer for _, timer in owner.fired], goes) == (["first", "last"], [0.1, 0.25])
+    assert len(timers) == 0
+
+
+def test_timers_of_sip_may_wait_for_each_other(loop: ManualLoop) -> None:
+    goes: list[float] = []
+    timers = TimerQueue(loop.time, loop.call_at, lambda: goes.append(round(loop.now - 1000.0, 3)))
+    owner = Owner(loop)
+    for _ in range(4):
+        timers.add(0.5, owner, "x")
+        loop.advance(0.015)
+    timers.add(0.48, owner, "short")
+    loop.advance(1)
+    # Those at 0.515 and 0.53 come with a shorter one, which is exact.
+    assert goes == [0.5, 0.54, 0.59]
+    assert len(owner.fired) == 5
