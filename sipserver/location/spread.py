@@ -36,6 +36,10 @@ class Spread(Generic[K, V]):
         """Where this key is or would be."""
         return self._parts[hash(key) & (PARTS - 1)]
 
+    def get(self, key: K) -> V | None:
+        """What stands under this key."""
+        return self._parts[hash(key) & (PARTS - 1)].get(key)
+
     def clear(self) -> None:
         """Forget everything."""
         self._parts = [{} for _ in range(PARTS)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipserver.proxy.bounded import forget_oldest
+from sipserver.proxy.bounded import Latest
 from sipserver.proxy.record_route import ROUTE_PARAM
 from sipserver.sip import names
 from sipserver.sip.errors import SipError
@@ -28,7 +28,7 @@ class DialogTable:
 
     def __init__(self, max_dialogs: int = 200_000) -> None:
         self.max_dialogs = max_dialogs
-        self._dialogs: dict[str, dict[tuple[str, str], Flow]] = {}
+        self._dialogs: Latest[dict[tuple[str, str], Flow]] = Latest(max_dialogs)
         self.evicted = 0
         """Dialogs that were forgotten because the table was full."""
 
@@ -39,9 +39,8 @@ class DialogTable:
         """Requests to this side of the call whose next hop is written like this may go over this flow."""
         hops = self._dialogs.get(key)
         if hops is None:
-            if len(self._dialogs) >= self.max_dialogs:
-                self.evicted += forget_oldest(self._dialogs)
-            hops = self._dialogs[key] = {}
+            hops = {}
+            self.evicted += self._dialogs.put(key, hops)
         hops.pop((side, next_hop_text), None)
         if len(hops) >= MAX_HOPS:
             del hops[next(iter(hops))]
@@ -58,14 +57,14 @@ class DialogTable:
     def follow(self, key: str, side: str, contact: str, flow: Flow) -> None:
         """This side's contact is reached over another connection from now on; whatever URI parameters it was named
         with (``ob``, say) are of no account."""
-        hops, name = self._dialogs.get(key, {}), contact.partition(";")[0]
+        hops, name = self._dialogs.get(key) or {}, contact.partition(";")[0]
         for hop, known in list(hops.items()):
             if hop[0] == side and known.connection and hop[1].partition(";")[0] == name:
                 hops[hop] = flow
 
     def forget(self, key: str) -> None:
         """The dialog has ended."""
-        self._dialogs.pop(key, None)
+        self._dialogs.pop(key)
 
 
 class RemoteTargets:
@@ -77,8 +76,7 @@ class RemoteTargets:
     """
 
     def __init__(self, max_calls: int = 100_000) -> None:
-        self.max_calls = max_calls
-        self._calls: dict[str, str] = {}
+        self._calls: Latest[str] = Latest(max_calls)
         """Side, host and port of each next hop, a line each, after an empty first: there is one text for each of very
         many calls. None of these holds a space."""
 
@@ -93,16 +91,15 @@ class RemoteTargets:
             uri = Uri.parse(hop)
         except SipError:
             return
-        known = self._calls.get(key, "\n")
+        known = self._calls.get(key)
         target = _target(side, uri)
-        if target in known:
+        if known is None:
+            known = "\n"
+        elif target in known:
             return
-        if known == "\n":
-            if len(self._calls) >= self.max_calls:
-                forget_oldest(self._calls)
         elif known.count("\n") > MAX_HOPS:
             known = known[known.index("\n", 1) :]
-        self._calls[key] = known + target[1:]
+        self._calls.put(key, known + target[1:])
 
     def allows(self, key: str, side: str, uri: Uri) -> bool:
         """Whether a request inside this call may go to this next hop of that side."""
@@ -111,7 +108,7 @@ class RemoteTargets:
 
     def hosts(self, key: str, side: str) -> tuple[str, ...]:
         """The hosts of the URIs that this side named."""
-        lines = [line.split(" ") for line in self._calls.get(key, "").split("\n") if line]
+        lines = [line.split(" ") for line in (self._calls.get(key) or "").split("\n") if line]
         return tuple([host for each, host, _ in lines if each == side])
 
 

@@ -30,7 +30,7 @@ from collections.abc import Generator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
-from sipserver.proxy.bounded import forget_oldest
+from sipserver.proxy.bounded import Latest
 from sipserver.proxy.dialog import RemoteTargets
 from sipserver.proxy.plan import NeedTargets, Settings, Unproven
 from sipserver.proxy.record_route import CALLEE, CALLER
@@ -65,17 +65,14 @@ class Sources:
     """The hosts of calls; bounded, the oldest calls go first."""
 
     def __init__(self, max_calls: int = 200_000) -> None:
-        self.max_calls = max_calls
-        self._calls: dict[str, _Call] = {}
+        self._calls: Latest[_Call] = Latest(max_calls)
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def begin(self, key: str, host: str, caller: str | None, callee: str | None) -> None:
         """A call comes from this host; the addresses of record of its sides, None for one that is not ours."""
-        if len(self._calls) >= self.max_calls:
-            forget_oldest(self._calls)
-        self._calls[key] = _Call(host, caller, callee)
+        self._calls.put(key, _Call(host, caller, callee))
 
     def answered(self, key: str, host: str, address: str) -> None:
         """A device at this host has answered; ``address`` is the one that it is registered for, or empty."""
@@ -121,7 +118,7 @@ class Sources:
 
     def forget(self, key: str) -> None:
         """The call is over."""
-        self._calls.pop(key, None)
+        self._calls.pop(key)
 
 
 def prove_source(

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sipserver.location.base import Location
+from sipserver.location.spread import Spread
 from sipserver.proxy import probe
 from sipserver.proxy.forward import next_hop
 from sipserver.proxy.plan import Plan, Target
@@ -115,12 +116,12 @@ class Liveness:
         self._watch = watch
         self._location = location
         self._jitter = jitter
-        self._calls: dict[str, WatchedCall] = {}
+        self._calls: Spread[str, WatchedCall] = Spread()
         self._ring: deque[str] = deque()
         """Every key of ``_calls``, and those of calls that ended since it was last looked at them."""
-        self._over_connection: dict[int, Keys] = {}
+        self._over_connection: Spread[int, Keys] = Spread()
         """Keys by connection."""
-        self._of_address: dict[str, Keys] = {}
+        self._of_address: Spread[str, Keys] = Spread()
         """The same by address."""
         self._due = 0
         """Calls that are still to be looked at in this second."""
@@ -160,7 +161,7 @@ class Liveness:
         call = WatchedCall(
             key, invite.call_id, caller, callee, int(after * (0.9 + 0.2 * self._jitter())) if after else 0
         )
-        self._calls[key] = call
+        self._calls.part(key)[key] = call
         self._ring.append(key)
 
     def asked_for(self, key: str, side: str, request: Request, flow: Flow) -> None:
@@ -225,25 +226,25 @@ class Liveness:
             call.others = tuple([each for each in call.others if each is not callee])
         left = call.sides
         if callee.flow.connection not in [each.flow.connection for each in left]:
-            _leave(self._over_connection, callee.flow.connection, call.key)
-        if callee.address not in [each.address for each in left]:
-            _leave(self._of_address, callee.address, call.key)
+            _leave(self._over_connection.part(callee.flow.connection), callee.flow.connection, call.key)
+        if callee.address is not None and callee.address not in [each.address for each in left]:
+            _leave(self._of_address.part(callee.address), callee.address, call.key)
 
     def forget(self, key: str) -> None:
         """The call has ended."""
-        call = self._calls.pop(key, None)
+        call = self._calls.part(key).pop(key, None)
         if call is None:
             return
         for side in call.sides:
-            _leave(self._over_connection, side.flow.connection, key)
+            _leave(self._over_connection.part(side.flow.connection), side.flow.connection, key)
             if side.address is not None:
-                _leave(self._of_address, side.address, key)
+                _leave(self._of_address.part(side.address), side.address, key)
 
     def _index(self, key: str, side: Side) -> None:
         if side.flow.connection:
-            _join(self._over_connection, side.flow.connection, key)
+            _join(self._over_connection.part(side.flow.connection), side.flow.connection, key)
         if side.address is not None:
-            _join(self._of_address, side.address, key)
+            _join(self._of_address.part(side.address), side.address, key)
 
     def calls_of(self, address: str | None) -> tuple[str, ...]:
         """The keys of the answered calls of this address; none where there are too many to tell them apart."""
@@ -254,7 +255,7 @@ class Liveness:
 
     def connection_lost(self, flow: Flow) -> None:
         """A connection is gone."""
-        for key in _keys(self._over_connection.pop(flow.connection, None)):
+        for key in _keys(self._over_connection.part(flow.connection).pop(flow.connection, None)):
             call = self._calls.get(key)
             if call is not None:
                 for side in call.sides:
@@ -267,7 +268,7 @@ class Liveness:
         if not keys or (expired and self._watch.steady() < self._expiries_count_from):
             return
         for key in keys:
-            call = self._calls[key]
+            call = self._calls.part(key)[key]
             for side in call.sides:
                 if side.address == binding.aor and _is_of(binding, side):
                     side.instance = binding.instance or side.instance
@@ -324,7 +325,7 @@ class Liveness:
             if self._is_to_be_asked(call, side, now):
                 self._ask(call, side)
                 # What it could not be asked may have been the last.
-                if call.key not in self._calls:
+                if self._calls.get(call.key) is None:
                     return
 
     def _is_to_be_asked(self, call: WatchedCall, side: Side, now: int) -> bool:
@@ -437,9 +438,9 @@ class Liveness:
         side.flow = flow
         if flow.connection != before.connection:
             if before.connection not in [each.flow.connection for each in call.sides]:
-                _leave(self._over_connection, before.connection, call.key)
+                _leave(self._over_connection.part(before.connection), before.connection, call.key)
             if flow.connection:
-                _join(self._over_connection, flow.connection, call.key)
+                _join(self._over_connection.part(flow.connection), flow.connection, call.key)
 
 
 class _Question:

@@ -113,7 +113,7 @@ def test_answer_of_another_device_still_tells_where_it_is(tmp_path: Path) -> Non
         server.settle()
         assert statuses(call.caller.received()) == [200]
         key = next(iter(server.service.recorder.open_keys()))
-        watched = server.service.liveness._calls[key]
+        watched = server.service.liveness._calls.part(key)[key]
         assert [each.contact for each in watched.others] == ["<sip:b2@192.0.2.8:5070>"]
         assert watched.caller.identity == "<sip:alice@example.test>;tag=falice"
 
