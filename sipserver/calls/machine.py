@@ -193,37 +193,36 @@ class Call:
         """What is to be written because of this event."""
         if self.state == ENDED and not isinstance(event, Located):
             return []
-        match event:
-            case Tried():
-                return self._tried(event)
-            case Rang():
-                return self._rang(event)
-            case Answered():
-                return self._answered(event)
-            case Confirmed():
-                return self._confirmed(event)
-            case Ended():
-                return self._ended(event)
-            case BranchFailed():
-                return self._branch_failed(event)
-            case Failed():
-                return self._failed(event)
-            case Cancelled():
-                return self._cancelled(event.at, event.reason)
-            case Changed():
-                return self._changed(event)
-            case Progressed():
-                return self._progressed(event)
-            case Referred():
-                return self._referred(event)
-            case Located():
-                return self._located(event)
-            case HangingUp():
-                return self._hanging_up(event)
-            case Seen():
-                return [self._event(event.at, "seen", None)] if self._event_number < MAX_EVENTS else []
-            case ClockStepped():
-                return [self._event(event.at, "clock_stepped", SERVER, detail=f"{event.by_ms:+d} ms")]
+        if isinstance(event, Tried):
+            return self._tried(event)
+        if isinstance(event, Rang):
+            return self._rang(event)
+        if isinstance(event, Answered):
+            return self._answered(event)
+        if isinstance(event, Confirmed):
+            return self._confirmed(event)
+        if isinstance(event, Ended):
+            return self._ended(event)
+        if isinstance(event, BranchFailed):
+            return self._branch_failed(event)
+        if isinstance(event, Failed):
+            return self._failed(event)
+        if isinstance(event, Cancelled):
+            return self._cancelled(event.at, event.reason)
+        if isinstance(event, Changed):
+            return self._changed(event)
+        if isinstance(event, Progressed):
+            return self._progressed(event)
+        if isinstance(event, Referred):
+            return self._referred(event)
+        if isinstance(event, Located):
+            return self._located(event)
+        if isinstance(event, HangingUp):
+            return self._hanging_up(event)
+        if isinstance(event, Seen):
+            return [self._event(event.at, "seen", None)] if self._event_number < MAX_EVENTS else []
+        assert isinstance(event, ClockStepped), "the last kind of event there is"
+        return [self._event(event.at, "clock_stepped", SERVER, detail=f"{event.by_ms:+d} ms")]
 
     # ------------------------------------------------------------------ before the answer
 

@@ -146,7 +146,7 @@ class FlowFinder:
         elif target is not None and target.connection and not target.path:
             flow = self._alive(target.transport, target.host, target.port, target.connection)
         elif dialog is not None:
-            flow = self._dialogs.flow_for(*dialog, uri.raw)
+            flow = self._dialogs.flow_for(dialog[0], dialog[1], uri.raw)
             if flow is not None and flow.connection:
                 flow = self._alive(flow.transport, flow.host, flow.port, flow.connection)
         # RFC 3261 §26.2.2: whatever was learned, SIPS leads to TLS.

@@ -123,7 +123,7 @@ class Proxying(Desk):
         transaction = self.context.transactions.serve(key, request, self.context.reply_flow(request, flow))
         self.forwarded += 1
         if plan.dialog is not None:
-            self.liveness.asked_for(*plan.dialog, request, flow)
+            self.liveness.asked_for(plan.dialog[0], plan.dialog[1], request, flow)
         elif call_key:
             self.sources.begin(call_key, flow.host, plan.caller, plan.callee)
         relay_key = call_key or self.context.tokens.hex16()

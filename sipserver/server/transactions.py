@@ -6,7 +6,7 @@ transaction user (registrar, proxy) sees responses and failures, never a retrans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from sipserver.server.timers import TimerQueue
@@ -154,8 +154,9 @@ class TransactionLayer:
 
     def serve(self, key: keys.Key, request: Request, flow: Flow) -> ServerTransaction:
         """A new server transaction for this request; its answers go to ``flow``."""
-        kind = InviteServer if request.method == "INVITE" else Server
-        transaction = ServerTransaction(self, key, flow, kind(flow.reliable, self._timers))
+        reliable, timers = flow.reliable, self._timers
+        machine = InviteServer(reliable, timers) if request.method == "INVITE" else Server(reliable, timers)
+        transaction = ServerTransaction(self, key, flow, machine)
         self._servers[key] = transaction
         return transaction
 
@@ -163,9 +164,10 @@ class TransactionLayer:
         """Send a request with a client transaction of its own; ``user`` hears what becomes of it."""
         if request.method == "CANCEL":
             self._bound_cancelled(request.branch)
-        key = keys.client_key(request.branch, request.method)
-        kind = InviteClient if request.method == "INVITE" else Client
-        transaction = ClientTransaction(self, key, flow, kind(request, flow.reliable, self._timers), user, branch)
+        key, reliable, timers = keys.client_key(request.branch, request.method), flow.reliable, self._timers
+        is_invite = request.method == "INVITE"
+        machine = InviteClient(request, reliable, timers) if is_invite else Client(request, reliable, timers)
+        transaction = ClientTransaction(self, key, flow, machine, user, branch)
         self._clients[key] = transaction
         if flow.connection:
             self._over_connection.setdefault(flow.connection, set()).add(transaction)
@@ -191,7 +193,7 @@ class TransactionLayer:
         self.run_client(transaction, transaction.machine.on_response(response))
         return True
 
-    def run_server(self, transaction: ServerTransaction, effects: Iterable[Effect]) -> None:
+    def run_server(self, transaction: ServerTransaction, effects: tuple[Effect, ...]) -> None:
         """Carry out what a server machine asked for."""
         for effect in effects:
             if isinstance(effect, Send):
@@ -211,7 +213,7 @@ class TransactionLayer:
             elif isinstance(effect, Deliver) and isinstance(effect.message, Request):
                 self.on_ack(effect.message, transaction.flow)
 
-    def run_client(self, transaction: ClientTransaction, effects: Iterable[Effect]) -> None:
+    def run_client(self, transaction: ClientTransaction, effects: tuple[Effect, ...]) -> None:
         """Carry out what a client machine asked for."""
         user = transaction.user
         for effect in effects:

@@ -227,7 +227,7 @@ class CallWatch:
         if self._unreadable:
             self._unreadable = False
             self._note_media(made, event, call)
-        if isinstance(made, Rang | Answered):
+        if isinstance(made, (Rang, Answered)):
             self._hear_place(call, event)
         self._record(key, made)
         if isinstance(made, Tried):
@@ -296,22 +296,24 @@ class CallWatch:
 
     def _tell(self, call: Call, event: Event) -> None:
         """The log line of an event, where it has one."""
-        match event:
-            # Of another dialog of the same call the record tells.
-            case Answered() if event.at == call.answered_at:
+        # Of another dialog of the same call the record tells.
+        if isinstance(event, Answered):
+            if event.at == call.answered_at:
                 self._log.info("call.answered", call=call.id, status=event.status, agent=event.agent)
-            case Rang() if event.at == call.ringing_at:
+        elif isinstance(event, Rang):
+            if event.at == call.ringing_at:
                 self._log.info("call.ringing", call=call.id, agent=event.agent)
-            case Ended() if call.state == ENDED:
+        elif isinstance(event, Ended):
+            if call.state == ENDED:
                 self._log.info(
                     "call.ended", call=call.id, by=event.side, cause=event.cause, outcome=call.outcome,
                     talk_ms=call.talk_ms, uncertainty_ms=event.uncertainty_ms,
                 )  # fmt: skip
-            case Failed():
-                self._log.info(
-                    "call.failed", call=call.id, status=event.status, by=event.by, reason=event.reason,
-                    outcome=call.outcome,
-                )  # fmt: skip
+        elif isinstance(event, Failed):
+            self._log.info(
+                "call.failed", call=call.id, status=event.status, by=event.by, reason=event.reason,
+                outcome=call.outcome,
+            )  # fmt: skip
 
     def _tried(self, event: CallEvent, at: int) -> Event:
         flow, target = event.flow, event.target

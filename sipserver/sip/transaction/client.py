@@ -13,7 +13,6 @@ transport is reliable. A transport error ends TRYING and PROCEEDING; COMPLETED s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from sipserver.sip.build import OutgoingRequest
@@ -42,7 +41,7 @@ class Client:
         self._interval = timers.t1
         """Seconds that timer E was last set to."""
 
-    def start(self) -> Sequence[Effect]:
+    def start(self) -> tuple[Effect, ...]:
         """Send the request; called once, before everything else."""
         assert self._request is not None, "start() after the end"
         set_f = SetTimer(TIMER_F, 64 * self._timers.t1)
@@ -50,7 +49,7 @@ class Client:
             return set_f, Send(self._request.data)
         return set_f, SetTimer(TIMER_E, self._interval), Send(self._request.data)
 
-    def on_response(self, response: Response) -> Sequence[Effect]:
+    def on_response(self, response: Response) -> tuple[Effect, ...]:
         """A response with the branch and method of the request."""
         if self._request is None:
             return ()
@@ -69,7 +68,7 @@ class Client:
         """The TU has turned elsewhere (RFC 3263 §4.3): nothing is sent again, and who answers late is heard."""
         self._abandoned = True
 
-    def on_timer(self, timer: str) -> Sequence[Effect]:
+    def on_timer(self, timer: str) -> tuple[Effect, ...]:
         """A timer that was set is due."""
         if self._request is not None:
             if timer == TIMER_E and not self._abandoned:
@@ -82,11 +81,11 @@ class Client:
             return self._terminate()
         return ()
 
-    def on_transport_error(self) -> Sequence[Effect]:
+    def on_transport_error(self) -> tuple[Effect, ...]:
         """What was sent last could not be delivered, or the connection it went over is gone."""
         return () if self._request is None else (Failed(UNREACHABLE), *self._terminate())
 
-    def _terminate(self) -> Sequence[Effect]:
+    def _terminate(self) -> tuple[Effect, ...]:
         self.state = TERMINATED
         self._request = None
         return (Terminated(),)

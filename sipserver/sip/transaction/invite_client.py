@@ -21,7 +21,6 @@ Final responses after the first are ignored but for their ACK. A 2xx after a ref
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from sipserver.sip import build
@@ -57,7 +56,7 @@ class InviteClient:
         self._interval = timers.t1
         """Seconds that timer A was last set to."""
 
-    def start(self) -> Sequence[Effect]:
+    def start(self) -> tuple[Effect, ...]:
         """Send the INVITE; called once, before everything else."""
         assert self._request is not None, "start() after the end"
         set_b = SetTimer(TIMER_B, 64 * self._timers.t1)
@@ -65,7 +64,7 @@ class InviteClient:
             return set_b, Send(self._request.data)
         return set_b, SetTimer(TIMER_A, self._interval), Send(self._request.data)
 
-    def on_response(self, response: Response) -> Sequence[Effect]:
+    def on_response(self, response: Response) -> tuple[Effect, ...]:
         """A response with the branch and method of the INVITE."""
         status = response.status
         if self.state == ACCEPTED:
@@ -93,7 +92,7 @@ class InviteClient:
         self._ack = ack
         return SetTimer(TIMER_D, self._timers.d), Deliver(response), Send(ack)
 
-    def on_cancel(self) -> Sequence[Effect]:
+    def on_cancel(self) -> tuple[Effect, ...]:
         """The TU has sent a CANCEL for this INVITE, which it may do once it is PROCEEDING (RFC 3261 §9.1)."""
         return (SetTimer(TIMER_CANCEL, 64 * self._timers.t1),) if self.state == PROCEEDING else ()
 
@@ -101,7 +100,7 @@ class InviteClient:
         """The TU has turned elsewhere (RFC 3263 §4.3): nothing is sent again, and who answers late is heard."""
         self._abandoned = True
 
-    def on_timer(self, timer: str) -> Sequence[Effect]:
+    def on_timer(self, timer: str) -> tuple[Effect, ...]:
         """A timer that was set is due."""
         if self.state == CALLING:
             if timer == TIMER_A and self._request is not None and not self._abandoned:
@@ -117,14 +116,14 @@ class InviteClient:
             return self._terminate()
         return ()
 
-    def on_transport_error(self) -> Sequence[Effect]:
+    def on_transport_error(self) -> tuple[Effect, ...]:
         """What was sent last could not be delivered, or the connection it went over is gone."""
         # ACCEPTED has its answer and sends nothing more.
         if self.state in (ACCEPTED, TERMINATED):
             return ()
         return (Failed(UNREACHABLE), *self._terminate())
 
-    def _terminate(self) -> Sequence[Effect]:
+    def _terminate(self) -> tuple[Effect, ...]:
         self.state = TERMINATED
         self._request = None
         self._ack = b""

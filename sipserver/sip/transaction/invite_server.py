@@ -18,7 +18,6 @@ leaves the state as it is, so that a repeated INVITE is not taken for a new call
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from sipserver.sip.effects import TIMED_OUT, UNREACHABLE, Deliver, Effect, Failed, Send, SetTimer, Terminated
@@ -47,7 +46,7 @@ class InviteServer:
         self._interval = timers.t1
         """Seconds that timer G was last set to."""
 
-    def respond(self, status: int, data: bytes) -> Sequence[Effect]:
+    def respond(self, status: int, data: bytes) -> tuple[Effect, ...]:
         """The TU answers; what the state does not allow any more is dropped."""
         if 200 <= status < 300:
             return self._accept(data)
@@ -62,7 +61,7 @@ class InviteServer:
             return set_h, Send(data)
         return set_h, SetTimer(TIMER_G, self._interval), Send(data)
 
-    def _accept(self, data: bytes) -> Sequence[Effect]:
+    def _accept(self, data: bytes) -> tuple[Effect, ...]:
         if self.state == PROCEEDING:
             # RFC 6026 §7.1: stay for 64*T1 to absorb repetitions of the INVITE.
             self.state = ACCEPTED
@@ -74,14 +73,14 @@ class InviteServer:
         # after another final response, which the figure has no arrow for; it changes nothing here.
         return (Send(data),)
 
-    def on_request(self, request: Request) -> Sequence[Effect]:
+    def on_request(self, request: Request) -> tuple[Effect, ...]:
         """The INVITE once more, or an ACK."""
         if request.method == "ACK":
             return self._on_ack(request)
         # ACCEPTED and CONFIRMED absorb it: they hold nothing to repeat.
         return (Send(self._last),) if self._last else ()
 
-    def _on_ack(self, ack: Request) -> Sequence[Effect]:
+    def _on_ack(self, ack: Request) -> tuple[Effect, ...]:
         if self.state == ACCEPTED:
             # RFC 6026 §7.1: the ACK of a 2xx belongs to the TU, whatever branch it came with.
             return (Deliver(ack),)
@@ -95,7 +94,7 @@ class InviteServer:
         self._last = b""
         return (SetTimer(TIMER_I, self._timers.t4),)
 
-    def on_timer(self, timer: str) -> Sequence[Effect]:
+    def on_timer(self, timer: str) -> tuple[Effect, ...]:
         """A timer that was set is due."""
         if self.state == COMPLETED:
             if timer == TIMER_G:
@@ -108,12 +107,12 @@ class InviteServer:
             return self._terminate()
         return ()
 
-    def on_transport_error(self) -> Sequence[Effect]:
+    def on_transport_error(self) -> tuple[Effect, ...]:
         """What was sent last could not be delivered."""
         # RFC 6026 §8.8: the TU is told and the state stays.
         return (Failed(UNREACHABLE),) if self.state in (PROCEEDING, ACCEPTED, COMPLETED) else ()
 
-    def _terminate(self) -> Sequence[Effect]:
+    def _terminate(self) -> tuple[Effect, ...]:
         self.state = TERMINATED
         self._last = b""
         return (Terminated(),)

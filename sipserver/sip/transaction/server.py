@@ -17,7 +17,6 @@ When a 100 may be sent is a matter of time, and the TU's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from sipserver.sip.effects import UNREACHABLE, Effect, Failed, Send, SetTimer, Terminated
@@ -42,7 +41,7 @@ class Server:
         self._last = b""
         """What a repeated request is answered with; empty while there is nothing."""
 
-    def respond(self, status: int, data: bytes) -> Sequence[Effect]:
+    def respond(self, status: int, data: bytes) -> tuple[Effect, ...]:
         """The TU answers; what the state does not allow any more is dropped."""
         if self.state > PROCEEDING:
             # RFC 3261 §17.2.2: a second final response goes nowhere.
@@ -64,11 +63,11 @@ class Server:
             self._last = b""
         return ends, Send(data)
 
-    def on_request(self, request: Request) -> Sequence[Effect]:
+    def on_request(self, request: Request) -> tuple[Effect, ...]:
         """The request once more."""
         return (Send(self._last),) if self._last else ()
 
-    def on_timer(self, timer: str) -> Sequence[Effect]:
+    def on_timer(self, timer: str) -> tuple[Effect, ...]:
         """A timer that was set is due."""
         if self.state == COMPLETED and timer == TIMER_J:
             self.state = TERMINATED
@@ -76,7 +75,7 @@ class Server:
             return (Terminated(),)
         return ()
 
-    def on_transport_error(self) -> Sequence[Effect]:
+    def on_transport_error(self) -> tuple[Effect, ...]:
         """What was sent last could not be delivered."""
         # RFC 6026 §8.8 overrides figure 8: the TU is told and the state stays.
         return (Failed(UNREACHABLE),) if self.state in (PROCEEDING, COMPLETED) else ()
