@@ -13,10 +13,10 @@ PART: Final = 2_048
 
 
 class Lru(Generic[K, V]):
-    """Keeps the ``limit`` entries used last, of many about these: each part forgets by itself. Values may be None:
-    ``get`` says by ``missing`` that it has nothing."""
+    """Keeps the ``limit`` entries used last, of many about these: each part forgets by itself, and sees what is used
+    from when it is full. Values may be None: ``get`` says by ``missing`` that it has nothing."""
 
-    __slots__ = ("_limit", "_mask", "_parts")
+    __slots__ = ("_limit", "_mask", "_parts", "is_used")
 
     def __init__(self, limit: int) -> None:
         count = 1
@@ -26,18 +26,22 @@ class Lru(Generic[K, V]):
         self._limit = -(-limit // count)
         """Of a part."""
         self._parts: list[OrderedDict[K, V]] = [OrderedDict() for _ in range(count)]
+        self.is_used = False
+        """Whether anything was put since it was made or cleared."""
 
     def get(self, key: K, missing: V) -> V:
         """The value kept for this key, which counts as a use; ``missing`` when there is none."""
         entries = self._parts[hash(key) & self._mask]
-        if key not in entries:
-            return missing
-        entries.move_to_end(key)
-        return entries[key]
+        value = entries.get(key, missing)
+        # Who was used when counts for nothing as long as nobody has to go.
+        if len(entries) >= self._limit and key in entries:
+            entries.move_to_end(key)
+        return value
 
     def put(self, key: K, value: V) -> None:
         """Keep this value; what was used longest ago goes when there are too many."""
         entries = self._parts[hash(key) & self._mask]
+        self.is_used = True
         entries[key] = value
         if len(entries) > self._limit:
             entries.popitem(last=False)
@@ -48,6 +52,7 @@ class Lru(Generic[K, V]):
 
     def clear(self) -> None:
         """Forget everything."""
+        self.is_used = False
         for entries in self._parts:
             entries.clear()
 

@@ -219,9 +219,10 @@ class SqliteLocation(MemoryLocation):
         if self._waiting + count > self._max_rows:
             self.writer.refused += count
             return False
-        # A writer that is closing takes none of them, from the first on.
-        if not all(self.writer.put(statement, row) for statement, row in rows):
-            return False
+        for statement, row in rows:
+            # A writer that is closing takes none of them, from the first on.
+            if not self.writer.put(statement, row):
+                return False
         self._waiting += count
         self.writer.on_commit(partial(done, count))
         return True

@@ -14,7 +14,7 @@ from sipserver.proxy.plan import Examined, Settings
 from sipserver.proxy.privacy import ANONYMOUS, identity_uris
 from sipserver.proxy.targets import names_us
 from sipserver.sip import names
-from sipserver.sip.digest import AuthenticationRequired, Authenticator, parse_parameters
+from sipserver.sip.digest import Authenticator, parse_parameters
 from sipserver.sip.effects import Effect
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -79,10 +79,9 @@ def authenticate(
     return identity
 
 
-def challenge(
-    request: Request, examined: Examined, authenticator: Authenticator, now: float
-) -> AuthenticationRequired | None:
-    """What ``admit_new`` would raise for a request that claims one of our addresses and brings no credentials."""
+def challenge(request: Request, examined: Examined, authenticator: Authenticator, now: float) -> list[str] | None:
+    """The challenge that ``admit_new`` would raise for a request that claims one of our addresses and brings no
+    credentials, as header lines for the 407."""
     domain = examined.domain
     return authenticator.first_challenge(request, domain, now, proxy=True) if domain is not None else None
 

@@ -10,9 +10,9 @@
                         RFC 5627 §5.2   what are its devices called?  NeedGruus
     answer_headers      step 8          what the 200 says
 
-It yields what it needs, is sent the answer, raises SipError for a refusal and returns what was decided. Nothing
-has changed unless it returns. From the answer to a ``NeedBindings`` with ``update`` until the generator ends,
-no other REGISTER for that address may be let in: this is what makes look-up and update one step.
+It yields what it needs, is sent the answer, raises SipError for a refusal, and yields last what was decided:
+``Registered``. Nothing has changed before. From the answer to a ``NeedBindings`` with ``update`` until then, or until
+it raises, no other REGISTER for that address may be let in: this is what makes look-up and update one step.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sipserver.registrar import outbound
 from sipserver.registrar.binding import ADDED, REMOVED, Binding, Change, apply_changes
 from sipserver.registrar.contacts import Settings, is_wildcard, read_contacts, same_contact
 from sipserver.sip import gruu, names
-from sipserver.sip.digest import AuthenticationRequired, Authenticator
+from sipserver.sip.digest import Authenticator
 from sipserver.sip.effects import Effect
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -76,8 +76,8 @@ class NeedGruus(Effect):
 
 
 @dataclass(slots=True)
-class Registered:
-    """What the 200 says, and what led to it."""
+class Registered(Effect):
+    """What the 200 says, and what led to it. Not answered: it is done."""
 
     aor: str
     headers: list[str]
@@ -92,7 +92,7 @@ class Registered:
 
 def register(
     request: Request, flow: Flow, settings: Settings, authenticator: Authenticator, now: float
-) -> Generator[Effect, Any, Registered]:
+) -> Generator[Effect, Any, None]:
     """The outcome of a REGISTER that ``sip.validate`` let pass. ``now`` is UNIX time in seconds.
 
     Raises SipError with the refusal.
@@ -106,7 +106,8 @@ def register(
     current: tuple[Binding, ...] = yield NeedBindings(aor, update)
     if not update:
         names_of = yield from device_names(request, aor, current)
-        return Registered(aor, answer_headers(request, current, now, names_of), (), current)
+        yield Registered(aor, answer_headers(request, current, now, names_of), (), current)
+        return
     values = request.values(names.CONTACT)
     if is_wildcard(request, values):
         changes = plan_removal_of_all(request, current)
@@ -128,13 +129,15 @@ def register(
         timer = outbound.flow_timer(request, flow, settings.flow_timer, settings.flow_timer_udp)
         if timer:
             headers.append(f"Flow-Timer: {timer}")
-    return Registered(aor, headers, changes, after, timer)
+    # Yielded, not returned: outside of the generator that would be an exception, which costs more than this function.
+    yield Registered(aor, headers, changes, after, timer)
 
 
 def challenge(
     request: Request, flow: Flow, settings: Settings, authenticator: Authenticator, now: float
-) -> AuthenticationRequired | None:
-    """What ``register`` would raise for a REGISTER without credentials; None where it has some. Raises SipError too."""
+) -> list[str] | None:
+    """The challenge that ``register`` would raise for a REGISTER without credentials, as header lines for the 401;
+    None where it has some. Raises SipError."""
     if request.has(names.AUTHORIZATION):
         return None
     domain = check_domain(request, flow, settings)[1]

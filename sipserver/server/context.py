@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sipserver.calls import faults, observe
@@ -12,7 +12,6 @@ from sipserver.server.challenges import Challenges
 from sipserver.server.tokens import Tokens
 from sipserver.server.transactions import ServerTransaction, TransactionLayer
 from sipserver.sip import build
-from sipserver.sip.digest import AuthenticationRequired
 from sipserver.sip.effects import TIMED_OUT
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -101,13 +100,16 @@ class Context:
             data = build.reply(request, error.status, error.reason, tag, headers)
             self.transports.send(self.reply_flow(request, flow), data)
 
-    def challenge(self, request: Request, flow: Flow, error: AuthenticationRequired, now: float) -> None:
-        """Ask who sends this request, and watch whether they answer; a retransmission gets what the request got."""
+    def challenge(self, request: Request, flow: Flow, status: int, headers: Sequence[str], now: float) -> None:
+        """Ask who sends this request, and watch whether they answer; a retransmission gets what the request got.
+
+        ``status`` is 401 or 407, and ``headers`` are the lines of the challenge.
+        """
         data = self.challenges.repeated(request)
         if data is None:
-            headers = (*error.headers, *self.server_header)
-            data = build.reply(request, error.status, error.reason, self.stateless_tag(request), headers)
-            self.challenges.sent(request, flow, error.status, now, data)
+            headers = (*headers, *self.server_header)
+            data = build.reply(request, status, None, self.stateless_tag(request), headers)
+            self.challenges.sent(request, flow, status, now, data)
         self.transports.send(self.reply_flow(request, flow), data)
 
     def refuse_statelessly(self, request: Request, flow: Flow, error: SipError, *, kind: str) -> None:

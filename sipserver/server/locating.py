@@ -124,7 +124,7 @@ class Locator:
         told = NOWHERE
         if _tells(request):
             told = self._told(request, flow.host, host, authenticated=identity is not None)
-        if told is NOWHERE and identity is not None and len(self._declared):
+        if told is NOWHERE and identity is not None and self._declared.is_used:
             told = self._remembered((identity, _contact(request)))
         return _choose(host, told, is_relayed=len(request.vias) > 1)
 
@@ -186,16 +186,16 @@ class Locator:
             if told is not NOWHERE:
                 self._declared.put(key, told)
                 return
-        if len(self._declared):
+        if self._declared.is_used:
             self._declared.pop(key)
 
     def gone(self, binding: Binding) -> None:
         """The binding is none any longer."""
-        if len(self._declared):
+        if self._declared.is_used:
             self._declared.pop((binding.aor, binding.contact))
 
     def _remembered(self, key: Key) -> Place:
-        if not len(self._declared):
+        if not self._declared.is_used:
             return NOWHERE
         place = self._declared.get(key, NOWHERE)
         if place.until is not None and place.until <= self._clock() * 1000:

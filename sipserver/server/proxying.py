@@ -98,10 +98,10 @@ class Proxying(Desk):
                 authenticator = self._authenticators[flow.listener]
                 now = self.context.wall_clock()
                 find_sender(request, examined, flow, self.settings)
-                refusal = challenge(request, examined, authenticator, now)
-                if refusal is not None:
+                asked = challenge(request, examined, authenticator, now)
+                if asked is not None:
                     # Every call begins like this: to be asked who one is is no refusal.
-                    self.context.challenge(request, flow, refusal, now)
+                    self.context.challenge(request, flow, 407, asked, now)
                     return
                 plan, call_key = self._admit(request, examined, flow, authenticator)
         except _Refused as refused:
@@ -313,7 +313,7 @@ class Proxying(Desk):
             self._refuse_inside(request, flow, key, refused)
             return
         if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
-            self.context.challenge(request, flow, error, self.context.wall_clock())
+            self.context.challenge(request, flow, error.status, error.headers, self.context.wall_clock())
             return
         if refused.kind == faults.CREDENTIALS:
             self.context.challenges.answered(request.call_id)

@@ -100,12 +100,12 @@ class Registrations:
         now = self.context.wall_clock()
         authenticator = self._authenticators[flow.listener]
         try:
-            refusal = challenge(request, flow, self.settings, authenticator, now)
+            asked = challenge(request, flow, self.settings, authenticator, now)
         except SipError as error:
             self.refuse_statelessly(request, flow, error, now)
             return
-        if refusal is not None:
-            self.context.challenge(request, flow, refusal, now)
+        if asked is not None:
+            self.context.challenge(request, flow, 401, asked, now)
             return
         steps = register(request, flow, self.settings, authenticator, now)
         _Run(self, request, flow, key, now, steps).advance(None)
@@ -178,7 +178,7 @@ class Registrations:
         """Answer a REGISTER that has no transaction, and note why."""
         if isinstance(error, AuthenticationRequired) and error.cause in (MISSING, STALE):
             # To be asked who one is is no refusal.
-            self.context.challenge(request, flow, error, now)
+            self.context.challenge(request, flow, error.status, error.headers, now)
             return
         self.context.answer_statelessly(request, flow, error)
         self.note_refusal(request, flow, error, now)
@@ -284,7 +284,7 @@ class _Run:
         flow: Flow,
         key: Key,
         now: float,
-        steps: Generator[Effect, Any, Registered],
+        steps: Generator[Effect, Any, None],
     ) -> None:
         self._registrations = registrations
         self._request = request
@@ -327,12 +327,14 @@ class _Run:
                 elif isinstance(effect, UpdateBindings):
                     registrations.location.replace(effect.aor, effect.changes, self.advance)
                     return
-        except StopIteration as stop:
-            self._finish(stop.value)
+                elif isinstance(effect, Registered):
+                    break
         except SipError as error:
             self._refuse(error)
         except StoreError:
             self._refuse(SipError(503, "Store Unavailable", RETRY_LATER))
+        else:
+            self._finish(effect)
 
     def resume(self) -> None:
         """The address is free, and held for this run."""

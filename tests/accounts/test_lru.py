@@ -27,8 +27,9 @@ def test_forgotten_entries_are_missing() -> None:
     lru.pop("a")
     lru.pop("never there")
     assert (lru.get("a", 0), lru.get("b", 0)) == (0, 1)
+    assert lru.is_used
     lru.clear()
-    assert len(lru) == 0
+    assert (len(lru), lru.is_used) == (0, False)
 
 
 def test_of_many_about_the_limit_is_kept_and_those_used_last_are_among_them() -> None:

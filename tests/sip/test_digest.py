@@ -431,6 +431,18 @@ def test_every_character_of_a_nonce_is_signed() -> None:
     assert refused(server, request(authorization(nonce + "0"))).cause == STALE
 
 
+def test_a_nonce_is_good_and_a_forged_one_is_not_whether_its_signature_is_remembered_or_made_again() -> None:
+    server = authenticator()
+    nonces = [new_nonce(server) for _ in range(3_000)]
+    # Of the first the signature is forgotten by now.
+    for nonce in (nonces[0], nonces[-1]):
+        forged = nonce[:-1] + ("0" if nonce[-1] != "0" else "1")
+        assert refused(server, request(authorization(forged))).cause == STALE
+        assert run(server, request(authorization(nonce)))
+    forged = nonces[-2][:-1] + ("0" if nonces[-2][-1] != "0" else "1")
+    assert refused(server, request(authorization(forged))).cause == STALE
+
+
 def test_nonce_of_another_realm_secret_or_setting_is_stale() -> None:
     server = authenticator()
     for nonce in (

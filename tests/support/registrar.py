@@ -83,18 +83,15 @@ class Registrar:
 
     def run(self, made: Request, flow: Flow = FLOW) -> Registered:
         """Carry out one request to its end."""
-        steps: Generator[Effect, Any, Registered] = register(made, flow, self.settings, self._authenticator, self.now)
+        steps: Generator[Effect, Any, None] = register(made, flow, self.settings, self._authenticator, self.now)
         self.effects = []
         answer: Any = None
-        try:
-            while True:
-                effect = steps.send(answer)
-                self.effects.append(effect)
-                answer = self._answer(effect)
-        except StopIteration as stop:
-            registered = stop.value
-            assert isinstance(registered, Registered)
-            return registered
+        while True:
+            effect = steps.send(answer)
+            if isinstance(effect, Registered):
+                return effect
+            self.effects.append(effect)
+            answer = self._answer(effect)
 
     def bound(self) -> list[str]:
         """The contacts that are bound now."""
