@@ -109,6 +109,9 @@ def reply(
     lines += headers
     if content_type is not None:
         lines.append(f"Content-Type: {content_type}")
+    if not body:
+        lines.append("Content-Length: 0\r\n\r\n")
+        return "\r\n".join(lines).encode("latin-1")
     lines.append(f"Content-Length: {len(body)}\r\n\r\n")
     return "\r\n".join(lines).encode("latin-1") + body
 
@@ -140,15 +143,16 @@ def stamp_via(request: Request, host: str, port: int) -> None:
     position = request.places[names.VIA]
     line = request.lines[position]
     # What nearly every endpoint sends: the question without a value, and one Via in its line.
-    if asked and params["rport"] is None and "received" not in params and "," not in line and '"' not in line:
-        answer = f"={port};received={host}"
-        if line.endswith(";rport") and via.raw.endswith(";rport"):
-            params["rport"], params["received"] = str(port), host
+    if asked and params["rport"] is None and "received" not in params and "," not in line:
+        written = str(port)
+        answer = f"={written};received={host}"
+        if line.endswith(";rport"):
+            params["rport"], params["received"] = written, host
             via.raw += answer
             request.lines[position] = line + answer
             return
-        if ";rport;" in line:
-            params["rport"], params["received"] = str(port), host
+        if ";rport;" in line and '"' not in line:
+            params["rport"], params["received"] = written, host
             via.raw = via.raw.replace(";rport;", f";rport{answer};", 1)
             request.lines[position] = line.replace(";rport;", f";rport{answer};", 1)
             return

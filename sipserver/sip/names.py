@@ -1,7 +1,8 @@
 """Header field names: one lower-case, long form for each, whatever was written (RFC 3261 §7.3.1, §7.3.3).
 
-``KNOWN`` maps the spellings that real endpoints send straight to that form, so that the common
-name costs one dictionary look-up; anything else goes through ``canonical_name``.
+Most lines are written in one way, ``Max-Forwards: 70``, and are named by three characters and a comparison
+(``usual``). ``KNOWN`` maps the other spellings that real endpoints send straight to that form; anything else goes
+through ``canonical_name``.
 """
 
 from __future__ import annotations
@@ -86,6 +87,44 @@ for _name, _display in DISPLAY.items():
         KNOWN[_spelling] = _name
 for _short, _name in COMPACT.items():
     KNOWN[_short] = KNOWN[_short.upper()] = _name
+
+
+class Usual:
+    """A name as lines usually begin with it."""
+
+    __slots__ = ("following", "head", "name")
+
+    def __init__(self, head: str, name: str, following: Usual | None) -> None:
+        self.head = head
+        """With colon and space."""
+        self.name = name
+        self.following = following
+        """The next one to compare with."""
+
+
+STARTS: Final = {name: len(display) + 2 for name, display in DISPLAY.items()}
+"""Where the value begins in a line that begins as usual."""
+_USUAL: Final[list[Usual | None]] = [None] * 256
+# What stands in every message is put in last, and so compared with first.
+_OFTEN: Final = (CONTENT_TYPE, CONTACT, MAX_FORWARDS, TO, FROM, CALL_ID, CSEQ, CONTENT_LENGTH, VIA)
+for _name in sorted(DISPLAY, key=lambda name: _OFTEN.index(name) if name in _OFTEN else -1):
+    _head = f"{DISPLAY[_name]}: "
+    _place = (ord(_head[0]) * 4 + ord(_head[1]) * 2 + ord(_head[2])) & 255
+    _USUAL[_place] = Usual(_head, _name, _USUAL[_place])
+
+
+def usual(line: str) -> str:
+    """The name of a line that begins as usual, ``Name: ``; empty for every other."""
+    if len(line) < 3:
+        return ""
+    # Characters are bytes, and every head has three of them.
+    each = _USUAL[(ord(line[0]) * 4 + ord(line[1]) * 2 + ord(line[2])) & 255]
+    while each is not None:
+        if line.startswith(each.head):
+            return each.name
+        each = each.following
+    return ""
+
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+\Z")
 

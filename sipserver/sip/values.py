@@ -97,6 +97,13 @@ def parse_params(text: str) -> dict[str, str | None]:
     params: dict[str, str | None] = {}
     parts = text.split(";")
     for part in parts:
+        # Every Via has these two.
+        if part == "rport":
+            params["rport"] = None
+            continue
+        if part.startswith("branch="):
+            params["branch"] = part[7:]
+            continue
         equals = part.find("=")
         name = part if equals < 0 else part[:equals]
         if name not in _USUAL_PARAMS:
@@ -168,8 +175,11 @@ class Via:
             else:
                 rest = value[space + 1 :]
             semicolon = rest.find(";")
-            host, port = split_sent_by(rest if semicolon < 0 else rest[:semicolon])
-            return cls(transport, host, port, {} if semicolon < 0 else parse_params(rest[semicolon + 1 :]), value)
+            if semicolon < 0:
+                host, port = split_sent_by(rest)
+                return Via(transport, host, port, {}, value)
+            host, port = split_sent_by(rest[:semicolon])
+            return Via(transport, host, port, parse_params(rest[semicolon + 1 :]), value)
         except SipError:
             raise SipError(400, "Bad Via") from None
 
@@ -260,15 +270,15 @@ class Address:
             raise SipError(400, "Bad address")
         rest = value[end + 1 :]
         if not rest:
-            return cls(display, uri_text, {}, value)
+            return Address(display, uri_text, {}, value)
         # What From and To nearly always have: a tag, and nothing else.
         if rest[:5] == ";tag=" and (rest[5:].isalnum() or is_token(rest[5:])):
-            return cls(display, uri_text, {"tag": rest[5:]}, value)
+            return Address(display, uri_text, {"tag": rest[5:]}, value)
         if rest[0] != ";":
             rest = rest.lstrip(" \t")
             if rest[:1] != ";":
                 raise SipError(400, "Bad address")
-        return cls(display, uri_text, parse_params(rest[1:]), value)
+        return Address(display, uri_text, parse_params(rest[1:]), value)
 
     @classmethod
     def _slow(cls, value: str) -> Address:
@@ -294,7 +304,7 @@ class Address:
         uri_text = uri_text.rstrip(" \t")
         if ":" not in uri_text or any(char in uri_text for char in ' \t,?<>"'):
             raise SipError(400, "Bad address")
-        return cls(None, uri_text, parse_params(params) if semicolon else {}, value)
+        return Address(None, uri_text, parse_params(params) if semicolon else {}, value)
 
     @property
     def uri(self) -> Uri:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sipserver.sip import names
 from sipserver.sip.errors import MalformedMessage, SipError
@@ -24,6 +28,32 @@ m: <sip:c@192.0.2.1>
 Supported: Path, , outbound
 X-Unknown:  kept  as it is
 """
+
+
+# One line that is written unlike the others is enough for all to be read more closely, so most are as usual.
+as_usual = st.tuples(st.sampled_from(["Via", "To", "Contact", "Content-Type", "Max-Forwards", "X-Own"]), st.just(": "))
+spelled = st.sampled_from(["via", "VIA", "vIA", "v", "M", "contact", "cOntact", "Content-language", "X", "To"])
+gaps = st.sampled_from([":", ":  ", ": \t", " : ", " \t: ", ":\r\n ", ": \r\n\t"])
+otherwise = st.tuples(spelled, gaps)
+begins = st.one_of(as_usual, as_usual, otherwise)
+ends = st.sampled_from(["", "", "", "", " ", "\t", "\r\n more", " \r\n  more "])
+values_written = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=12)
+
+
+@given(lines=st.lists(st.tuples(begins, values_written, ends), max_size=3))
+def test_however_a_line_is_written_its_value_is_what_follows_the_colon(
+    lines: list[tuple[tuple[str, str], str, str]],
+) -> None:
+    written = ["".join((*begin, value, end)) for begin, value, end in lines]
+    message = parse("\r\n".join(("OPTIONS sip:a@b.example SIP/2.0", *written, "", "")).encode("latin-1"))
+    read: dict[str, list[str]] = {}
+    for line in written:
+        name, _, value = line.partition(":")
+        canonical = names.canonical_name(name)
+        assert canonical is not None
+        read.setdefault(canonical, []).append(re.sub(r"\r\n[ \t]+", " ", value).strip(" \t"))
+    assert {name: message.headers(name) for name in message.names} == read
+    assert {name: message.header(name) for name in message.names} == {name: found[0] for name, found in read.items()}
 
 
 def refusal(data: bytes, limits: Limits | None = None) -> MalformedMessage:
