@@ -191,6 +191,9 @@ class Dialogs:
         assert kept is not None, "an answered call has a dialog"
         if ended is None:
             return self._best(kept, self._dialogs, event.at)
+        if not ended.answered_at:
+            # An early dialog, whose BYE says nothing of one that was answered (RFC 3261 §15).
+            return kept
         others = self._others(ended, event)
         if not others:
             over = [each for each in self._dialogs if each.end is not None or each.left_at or each is kept]

@@ -161,6 +161,16 @@ def test_timeline_has_the_ack_of_the_dialog_that_is_kept() -> None:
     assert [row.kind for row in of(InsertEvent, feed(call, Confirmed(T + 2_210, tag="b")))] == ["confirmed"]
 
 
+def test_early_dialog_that_the_caller_ends_was_not_the_call() -> None:
+    call = ringing()
+    feed(
+        call, Tried(T + 6, 1), Rang(T + 100, 0, tag="a"), Rang(T + 120, 1, tag="b"), Answered(T + 2_100, 0, tag="a"),
+        HangingUp(T + 2_200, "a"),
+    )  # fmt: skip
+    assert [row.kind for row in of(InsertEvent, feed(call, bye(2_210, "b")))] == ["dropped"]
+    assert one(CallEnded, feed(call, bye(2_230, "a"))).talk_ms == 130
+
+
 def test_dialog_that_was_never_acknowledged_was_not_the_call() -> None:
     call = forked()
     rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(62_150, "b"))
