@@ -381,6 +381,7 @@ DICTIONARY: Final[Mapping[str, Described]] = {
     "call_branches": Described("A row for each device that a call was tried at.", _BRANCHES),
     "call_media": Described("A row for each stream of a call as long as it stays as it is.", _MEDIA),
     "call_events": Described("The timeline of each call, a row for each thing that happened.", _EVENTS),
+    "stored_events": Described("The rows of call_events that are not in columns of calls.", _EVENTS),
     "call_links": Described(
         "Which call came of which, by transfer or replacement.",
         {

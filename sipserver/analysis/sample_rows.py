@@ -42,7 +42,7 @@ TABLES: Final = {
     "call_branches": """call branch tried_at ringing_at answered_at ended_at status outcome agent transport network""",
     "call_media": """call number stream kind accepted codec direction bandwidth resolution max_pixels encrypted
         from_at to_at branch""",
-    "call_events": "call number at kind side status detail",
+    "stored_events": "call number at kind side status detail",
     "sign_ins": """id at party outcome status agent transport network country region city site location_source count
         last_at node""",
     "sign_in_days": "day party refreshes first_at last_at",
@@ -286,21 +286,16 @@ class Sample:
             stream(2, "content", "H264", 1_024_000, ("1920x1080", 2_073_600), call.content_from)
 
     def _write_events(self, call: Call) -> None:
-        stamp, rows = self._stamp, self._rows["call_events"]
-        times: list[tuple[int, str, str | None, int | None, str | None]] = [(call.at, "placed", "caller", None, None)]
-        if call.ringing is not None:
-            times.append((call.ringing, "ringing", "callee", None, None))
-        if call.answered is not None:
-            times.append((call.answered, "answered", "callee", 200, None))
-            if call.confirmed is not None:
-                times.append((call.confirmed, "confirmed", "caller", None, None))
-        if call.cause == "server_restart" or call.answered is not None:
-            times.append((call.over, "ended", call.by, None, call.cause))
-        else:
+        # All else of the timeline is in the columns of the call.
+        over, rows = self._stamp[call.over], self._rows["stored_events"]
+        number = 2 + sum(at is not None for at in (call.ringing, call.answered, call.confirmed))
+        if call.cause == "server_restart":
+            rows.append((call.id, number, over, "ended", call.by, None, call.cause))
+        elif call.answered is None:
             if call.outcome == "cancelled":
-                times.append((call.over, "cancelled", "caller", None, None))
-            times.append((call.over, "failed", call.by, call.status, None))
-        rows += [(call.id, number, stamp[at], *rest) for number, (at, *rest) in enumerate(times, 1)]
+                rows.append((call.id, number, over, "cancelled", "caller", None, None))
+                number += 1
+            rows.append((call.id, number, over, "failed", call.by, call.status, None))
 
     def _write_error(self, call: Call) -> None:
         kind, by = ("refused", "server") if call.outcome == "forbidden" else ("peer_error", "peer")

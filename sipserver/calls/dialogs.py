@@ -20,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from sipserver.calls.events import CALLER, Ended
+from sipserver.calls.events import CALLEE, CALLER, Ended
 from sipserver.calls.negotiation import Agreement, Negotiation
 from sipserver.calls.places import NOWHERE, Place
+from sipserver.calls.rows import InsertEvent, Row
 from sipserver.sip.sdp import Description
 
 AT_ONCE_MS: Final = 32_000
@@ -40,8 +41,8 @@ class Dialog:
     """What is known of one dialog; before its 2xx it is an early one."""
 
     __slots__ = (
-        "_negotiation", "_settled", "agent", "agreed_at", "agreements", "answered_at", "branch", "confirmed_at", "end",
-        "key", "left_at", "network", "place", "status", "transport",
+        "_negotiation", "_settled", "agent", "agreed_at", "agreements", "answer_number", "answered_at", "branch",
+        "confirm_number", "confirmed_at", "end", "key", "left_at", "network", "place", "status", "transport",
     )  # fmt: skip
 
     def __init__(self, key: str, branch: int) -> None:
@@ -56,6 +57,8 @@ class Dialog:
         self.answered_at = 0
         """0 for never, as all times here."""
         self.confirmed_at = 0
+        self.answer_number = self.confirm_number = 0
+        """Of its answer and ACK in the timeline, as far as they have no rows in it."""
         self.end: Ended | None = None
         """How it ended."""
         self.left_at = 0
@@ -74,6 +77,13 @@ class Dialog:
         if found is None:
             found = self._negotiation = Negotiation()
         return found
+
+    def told(self, call: str) -> list[Row]:
+        """Its answer and ACK as rows of the call's timeline, since its columns will tell those of another one."""
+        rows: list[Row] = [InsertEvent(call, self.answer_number, self.answered_at, "answered", CALLEE, self.status)]
+        if self.confirmed_at:
+            rows.append(InsertEvent(call, self.confirm_number, self.confirmed_at, "confirmed", CALLER))
+        return rows
 
     def settle(self) -> None:
         """It is the call and will stay that: no more is kept of its media than what happens next needs."""
@@ -134,13 +144,22 @@ class Dialog:
 class Dialogs:
     """The dialogs of one call, by tag; bounded."""
 
-    __slots__ = ("_dialogs", "_overflowed", "kept")
+    __slots__ = ("_dialogs", "_overflowed", "followed", "kept")
 
     def __init__(self) -> None:
         self._dialogs: tuple[Dialog, ...] = ()
         self._overflowed = False
         self.kept: Dialog | None = None
         """The one that is the call, once it is answered."""
+        self.followed = False
+        """Whether that was another one before: then the columns of the call do not tell its timeline."""
+
+    def follow(self, call: str) -> list[Row]:
+        """Another one becomes the call: what the timeline has of the first one gets rows."""
+        if self.followed or self.kept is None:
+            return []
+        self.followed = True
+        return self.kept.told(call)
 
     def __len__(self) -> int:
         return len(self._dialogs)

@@ -18,7 +18,7 @@ counts as a CANCEL where no other device rings.
 
 A device's row in ``call_branches`` is begun when it is tried, so that it is on record whatever happens to the server,
 and completed when its part is over. In between it is written only in a fork: the first ringing of a call with one
-device is that device's.
+device is that device's. An event of the timeline has a row where no column says it (``calls.timeline_schema``).
 Of what two sides agree on before the answer, early media are written down as such (``calls.media``).
 What happens in ENDED changes nothing, but for a place that becomes known late. Times that run backwards give no
 duration: unknown is None.
@@ -135,7 +135,7 @@ class Call:
         self._dialogs = Dialogs()
         self._cancel_reason: str | None = None
         self._media = MediaBook()
-        self._event_number = 0
+        self._event_number = 1  # it was placed
 
     @property
     def ringing_at(self) -> int | None:
@@ -177,17 +177,14 @@ class Call:
         if not self.is_forked and self._dialogs.kept is not None:
             self._dialogs.kept.settle()
 
-    def start(self) -> list[Row]:
+    def start(self) -> InsertCall:
         """The row of the call; asked for once."""
         placed, self._placed = self._placed, None
         assert placed is not None, "a call has one row"
-        return [
-            InsertCall(
-                self.id, placed.call_id, placed.caller, placed.callee, placed.at, placed.agent, placed.transport,
-                placed.network, offers_video(placed.offer), placed.place,
-            ),
-            self._event(placed.at, "placed", CALLER),
-        ]  # fmt: skip
+        return InsertCall(
+            self.id, placed.call_id, placed.caller, placed.callee, placed.at, placed.agent, placed.transport,
+            placed.network, offers_video(placed.offer), placed.place,
+        )  # fmt: skip
 
     def handle(self, event: Event) -> list[Row]:
         """What is to be written because of this event."""
@@ -275,7 +272,8 @@ class Call:
         self.state = RINGING
         self._rang_at = event.at
         self._setup_ms = _span(self._placed_at, event.at)
-        return [CallRang(self.id, event.at, _known(self._setup_ms)), self._event(event.at, "ringing", CALLEE), *rows]
+        self._event_number += 1
+        return [CallRang(self.id, event.at, _known(self._setup_ms)), *rows]
 
     def _answered(self, event: Answered) -> list[Row]:
         dialog = self._dialogs.make(event.tag, event.branch)
@@ -291,12 +289,11 @@ class Call:
         if not self._rang_at:
             self._setup_ms = _span(self._placed_at, event.at)
         self._note_answer(event, dialog, branch)
-        early = self._media.close_early(self.id, event.at)
+        dialog.answer_number = self._event_number = self._event_number + 1
         return [
             *self._keep(dialog),
             branch.over(self.id, event.branch, event.at, event.status, outcomes.ANSWERED, event.agent),
-            self._event(event.at, "answered", CALLEE, event.status),
-            *early,
+            *self._media.close_early(self.id, event.at),
         ]
 
     def _take_branch(self, number: int) -> Branch | None:
@@ -422,7 +419,11 @@ class Call:
             if dialog is self._dialogs.kept:
                 self.state = CONFIRMED
                 self.confirmed = True
-                rows = [CallConfirmed(self.id, event.at), self._event(event.at, "confirmed", CALLER)]
+                rows = [CallConfirmed(self.id, event.at)]
+                if self._dialogs.followed:
+                    rows.append(self._event(event.at, "confirmed", CALLER))
+                else:
+                    dialog.confirm_number = self._event_number = self._event_number + 1
         agreement = dialog.acknowledged(event.answer, by_caller, event.number)
         return rows if agreement is None else rows + self._agreed(event.at, dialog, agreement)
 
@@ -495,7 +496,8 @@ class Call:
             event.at, outcome, event.side, event.cause, None, event.reason, event.uncertainty_ms, event.watched_until,
             delay,
         )  # fmt: skip
-        rows.append(self._event(event.at, "ended", event.side, detail=event.cause))
+        if self._dialogs.followed or not self._answered_at:
+            rows.append(self._event(event.at, "ended", event.side, detail=event.cause))
         return rows
 
     def _dropped(self, dialog: Dialog, event: Ended) -> list[Row]:
@@ -515,7 +517,7 @@ class Call:
         on."""
         dropped = self._dialogs.kept
         assert dropped is not None, "there is something else to follow"
-        rows = self._media.drop(self.id)
+        rows = self._media.drop(self.id) + self._dialogs.follow(self.id)
         if not self._rang_at:
             self._setup_ms = _span(self._placed_at, heir.answered_at or event.at)
         rows += self._keep(heir)

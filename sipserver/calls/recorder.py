@@ -98,7 +98,7 @@ STATEMENTS: Final = (
         max_pixels, encrypted, ice, from_at, branch, early, held_by, profile, encryption)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     "UPDATE call_media SET to_at = ? WHERE call = ? AND number = ?",
-    "INSERT INTO call_events (call, number, at, kind, side, status, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "INSERT INTO stored_events (call, number, at, kind, side, status, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
     """INSERT INTO sign_ins (id, at, party, outcome, status, agent, transport, network, detail, count, last_at, node,
         country, region, city, site, location_source, location_until)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?)""",
@@ -214,16 +214,13 @@ class Recorder:
         """A new call; its row is put. Its events are then handed over under ``placed.key``."""
         self.placed += 1
         call = Call(uuid7(placed.at, self._random()), placed)
-        first, *others = call.start()
         # Without its row nothing else of the call can be stored, so its events are not looked at either.
-        if self.full or not self._write(first):
+        if self.full or not self._insert_call(call.start()):
             self.lost += 1
             return call
         self._calls[placed.key] = call
         others_of_id = self._of_call_id(placed.call_id)
         self._by_call_id[placed.call_id] = (call, *others_of_id[: MAX_SAME_CALL_ID - 1]) if others_of_id else call
-        for row in others:
-            self._write(row)
         return call
 
     def handle(self, key: str, event: Event) -> Call | None:

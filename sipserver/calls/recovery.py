@@ -131,7 +131,7 @@ def _close(connection: sqlite.Connection, call: Any, now: int, last_alive: str |
         _close_branches(connection, row_id, outcome, answered_at or evidence, ringing_at if tried == 1 else None)
     connection.execute("UPDATE call_media SET to_at = ? WHERE call = ? AND to_at IS NULL", (evidence, row_id))
     connection.execute(
-        "INSERT INTO call_events (call, number, at, kind, side, detail) VALUES (?, ?, ?, 'ended', ?, ?)",
+        "INSERT INTO stored_events (call, number, at, kind, side, detail) VALUES (?, ?, ?, 'ended', ?, ?)",
         (row_id, (number or 0) + 1, stamp(max(now, ended)), SERVER, SERVER_RESTART),
     )
 

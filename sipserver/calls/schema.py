@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sipserver.calls import analysis_schema, copy_schema, delay_schema, error_views, quality_schema
+from sipserver.calls import analysis_schema, copy_schema, delay_schema, error_views, quality_schema, timeline_schema
 from sipserver.storage.migrations import Database, Migrations
 
 MIGRATIONS = Migrations("calls")
@@ -306,3 +306,9 @@ def m013_fewer_indices(database: Database) -> None:
     """The indices of m010 on calls are gone: large stores have a columnar copy, and each call is written cheaper."""
     for name in ("calls_facts", "calls_long"):
         database.execute(f"DROP INDEX {name}")
+
+
+@MIGRATIONS()
+def m014_timeline(database: Database) -> None:
+    """The timeline is a view: what the columns of calls say has no row of its own, and each call is written cheaper."""
+    timeline_schema.create(database)

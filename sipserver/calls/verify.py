@@ -31,7 +31,7 @@ def _ms(column: str) -> str:
 
 def _has_event(*kinds: str) -> str:
     listed = ", ".join(f"'{kind}'" for kind in kinds)
-    return f"EXISTS (SELECT 1 FROM call_events WHERE call = calls.id AND kind IN ({listed}))"  # noqa: S608 - constants
+    return f"EXISTS (SELECT 1 FROM stored_events WHERE call = calls.id AND kind IN ({listed}))"  # noqa: S608 - constants
 
 
 _CALLS: Final = {
@@ -46,9 +46,8 @@ _CALLS: Final = {
     "with a talk_ms and never answered": "answered_at IS NULL AND talk_ms IS NOT NULL",
     "with a negative duration": "min(coalesce(setup_ms, 0), coalesce(ring_ms, 0), coalesce(talk_ms, 0), "
         "coalesce(video_ms, 0), coalesce(end_uncertainty_ms, 0), coalesce(disconnect_ms, 0)) < 0",
-    "without the beginning of its timeline": f"NOT {_has_event('placed')}",
-    "answered, which its timeline does not say": f"answered_at IS NOT NULL AND NOT {_has_event('answered')}",
-    "closed without an end in its timeline": f"""ended_at IS NOT NULL
+    # The end of an answered one is in its columns.
+    "closed without an end in its timeline": f"""ended_at IS NOT NULL AND answered_at IS NULL
         AND NOT {_has_event("ended", "failed", "cancelled")}""",
     "open with an end in its timeline": f"ended_at IS NULL AND {_has_event('ended', 'failed')}",
 }  # fmt: skip
@@ -58,7 +57,7 @@ _CALLS: Final = {
 # devices' parts may end after that. So may those of a call whose caller ended the dialog that it kept before another
 # device had given up its own: that it was the call was known only then.
 _WHOLE: Final = """calls.outcome IS NOT 'cancelled' AND calls.end_uncertainty_ms IS NULL AND NOT EXISTS (
-        SELECT 1 FROM call_events WHERE call = calls.id AND kind = 'dropped' AND at > calls.ended_at)"""
+        SELECT 1 FROM stored_events WHERE call = calls.id AND kind = 'dropped' AND at > calls.ended_at)"""
 
 _CHILDREN: Final = (
     (
@@ -81,7 +80,7 @@ _CHILDREN: Final = (
             "open in a call that is over": "it.to_at IS NULL AND calls.ended_at IS NOT NULL",
         },
     ),
-    ("call_events", "number", "events", {"earlier than their call": "it.at < calls.started_at"}),
+    ("stored_events", "number", "events", {"earlier than their call": "it.at < calls.started_at"}),
 )  # fmt: skip
 
 _COUNTED: Final = (

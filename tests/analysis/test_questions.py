@@ -116,7 +116,7 @@ def test_the_story_of_a_call_is_found_by_the_beginning_of_its_id(record: Record)
     insert = "INSERT INTO calls (id, call_id, started_at) VALUES (?, 'h', '2026-10-24T00:00:00.000Z')"
     record.connection.executemany(insert, [("0199c2f1-6a40-7abc",), ("0199c2f1-6a41-7abc",)])
     record.connection.executemany(
-        "INSERT INTO call_events (call, number, at, kind) VALUES (?, ?, ?, ?)",
+        "INSERT INTO stored_events (call, number, at, kind) VALUES (?, ?, ?, ?)",
         [("0199c2f1-6a40-7abc", 0, "1", "placed"), ("0199c2f1-6a40-7abc", 1, "3", "ended"),
             ("0199c2f1-6a41-7abc", 0, "1", "other")],
     )  # fmt: skip

@@ -194,7 +194,7 @@ def measured(store: Store, party: str) -> int:
     """The bytes of the rows about a party, counted row by row."""
     calls = [row for row in store.all("calls") if party in (row["caller"], row["callee"])]
     rows = list(calls)
-    for table in ("call_branches", "call_media", "call_events", "call_links"):
+    for table in ("call_branches", "call_media", "stored_events", "call_links"):
         rows += [row for row in store.all(table) if row["call"] in [call["id"] for call in calls]]
     for table in ("sign_ins", "errors", "devices", "sign_in_days", "quality_reports"):
         rows += [row for row in store.all(table) if row["party"] == party]

@@ -153,8 +153,8 @@ def test_dialog_that_nobody_acknowledged_stands_no_longer_than_it_may() -> None:
 def test_timeline_has_the_ack_of_the_dialog_that_is_kept() -> None:
     call = forked()
     rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(2_220, "a"))
-    assert [(row.kind, row.at) for row in of(InsertEvent, rows)] == [
-        ("confirmed", T + 2_210), ("dropped", T + 2_220)
+    assert [(row.number, row.kind, row.at) for row in of(InsertEvent, rows)] == [
+        (3, "answered", T + 2_100), (4, "confirmed", T + 2_210), (5, "dropped", T + 2_220)
     ]  # fmt: skip
     call = forked()
     feed(call, bye(2_200, "a"))
@@ -523,7 +523,7 @@ def test_whatever_happens_the_rows_make_sense(offer: Description | None, events:
     assert (end.outcome == "answered") == (end.talk_ms is not None)
     assert end.video_ms is None or (end.talk_ms is not None and 0 <= end.video_ms <= end.talk_ms)
     numbers = [row.number for row in of(InsertEvent, rows)]
-    assert numbers == list(range(2, len(numbers) + 2))
+    assert len(numbers) == len(set(numbers))
     opened = {row.number for row in of(OpenMedia, rows)}
     assert len(opened) == len(of(OpenMedia, rows))
     dropped = max([row.before for row in of(DropMedia, rows)], default=0)

@@ -15,12 +15,13 @@ def test_store_of_the_first_version_is_upgraded_in_place(tmp_path: Path) -> None
     store = open_store(path, MIGRATIONS)
     # As the first version left it.
     database = Database(store)
-    for view in ("v_quality", "v_activity", "activity_rows"):
+    for view in ("v_quality", "v_activity", "activity_rows", "call_events"):
         database.execute(f"DROP VIEW {view}")
+    database.execute("ALTER TABLE stored_events RENAME TO call_events")
     for table in ("quality_reports", "devices", "sign_in_days"):
         database.execute(f"DROP TABLE {table}")
     database.execute("DROP INDEX errors_party")
-    database.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm003%'")
+    database.execute("DELETE FROM _sqlite_migrations WHERE name LIKE 'm003%' OR name LIKE 'm014%'")
     store.execute(
         "INSERT INTO calls (id, call_id, caller, started_at, ended_at, talk_ms) VALUES ('i', 'h', ?, 'a', 'b', 90000)",
         (PARTY,),

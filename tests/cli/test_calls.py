@@ -54,7 +54,7 @@ def calls(people: dict[str, str], data_dir: Path) -> None:
             (OPEN, "h3", bob, alice, "2026-11-23T21:10:00.000Z", None, None, None, None, None),
         ]  # fmt: skip
         store.executemany(insert, rows)
-        store.execute("INSERT INTO call_events (call, number, at, kind) VALUES (?, 0, 'now', 'placed')", (FIRST,))
+        store.execute("INSERT INTO stored_events (call, number, at, kind) VALUES (?, 0, 'now', 'placed')", (FIRST,))
 
 
 def listed(sipserver: Sipserver, *options: str) -> list[str]:

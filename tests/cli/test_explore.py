@@ -40,7 +40,7 @@ def store(data_dir: Path) -> Path:
             " VALUES (?, 'h', 'p_1', 'p_2', '2026-11-23T21:00:00.000Z', '2026-11-23T21:00:42.000Z', 'busy', ?, -5)",
             (CALL, HOSTILE),
         )
-        connection.execute("INSERT INTO call_events (call, number, at, kind) VALUES (?, 0, 'now', 'placed')", (CALL,))
+        connection.execute("INSERT INTO stored_events (call, number, at, kind) VALUES (?, 0, 'now', 'placed')", (CALL,))
     return path
 
 

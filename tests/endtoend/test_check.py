@@ -130,7 +130,7 @@ async def test_damaged_file_is_found(start_server: StartServer) -> None:
     assert server.stop() == 0
     path: Path = server.data_dir / "calls.db"
     with closing(connect(path)) as store:
-        (root,) = store.execute("SELECT rootpage FROM sqlite_master WHERE name = 'call_events'").fetchone()
+        (root,) = store.execute("SELECT rootpage FROM sqlite_master WHERE name = 'stored_events'").fetchone()
         (size,) = store.execute("PRAGMA page_size").fetchone()
     with path.open("r+b") as file:
         file.seek((root - 1) * size)

@@ -111,7 +111,7 @@ LIES = {
         WHERE call IN (SELECT call FROM call_branches WHERE outcome = 'also_answered')""",
     "a stream that never ends": "UPDATE call_media SET to_at = NULL",
     "video longer than it was": "UPDATE calls SET video_ms = video_ms + 500 WHERE video = 1",
-    "an event is missing": "DELETE FROM call_events WHERE kind = 'changed'",
+    "an event is missing": "DELETE FROM stored_events WHERE kind = 'changed'",
     "forged requests uncounted": "DELETE FROM errors WHERE method = 'BYE'",
     "a call cut short by no restart": "UPDATE calls SET end_cause = 'server_restart' WHERE outcome = 'cancelled'",
 }
