@@ -13,6 +13,7 @@ import hmac
 from collections.abc import Hashable
 from typing import Final
 
+from sipserver.proxy.bounded import Latest
 from sipserver.sip.flow import SECURED, Flow
 from sipserver.sip.message import Request
 from sipserver.sip.sealing import Sealer
@@ -29,6 +30,8 @@ KEY_LENGTH: Final = 16
 """Characters of a call key: 64 bits in lower-case hexadecimal."""
 
 _MAC_BYTES: Final = 10
+_REMEMBERED: Final = 4_096
+"""Tokens that need not be signed once more to be verified."""
 _TOKEN_LENGTH: Final = KEY_LENGTH + 2 * _MAC_BYTES
 
 
@@ -40,19 +43,23 @@ def other_side(side: str) -> str:
 class Minter:
     """Makes and checks the tokens; ``secret`` (up to 64 bytes) has to outlive a restart, since calls do."""
 
-    __slots__ = ("_mac", "_seed", "sealer")
+    __slots__ = ("_latest", "_mac", "_seed", "sealer")
 
     def __init__(self, secret: bytes) -> None:
         assert secret, "a minter without a secret: derive one from the keyring"
         self._mac = hashlib.blake2b(key=secret[:64], digest_size=_MAC_BYTES, person=b"record-route")
         self.sealer = Sealer(secret, b"flows")
         """For what else stands in our Record-Route and is nobody's business."""
+        self._latest: Latest[tuple[str, str, str]] = Latest(_REMEMBERED)
+        """Call-ID, tag and signature of the latest tokens by the call's key: most come back with an ACK at once."""
         self._seed = hashlib.blake2b(b"loop", key=secret[:64], digest_size=16).digest()
 
     def token(self, call_key: str, call_id: str, from_tag: str | None) -> str:
         """The token of a dialog; ``from_tag`` is the tag of the side that formed it."""
         assert len(call_key) == KEY_LENGTH, "a call key has sixteen characters"
-        return call_key + self._sign(call_key, call_id, from_tag)
+        signature = self._sign(call_key, call_id, from_tag)
+        self._latest.put(call_key, (call_id, from_tag or "", signature))
+        return call_key + signature
 
     def verify(self, token: str, request: Request) -> tuple[str, str] | None:
         """The call key and the side that sent this request, None where the token was not made for its dialog."""
@@ -60,6 +67,11 @@ class Minter:
             return None
         call_key, signature = token[:KEY_LENGTH], token[KEY_LENGTH:]
         call_id = request.call_id
+        known = self._latest.get(call_key)
+        if known is not None and call_id == known[0] and hmac.compare_digest(signature, known[2]):
+            if (request.from_tag or "") == known[1]:
+                return call_key, CALLER
+            return (call_key, CALLEE) if request.to_tag == known[1] else None
         if hmac.compare_digest(signature, self._sign(call_key, call_id, request.from_tag)):
             return call_key, CALLER
         to_tag = request.to_tag

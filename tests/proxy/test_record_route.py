@@ -35,6 +35,23 @@ def test_token_holds_for_no_other_dialog(bye: Request) -> None:
     assert MINTER.verify(TOKEN, bye) is None
 
 
+@pytest.mark.parametrize(
+    "bye",
+    [
+        request("BYE", to="<sip:bob@example.test>;tag=to1"),
+        request("BYE", from_="<sip:bob@example.test>;tag=to1", to="<sip:alice@example.test>;tag=from1"),
+        request("BYE", call_id="call-2"),
+        request("BYE", from_="<sip:alice@example.test>;tag=from2"),
+        request("BYE", from_="<sip:alice@example.test>"),
+    ],
+)
+@pytest.mark.parametrize("tag", ["from1", None])
+def test_token_holds_for_the_same_whether_it_is_remembered_or_not(bye: Request, tag: str | None) -> None:
+    one, after_a_restart = Minter(b"secret"), Minter(b"secret")
+    token = one.token(KEY, "call-1", tag)
+    assert one.verify(token, bye) == after_a_restart.verify(token, bye)
+
+
 def test_token_of_another_secret_is_worth_nothing() -> None:
     other = Minter(b"not ours").token(KEY, "call-1", "from1")
     assert MINTER.verify(other, request("BYE")) is None

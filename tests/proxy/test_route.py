@@ -10,6 +10,7 @@ import pytest
 from sipserver.proxy.forward import forward
 from sipserver.proxy.plan import ANSWER, FORWARD, CallPlaced, NeedTargets, Target
 from sipserver.proxy.record_route import CALLEE, CALLER, Minter
+from sipserver.proxy.route import _route_and_token
 from sipserver.sip.effects import NeedCredentials
 from sipserver.sip.errors import SipError
 from sipserver.sip.message import Request
@@ -84,6 +85,24 @@ def test_via_of_another_server_of_this_kind_is_no_loop() -> None:
     plan = world.admit(request(from_=STRANGER), inbound="anyone", minter=Minter(b"theirs"))
     via = f"SIP/2.0/UDP 192.0.2.99;branch=z9hG4bKrnd.{plan.loop}"
     assert world.admit(request(from_=STRANGER, via=via), inbound="anyone").groups
+
+
+@pytest.mark.parametrize(
+    ("value", "token"),
+    [
+        ("<sip:192.0.2.1;lr;vc=00ff>", "00ff"),
+        ("<sip:192.0.2.1;vc=00ff;lr>", "00ff"),
+        ("<sip:192.0.2.1;lr;vc=00ff;vf=x>", "00ff"),
+        ("<sip:192.0.2.1;lr;VC=00ff>", "00ff"),
+        ("<sip:192.0.2.1;lr>", None),
+        ('";vc=00" <sip:192.0.2.1;lr>', None),
+        ("<sip:192.0.2.1;lr>;vc=00ff", None),
+        ("<sip:u;vc=00@192.0.2.1;lr>", None),
+    ],
+)
+def test_token_of_a_route_is_found_however_it_is_written(value: str, token: str | None) -> None:
+    uri, found = _route_and_token(value)
+    assert (uri.host, "lr" in uri.params, found) == ("192.0.2.1", True, token)
 
 
 def test_loop_part_does_not_vary_with_the_method() -> None:
