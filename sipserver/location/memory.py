@@ -7,7 +7,7 @@ on how often each was refreshed, and nothing of the old one is left behind.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil
 from typing import Final
 
@@ -145,7 +145,7 @@ class MemoryLocation:
             del bindings[binding.aor]
         self.count -= 1
 
-    def _apply(self, aor: str, changes: Iterable[Change]) -> None:
+    def _apply(self, aor: str, changes: Sequence[Change]) -> None:
         bindings = self._bindings.part(aor)
         before = bindings.get(aor, ())
         after = apply_changes(before, changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,14 +94,9 @@ class Change:
         return ADDED if self.before is None else REFRESHED
 
 
-def apply_changes(current: Iterable[Binding], changes: Iterable[Change]) -> tuple[Binding, ...]:
+def apply_changes(current: Iterable[Binding], changes: Sequence[Change]) -> tuple[Binding, ...]:
     """The bindings of an address after these changes, the latest registered first."""
-    kept = list(current)
-    made = []
-    for change in changes:
-        # Bindings compare by identity. One may have expired meanwhile, and be gone already.
-        if change.before is not None and change.before in kept:
-            kept.remove(change.before)
-        if change.after is not None:
-            made.append(change.after)
-    return (*made, *kept)
+    # Bindings compare by identity. One may have expired meanwhile, and be gone already.
+    gone = [change.before for change in changes]
+    made = [change.after for change in changes if change.after is not None]
+    return (*made, *[binding for binding in current if binding not in gone])

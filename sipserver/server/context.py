@@ -75,8 +75,7 @@ class Context:
 
     def stateless_tag_of(self, branch: str | None) -> str:
         """The same by the branch."""
-        # A format takes three times as long.
-        return self._stateless_prefix + hex(hash(branch) & 0xFFFFFFFFFF)[2:]  # noqa: FURB116
+        return self._stateless_prefix + str(hash(branch) & 0xFFFFFFFFFF)
 
     def reply_flow(self, request: Request, flow: Flow) -> Flow:
         """Where answers to this request go (RFC 3261 §18.2.2, RFC 3581 §4): never to another host than it came from.

@@ -185,8 +185,7 @@ class Authenticator:
         self._offers = [f", algorithm={each}{qop}" for each in self._algorithms]
         # By the order as given: what a caller tells apart must not share nonces, or each would be good twice.
         label = f"sip digest nonce {wanted} {offer_qop}".encode()
-        # The label begins what is signed too: with something behind the key its block is done with, once for all.
-        self._mac = hashlib.blake2b(label, key=hashlib.blake2b(secret + label).digest(), digest_size=_MAC_SIZE)
+        self._mac = hashlib.blake2b(key=hashlib.blake2b(secret + label).digest(), digest_size=_MAC_SIZE)
         self._signatures: dict[str, str] = {}
         """Of the latest nonces, since most come back at once, by what is signed."""
         self._nobody = {each: _HASHES[each](secret + b" nobody") for each in self._algorithms}
