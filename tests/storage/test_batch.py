@@ -60,6 +60,20 @@ def test_rows_of_one_key_are_taken_in_their_order(connection: sqlite.Connection)
     assert items(connection) == [(1, "abc"), (2, "x")]
 
 
+def test_null_is_null(connection: sqlite.Connection) -> None:
+    connection.execute("CREATE TABLE maybe (id INTEGER PRIMARY KEY, name TEXT, size REAL, number INTEGER) STRICT")
+    rows = [(number, None, None, None) for number in range(3)]
+    BatchStatement("INSERT INTO maybe VALUES (?, ?, ?, ?)").run(connection, rows)
+    assert connection.execute("SELECT * FROM maybe").fetchall() == rows
+    connection.execute("UPDATE maybe SET name = 'a', size = 1.5, number = 7")
+    BatchStatement("UPDATE maybe SET name = ?, size = coalesce(?, size), number = ? WHERE id = ?").run(
+        connection, [(None, None, None, 1)]
+    )
+    assert connection.execute("SELECT * FROM maybe WHERE id = 1").fetchall() == [(1, None, 1.5, None)]
+    with pytest.raises(sqlite.IntegrityError):
+        BatchStatement(INSERT).run(connection, [(9, None)])
+
+
 def test_numbers_among_the_values_are_repeated_with_them(connection: CountingConnection) -> None:
     connection.execute("CREATE TABLE counted (id INTEGER, count INTEGER, name TEXT) STRICT")
     insert = BatchStatement("INSERT INTO counted VALUES (?, 1, ?)")
