@@ -259,9 +259,14 @@ class MediaBook:
         return covered(self._video or ())
 
     def _close_call(self, call: str, at: int) -> list[Row]:
-        rows: list[Row] = [self._close(call, entry, at) for entry in self._open()]
+        running = self._open()
+        if not running:
+            return []
+        for entry in running:
+            self._stopped(entry, at)
+        rows: list[Row] = [CloseMedia(call, entry[0], at) for entry in self._apart]
         self._hold([])
-        return rows
+        return rows or [CloseMedia(call, running[0][0], at, len(running))]
 
     def _turn(
         self, call: str, at: int, running: list[Entry], agreed: list[Agreed], branch: int | None, *, early: int
@@ -273,7 +278,9 @@ class MediaBook:
             if entry[1] in agreed:
                 kept.append(entry)
             else:
-                rows.append(CloseMedia(call, entry[0], at) if early else self._close(call, entry, at))
+                rows.append(CloseMedia(call, entry[0], at))
+                if not early:
+                    self._stopped(entry, at)
         still = [entry[1] for entry in kept]
         for stream in agreed:
             if stream not in still:
@@ -282,13 +289,13 @@ class MediaBook:
                 self._next += 1
         return rows, kept
 
-    def _close(self, call: str, entry: Entry, at: int) -> CloseMedia:
-        number, stream, since = entry
+    def _stopped(self, entry: Entry, at: int) -> None:
+        """A stream of the call runs no longer: how long there was video is counted by then."""
+        _, stream, since = entry
         if shows_video(stream.kind, stream.accepted, stream.direction):
             if self._video is None:
                 self._video = []
             self._video.append((since, at))
-        return CloseMedia(call, number, at)
 
     def _note(self, agreed: list[Agreed]) -> None:
         video, content, encrypted = self.video or 0, self.content or 0, self.encrypted

@@ -97,7 +97,7 @@ STATEMENTS: Final = (
     """INSERT INTO call_media (call, number, stream, kind, accepted, codec, direction, bandwidth, resolution, level,
         max_pixels, encrypted, ice, from_at, branch, early, held_by, profile, encryption)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-    "UPDATE call_media SET to_at = ? WHERE call = ? AND number = ?",
+    "UPDATE call_media SET to_at = ? WHERE call = ? AND number >= ? AND number < ?",
     "INSERT INTO stored_events (call, number, at, kind, side, status, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
     """INSERT INTO sign_ins (id, at, party, outcome, status, agent, transport, network, detail, count, last_at, node,
         country, region, city, site, location_source, location_until)
@@ -501,7 +501,7 @@ class Recorder:
         )  # fmt: skip
 
     def _close_media(self, row: CloseMedia) -> bool:
-        return self._put(_CLOSE, (self._stamp(row.to_at), row.id, row.number))
+        return self._put(_CLOSE, (self._stamp(row.to_at), row.id, row.number, row.number + row.streams))
 
     def _update_branch(self, row: UpdateBranch) -> bool:
         return self._put(_BRANCH_CHANGED, (row.outcome, self._stamp(row.ended_at), row.id, row.branch))

@@ -185,11 +185,13 @@ class OpenMedia:
 
 @dataclass(slots=True)
 class CloseMedia:
-    """A stream is no longer what this row says."""
+    """A stream is no longer what this row says, or those that were opened with it are not."""
 
     id: str
     number: int
     to_at: int
+    streams: int = 1
+    """How many rows that is, numbered in a row."""
 
 
 @dataclass(slots=True)

@@ -527,7 +527,7 @@ def test_whatever_happens_the_rows_make_sense(offer: Description | None, events:
     opened = {row.number for row in of(OpenMedia, rows)}
     assert len(opened) == len(of(OpenMedia, rows))
     dropped = max([row.before for row in of(DropMedia, rows)], default=0)
-    closed = [row.number for row in of(CloseMedia, rows)]
+    closed = [row.number + more for row in of(CloseMedia, rows) for more in range(row.streams)]
     assert len(closed) == len(set(closed))
     assert opened - set(closed) <= set(range(dropped))
     # The device that the call was answered by is one and only one.

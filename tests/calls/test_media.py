@@ -139,7 +139,7 @@ def test_what_cannot_be_read_makes_the_media_unknown(unreadable_side: int) -> No
     change(book, 0, both, both)
     sides = [both, both]
     sides[unreadable_side] = sdp.UNREADABLE
-    assert change(book, 9, sides[0], sides[1]) == [CloseMedia("id", 1, 9), CloseMedia("id", 2, 9)]
+    assert change(book, 9, sides[0], sides[1]) == [CloseMedia("id", 1, 9, streams=2)]
     assert (book.video, book.video_ms) == (1, None)
 
 
