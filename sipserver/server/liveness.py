@@ -236,7 +236,8 @@ class Liveness:
         if call is None:
             return
         for side in call.sides:
-            _leave(self._over_connection.part(side.flow.connection), side.flow.connection, key)
+            if side.flow.connection:
+                _leave(self._over_connection.part(side.flow.connection), side.flow.connection, key)
             if side.address is not None:
                 _leave(self._of_address.part(side.address), side.address, key)
 
