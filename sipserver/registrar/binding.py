@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,9 +94,14 @@ class Change:
         return ADDED if self.before is None else REFRESHED
 
 
-def apply_changes(current: Iterable[Binding], changes: Sequence[Change]) -> tuple[Binding, ...]:
+def apply_changes(current: Iterable[Binding], changes: Iterable[Change]) -> tuple[Binding, ...]:
     """The bindings of an address after these changes, the latest registered first."""
-    # Bindings compare by identity. One may have expired meanwhile, and be gone already.
-    gone = [change.before for change in changes]
-    made = [change.after for change in changes if change.after is not None]
-    return (*made, *[binding for binding in current if binding not in gone])
+    kept = list(current)
+    made = []
+    for change in changes:
+        # Bindings compare by identity. One may have expired meanwhile, and be gone already.
+        if change.before is not None and change.before in kept:
+            kept.remove(change.before)
+        if change.after is not None:
+            made.append(change.after)
+    return (*made, *kept)
