@@ -182,7 +182,6 @@ class Recorder:
         self._run = ""
         self._unput_ends: list[CallEnded] = []
         self._writes: dict[type, Callable[[Any], bool]] = {
-            InsertCall: self._insert_call,
             CallRang: self._call_rang,
             CallAnswered: self._call_answered,
             CallLocated: self._call_located,

@@ -217,8 +217,7 @@ class InsertEvent:
 
 
 Row = (
-    InsertCall
-    | CallRang
+    CallRang
     | CallAnswered
     | CallLocated
     | CallConfirmed

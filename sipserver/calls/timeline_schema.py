@@ -8,6 +8,9 @@ another dialog or was closed by a restart; and all of them in the stores of befo
 An event's number is its place in the timeline. For one of the five that has no row this is its place among the five,
 and as many more as there are other events before it: those that came after fewer of the five.
 
+Who reads the timeline of a call asks for ``ORDER BY number``. The view has no order of its own, since its first rows
+would then be found after all calls have been looked at in a store that is of before.
+
 What stands here was run on the stores there are: a change is another step of the schema, never an edit.
 """
 
@@ -57,8 +60,7 @@ _VIEW: Final = f"""
     CREATE VIEW call_events (call, number, at, kind, side, status, detail) AS
     SELECT call, number, at, kind, side, status, detail FROM stored_events
     UNION ALL {" UNION ALL ".join(_in_columns(kind, *each) for kind, each in _IN_COLUMNS.items())}
-    ORDER BY 1, 2
-"""  # noqa: S608
+"""  # noqa: S608 - constants
 
 
 def create(database: Database) -> None:

@@ -146,3 +146,9 @@ def test_timeline_of_one_call_is_found_by_indices(store: Store) -> None:
         tables = [step for step in steps if "stored_events" in step or "calls" in step]
         assert len(tables) > 10
         assert all(step.startswith("SEARCH") for step in tables), tables
+
+
+def test_first_rows_are_found_without_looking_at_all_calls(store: Store) -> None:
+    steps = [row[3] for row in store.connection.execute("EXPLAIN QUERY PLAN SELECT * FROM call_events LIMIT 100")]
+    assert "SCAN stored_events" in steps
+    assert not [step for step in steps if step.startswith("MERGE") or "TEMP B-TREE" in step], steps

@@ -43,9 +43,10 @@ class Store:
         self.rows = []
 
     def all(self, table: str) -> list[dict[str, Any]]:
-        """Every row of a table or view, in the order in which they were written."""
+        """Every row of a table or view, in the order in which they were written; of timelines in their own."""
         self.commit()
-        cursor = self.connection.execute(f"SELECT * FROM {table}")
+        order = " ORDER BY call, number" if table == "call_events" else ""
+        cursor = self.connection.execute(f"SELECT * FROM {table}{order}")
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
