@@ -214,7 +214,7 @@ class Server:
             if pending:
                 # A commit without callbacks calls nobody, so this may be in vain.
                 try:
-                    self.loop.calls.get(timeout=0.02)()
+                    self.loop.calls.get(timeout=0.001)()
                 except queue.Empty:
                     continue
             else:
