@@ -208,9 +208,16 @@ class SqliteLocation(MemoryLocation):
         """See ``Location.flush``."""
         self.writer.flush()
 
+    def stop_reading(self) -> None:
+        """Close the reading connection: what is only in the file stays there, and asking for it raises StoreError.
+
+        To be called by the thread that reads. A connection that is closed under a query takes the process with it.
+        """
+        self._reader.close()
+
     def close(self) -> int:
         """See ``Location.close``."""
-        self._reader.close()
+        self.stop_reading()
         return self.writer.close()
 
     def _put(self, rows: Sequence[tuple[int, Row]], done: Callable[[int, bool], None]) -> bool:

@@ -28,6 +28,7 @@ class Portions:
         self._after_step = after_step
         self._on_fault = on_fault
         self._steps: list[Step] = []
+        self._is_over = False
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -37,14 +38,21 @@ class Portions:
 
     def go_on(self, step: Step) -> None:
         """Call this step soon and as often as it takes; one that is being called already is not called twice."""
-        if step in self._steps:
+        if step in self._steps or self._is_over:
             return
         self._steps.append(step)
         if len(self._steps) == 1:
             self._later(SHORTEST_PAUSE, self._turn)
 
+    def stop(self) -> None:
+        """No step is called any more, also none that is still to be handed over."""
+        self._is_over = True
+        self._steps.clear()
+
     def _turn(self) -> None:
         """One portion of one of them, each in its turn."""
+        if not self._steps:
+            return
         began = self._clock()
         step = self._steps[0]
         try:
@@ -52,6 +60,8 @@ class Portions:
         except Exception as fault:
             is_unfinished = False
             self._on_fault(fault)
+        if self._is_over:
+            return
         # What a step asks to be done as well has come behind it.
         del self._steps[0]
         if is_unfinished:

@@ -376,6 +376,8 @@ class Service:
         """Finish what is in flight, close the stores; the exit code."""
         self.log.info("server.stopping", calls=self.recorder.open)
         self.driver.stopping = True
+        # What is very much is gone on with by the next run; and it would use what is closed below.
+        self.portions.stop()
         deadline = self._loop.time() + self.config.server.shutdown_wait
         while self._busy() and self._loop.time() < deadline:
             self.calls_writer.flush()
@@ -392,7 +394,11 @@ class Service:
         await self.resolver.close()
         await self.transports.close()
         self.timers.close()
-        lost = await asyncio.to_thread(self._close_stores)
+        # Readers first: whoever closes a file last checkpoints it, and a reader cannot. And by this thread, which uses
+        # them.
+        for close in (self.credentials.close, self.ledger.close, self.parties.close, self.location.stop_reading):
+            close()
+        lost = await asyncio.to_thread(self._close_writers)
         self.metrics.close()
         if lost:
             self.log.error("server.stopped", rows_lost=lost)
@@ -403,11 +409,7 @@ class Service:
     def _busy(self) -> bool:
         return bool(self.calls_writer.pending or self.location.pending)
 
-    def _close_stores(self) -> int:
-        # Readers first: whoever closes a file last checkpoints it, and a reader cannot.
-        self.credentials.close()
-        self.ledger.close()
-        self.parties.close()
+    def _close_writers(self) -> int:
         return self.calls_writer.close() + self.parties_writer.close() + self.location.close()
 
     def _later(self, after: float, call: Callable[[], None]) -> None:

@@ -11,11 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from sipserver.location.rows import to_row
+from sipserver.location.schema import UPSERT
+from sipserver.storage.database import connect
 from support.endpoint import Endpoint
+from support.location import NOW, binding
 from support.ports import free_port
 from support.server import DOMAIN, ServerProcess, environment, sipserver
 
@@ -42,6 +47,22 @@ def test_stop_closes_everything_and_exits_0(start_server: StartServer, number: s
     server.wait("server.stopped")
     assert not list(server.data_dir.glob("*-wal"))
     assert server.rows("SELECT stopped_at FROM server_runs")[0]["stopped_at"] is not None
+
+
+def test_stop_while_very_much_is_still_read_is_as_orderly(start_server: StartServer) -> None:
+    server = start_server("alice")
+    server.stop()
+    lasts = time.time() - NOW + 3600
+    many = (binding(aor=f"user{number}@{DOMAIN}", lasts=lasts) for number in range(60_000))
+    with closing(connect(server.data_dir / "location.db")) as connection:
+        connection.execute("BEGIN")
+        connection.executemany(UPSERT, map(to_row, many))
+        connection.execute("COMMIT")
+    # In about every second stop the store was closed under a query.
+    for _ in range(5):
+        server.start()
+        assert server.stop() == 0
+        server.wait("server.stopped")
 
 
 def test_stores_are_for_the_server_alone(start_server: StartServer) -> None:

@@ -14,7 +14,7 @@ from sipserver.location.sqlite import FIRST_PORTIONS, SqliteLocation
 from sipserver.registrar.binding import Binding, Change
 from sipserver.storage.database import StoreError, connect
 from sipserver.storage.migrations import open_store
-from support.location import NOW, Bench, binding, put
+from support.location import AOR, NOW, Bench, binding, put
 
 FIRST = FIRST_PORTIONS * loading.PORTION
 MANY = FIRST + 3 * loading.PORTION
@@ -192,6 +192,18 @@ def test_a_file_that_cannot_be_read_is_tried_again(bench: Bench) -> None:
     assert location.load_failures == 1
     load(location)
     assert len(location.addresses()) == MANY
+
+
+def test_what_was_not_read_when_reading_stops_stays_in_the_file(bench: Bench) -> None:
+    fill(bench, *many())
+    location = bench.open()
+    location.stop_reading()
+    assert not location.load()
+    with pytest.raises(StoreError):
+        location.get(address(MANY - 1), NOW)
+    put(location, binding())
+    assert location.close() == 0
+    assert len(bench.open().get(AOR, NOW)) == len(bench.open().get(address(MANY - 1), NOW)) == 1
 
 
 def test_an_address_that_no_file_can_hold_has_no_bindings(bench: Bench) -> None:

@@ -99,3 +99,25 @@ def test_step_that_fails_is_told_of_and_stops_no_other(bench: Bench) -> None:
     bench.turn()
     bench.turn()
     assert (len(bench.faults), done, len(bench.portions)) == (1, [1], 0)
+
+
+def test_nothing_is_done_once_it_is_over(bench: Bench) -> None:
+    done: list[str] = []
+
+    def step() -> bool:
+        done.append("a")
+        bench.portions.stop()
+        return True
+
+    bench.portions.go_on(step)
+    bench.portions.go_on(lambda: bool(done.append("b")))
+    bench.turn()
+    bench.portions.go_on(lambda: bool(done.append("c")))
+    assert (done, bench.waiting, len(bench.portions)) == (["a"], [], 0)
+
+
+def test_turn_that_was_asked_for_before_it_was_over_does_nothing(bench: Bench) -> None:
+    bench.portions.go_on(lambda: True)
+    bench.portions.stop()
+    bench.turn()
+    assert (bench.turns, bench.waiting, bench.faults) == (0, [], [])
