@@ -108,7 +108,9 @@ class Service:
         self.log = make_log(self.parties.party)
         self._batch_end = Handover(loop, self.log)
         self.recovered = self._recover(data_dir / CALLS_FILE)
-        self.calls_writer = self._writer(data_dir / CALLS_FILE, ALL_STATEMENTS, keep_failed=True, mode=CALLS_MODE)
+        self.calls_writer = self._writer(
+            data_dir / CALLS_FILE, ALL_STATEMENTS, interval_ms=config.storage.call_commit_interval_ms, mode=CALLS_MODE
+        )
         self.location = self._open_location(data_dir / LOCATION_FILE)
         tokens = Tokens()
         self.recorder = Recorder(
@@ -426,7 +428,7 @@ class Service:
         finally:
             connection.close()
         path = data_dir / ACCOUNTS_FILE
-        self.parties_writer = self._writer(path, PARTY_STATEMENTS, keep_failed=True)
+        self.parties_writer = self._writer(path, PARTY_STATEMENTS, interval_ms=self.config.storage.commit_interval_ms)
         self.credentials = CredentialCache(path, keyring)
         self.parties = Parties(path, self.parties_writer)
         return keyring
@@ -456,15 +458,15 @@ class Service:
         finally:
             connection.close()
 
-    def _writer(self, path: Path, statements: tuple[str, ...], *, keep_failed: bool, mode: int = 0o600) -> Writer:
+    def _writer(self, path: Path, statements: tuple[str, ...], *, interval_ms: float, mode: int = 0o600) -> Writer:
         storage = self.config.storage
         return Writer(
             path,
             statements,
             call_soon=self._loop.call_soon_threadsafe,
-            keep_failed=keep_failed,
+            keep_failed=True,
             max_rows=storage.queue_rows,
-            interval=storage.commit_interval_ms / 1000,
+            interval=interval_ms / 1000,
             on_state=partial(self._on_store_state, path.name),
             on_poison=partial(self._on_poison, path.name),
             synchronous=storage.synchronous,

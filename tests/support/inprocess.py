@@ -38,6 +38,7 @@ STORAGE = """
 [storage]
 synchronous = "NORMAL"
 commit_interval_ms = 0
+call_commit_interval_ms = 0
 """
 """Nobody cuts the power of a test, which would wait for the disk at each step otherwise."""
 
