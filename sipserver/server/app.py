@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import NoReturn
 
 from sipserver.server.clock import Clock
 from sipserver.server.config import Config, ConfigError
@@ -21,7 +23,10 @@ Reload = Callable[[], Config]
 
 
 def run(config: Config, reload: Reload | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. ``reload`` reads the configuration again on SIGHUP."""
+    """Serve until SIGTERM or SIGINT, which end the process; returns the exit code where it cannot begin to.
+
+    ``reload`` reads the configuration again on SIGHUP.
+    """
     try:
         loop_package = importlib.import_module("uvloop")
     except ImportError:
@@ -57,7 +62,18 @@ async def _serve(config: Config, reload: Reload | None) -> int:
         ticker = loop.create_task(_tick(service))
         await stopping.wait()
         ticker.cancel()
-        return await service.stop()
+        code = await service.stop()
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process, whose stores and log are closed, as it stands.
+
+    To give its memory back piece by piece takes four seconds for a million bindings, in which nobody serves.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def _tick(service: Service) -> None:
