@@ -63,7 +63,7 @@ async def _serve(config: Config, reload: Reload | None) -> int:
         await stopping.wait()
         ticker.cancel()
         code = await service.stop()
-    _end(code)
+    return _end(code)
 
 
 def _end(code: int) -> NoReturn:
