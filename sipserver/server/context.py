@@ -11,7 +11,7 @@ from sipserver.calls.recorder import Recorder
 from sipserver.server.challenges import Challenges
 from sipserver.server.tokens import Tokens
 from sipserver.server.transactions import ServerTransaction, TransactionLayer
-from sipserver.sip import build
+from sipserver.sip import build, names
 from sipserver.sip.effects import TIMED_OUT
 from sipserver.sip.errors import SipError
 from sipserver.sip.flow import Flow
@@ -60,6 +60,7 @@ class Context:
         self.shift = 0
         """Milliseconds that the clock was set forward by since the server started."""
         self._stateless_prefix = "sl" + tokens.hex16()[:8] + "."
+        self._stateless_mark = ";tag=" + self._stateless_prefix
         self._log_second = 0
         self._log_lines = 0
         self.log_suppressed = 0
@@ -68,6 +69,11 @@ class Context:
     def is_stateless_tag(self, tag: str | None) -> bool:
         """Whether a To tag stood in an answer that was sent without a transaction."""
         return tag is not None and tag.startswith(self._stateless_prefix)
+
+    def is_stateless_at_sight(self, ack: Request) -> bool:
+        """Whether that can be seen by the line of To, before an ACK is checked: of nearly all of them."""
+        at = ack.places.get(names.TO, -1)
+        return at >= 0 and self._stateless_mark in ack.lines[at]
 
     def stateless_tag(self, request: Request) -> str:
         """The To tag of a stateless answer: the same for each retransmission (RFC 3261 §8.2.7)."""

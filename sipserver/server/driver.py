@@ -91,6 +91,12 @@ class Driver:
         if isinstance(message, Response):
             self._on_response(message, flow)
             return
+        # RFC 3261 §8.2.7: an ACK for a response that was sent statelessly means nothing to us. Each call has one, that
+        # of its challenge, and it is not worth being checked.
+        if message.method == "ACK" and self._context.is_stateless_at_sight(message):
+            self.requests += 1
+            self.stray += 1
+            return
         admitted = False
         if self._overload.shedding and not flow.reliable:
             first = glance(message)
@@ -186,7 +192,7 @@ class Driver:
 
     def on_ack(self, ack: Request, flow: Flow) -> None:
         """An ACK that completes no transaction here: that of a 2xx, or a stray one."""
-        # RFC 3261 §8.2.7: an ACK for a response that was sent statelessly means nothing to us.
+        # As in _read, for one that is written in another way.
         if self._context.is_stateless_tag(ack.to_tag):
             self.stray += 1
         elif not self._proxying.on_ack(ack, flow):

@@ -40,12 +40,14 @@ def test_stateless_challenge_leaves_nothing_behind(server: Server) -> None:
     assert server.rows("SELECT * FROM calls") == server.rows("SELECT * FROM errors") == []
 
 
-def test_ack_of_a_stateless_407_is_dropped(server: Server) -> None:
+@pytest.mark.parametrize(("written", "as_one_may"), [("", ""), (";tag=", "; Tag = "), (">;", ">;x;")])
+def test_ack_of_a_stateless_407_is_dropped(server: Server, written: str, as_one_may: str) -> None:
     alice = Device(server, "alice")
     uri = f"sip:bob@{DOMAIN}"
     challenge = alice.ask(alice.write("INVITE", uri, branch="z9hG4bKx", cseq=1))
-    alice.send(alice.write("ACK", uri, to=challenge.header("to") or "", branch="z9hG4bKx", cseq=1))
-    assert (alice.received(), server.driver.stray) == ([], 1)
+    to = (challenge.header("to") or "").replace(written, as_one_may)
+    alice.send(alice.write("ACK", uri, to=to, branch="z9hG4bKx", cseq=1))
+    assert (alice.received(), server.driver.requests, server.driver.stray) == ([], 2, 1)
     assert server.rows("SELECT * FROM errors") == []
 
 
