@@ -109,10 +109,14 @@ def test_nothing_is_done_once_it_is_over(bench: Bench) -> None:
         bench.portions.stop()
         return True
 
+    def other() -> bool:
+        done.append("b")
+        return False
+
     bench.portions.go_on(step)
-    bench.portions.go_on(lambda: bool(done.append("b")))
+    bench.portions.go_on(other)
     bench.turn()
-    bench.portions.go_on(lambda: bool(done.append("c")))
+    bench.portions.go_on(other)
     assert (done, bench.waiting, len(bench.portions)) == (["a"], [], 0)
 
 
