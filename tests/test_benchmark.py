@@ -60,6 +60,11 @@ def test_bindings_for_measuring_scale_are_what_a_start_takes(tmp_path: Path) -> 
         location.close()
 
 
+def test_scale_wants_bindings_of_everybody_who_registers_or_none(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="--bindings is 0 or at least 20000"):
+        scale.measure(tmp_path, 5060, 19_999, 0, 100.0, print)
+
+
 def test_table_of_scale_tells_of_what_was_measured_alone() -> None:
     assert "call" not in scale.table(scale.Scale(10, 0))
     assert "binding" not in scale.table(scale.Scale(0, 10))

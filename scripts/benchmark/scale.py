@@ -83,6 +83,10 @@ class Scale:
 
 def measure(folder: Path, port: int, bindings: int, calls: int, rate: float, tell: Tell) -> Scale:
     """Everything. Raises BenchError."""
+    fewest = DEVICES * PEOPLE
+    if 0 < bindings < fewest:
+        # The last of those who can register asks for what is stored of them.
+        raise BenchError(f"--bindings is 0 or at least {fewest}: two of each of those who register")
     found = Scale(bindings, calls)
     server = Sipserver("sipserver", folder, port)
     server.patience = PATIENCE
