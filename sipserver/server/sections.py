@@ -301,8 +301,9 @@ class StorageSection(Section, frozen=True):
     synchronous: Literal["NORMAL", "FULL", "EXTRA"] = "FULL"
     commit_interval_ms: Annotated[float, Meta(ge=0, le=1000)] = 10.0
     """The shortest time between two commits of one store."""
-    call_commit_interval_ms: Annotated[float, Meta(ge=0, le=200)] = 30.0
-    """The same for call records, which the answer of a call and that of its BYE wait for."""
+    call_commit_interval_ms: Annotated[float, Meta(ge=0, le=100)] = 30.0
+    """The same for call records, which the answer of a call and that of its BYE wait for: half of the 200 ms that they
+    wait at most."""
     queue_rows: Annotated[int, Meta(ge=100, le=10_000_000)] = 100_000
     """Rows that may wait for a store."""
 
