@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import struct
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +15,8 @@ from sipserver.sip.flow import Flow
 from sipserver.transport.base import ListenError, Settings, Transports
 from sipserver.transport.udp import BATCH, UdpFlow, UdpListener
 from support.transport import Recorder, datagram_peer, message, need_ipv6, port_of, serving
+
+_SO_TIMESTAMPNS = 35
 
 
 def echoing(transports: Transports, receiver: Recorder) -> None:
@@ -347,6 +351,28 @@ async def test_datagrams_that_found_no_room_in_the_kernel_are_counted() -> None:
     assert listener.receive_drops == 0
 
 
+@pytest.fixture
+def arrivals_noted() -> Iterator[None]:
+    """The kernel notes when datagrams arrive from the beginning to the end of this.
+
+    Where it did not yet it begins in its own time after it was asked, which a test of these times must not depend on.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        give_up_at = time.monotonic() + 10
+        while True:
+            sock.sendto(b"", sock.getsockname())
+            time.sleep(0.01)
+            ((_, _, noted),) = sock.recvmsg(16, 64)[1]
+            seconds, nanoseconds = struct.unpack("@ll", noted)
+            if time.time() - seconds - nanoseconds * 1e-9 >= 0.01:
+                break
+            assert time.monotonic() < give_up_at, "this kernel does not note when datagrams arrive"
+        yield
+
+
+@pytest.mark.usefixtures("arrivals_noted")
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 async def test_it_is_known_how_long_datagrams_have_waited_where_one_read_does_not_take_all(host: str) -> None:
     async with serving(f"udp:{host}:0") as (transports, receiver):
