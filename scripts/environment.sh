@@ -34,17 +34,26 @@ make_venv() {
         rm -rf .venv
         if "$python" -m venv .venv >/dev/null 2>&1; then
             say "Made .venv with $("$python" --version), $python"
+            renew_pip
             return
         fi
         # Debian keeps what venv needs in a package of its own.
         if [[ $python == /usr/bin/* ]] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
             make_packages "$(basename "$(readlink -f "$python")")-venv"
-            if "$python" -m venv .venv >/dev/null 2>&1; then return; fi
+            if "$python" -m venv .venv >/dev/null 2>&1; then
+                renew_pip
+                return
+            fi
         fi
     done
     rm -rf .venv
     say "Python cannot make a virtual environment: on Debian run 'apt install python3-venv' as root."
     return 1
+}
+
+# The pip that comes with a Python of some years takes half as long again; where no other is to be had it does.
+renew_pip() {
+    "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check --upgrade pip 2>/dev/null || true
 }
 
 # A .venv whose Python runs, perhaps with nothing in it.
@@ -58,15 +67,16 @@ make_environment() {
     make_tools "$1" && make_package
 }
 
-# make_tools EXTRA: .venv with everything but the compiled modules, once for each state of pyproject.toml. What is imported
-# is compiled to bytecode then; doing that to all of it takes a fifth of the time.
+# make_tools EXTRA: .venv with what the package needs, which is itself not in it yet, once for each state of pyproject.toml.
+# What is imported is compiled to bytecode then; doing that to all of it takes a fifth of the time.
 make_tools() {
-    local extra=$1
+    local extra=$1 wanted
     ensure_venv || return 1
     if has_tools "$extra"; then return; fi
-    say "Installing sipserver${extra:+ with the tools of its tests} into .venv"
-    rm -f .venv/.package
-    SIPSERVER_PURE=1 "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check --no-compile ".${extra:+[$extra]}" ||
+    say "Installing what sipserver${extra:+ with the tools of its tests} needs into .venv"
+    # shellcheck disable=SC2086  # no extra is no argument
+    wanted=$("$PYTHON_OF_VENV" scripts/requirements.py $extra) || return 1
+    "$PYTHON_OF_VENV" -m pip install --quiet --disable-pip-version-check --no-compile --requirement /dev/stdin <<<"$wanted" ||
         return 1
     tools_state >".venv/.tools-${extra:-run}"
 }

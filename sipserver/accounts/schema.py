@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sipserver.accounts.credentials import KEY_FILE, Keyring
 from sipserver.storage.database import StoreError, explain, sqlite
-from sipserver.storage.migrations import Database, Migrations, open_store
+from sipserver.storage.migrations import Migrations, open_store
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 FILE = "accounts.db"
 

@@ -12,9 +12,10 @@ stores so large that they helped are read by a copy (``analysis.columns``).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sipserver.storage.migrations import Database
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 
 @dataclass(slots=True)

@@ -11,9 +11,11 @@ again, so its own writing runs no trigger. Places that expire (RFC 4119) are loo
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sipserver.storage.migrations import Database
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
 
 WATCHED: Final = {
     "calls": ("started_at", "id, started_at, caller, callee, caller_agent, caller_transport"),

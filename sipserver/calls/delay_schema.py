@@ -5,11 +5,13 @@ What stands here was run on the stores there are: a change is another step of th
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sipserver.calls import analysis_schema
 from sipserver.calls.analysis_schema import View
-from sipserver.storage.migrations import Database
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 _STATEMENTS: Final = (
     # From a BYE to its answer; of one that nobody answered until it was given up (end_uncertainty_ms says which).

@@ -22,9 +22,11 @@ Its columns:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sipserver.storage.migrations import Database
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
 
 _TABLES: Final = (
     """

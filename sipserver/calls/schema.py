@@ -15,10 +15,13 @@ Times are UTC text with milliseconds, durations integer milliseconds, unknown is
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sipserver.calls import analysis_schema, copy_schema, delay_schema, error_views, quality_schema, timeline_schema
-from sipserver.storage.migrations import Database, Migrations
+from sipserver.storage.migrations import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 MIGRATIONS = Migrations("calls")
 

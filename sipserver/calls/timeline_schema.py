@@ -16,10 +16,12 @@ What stands here was run on the stores there are: a change is another step of th
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sipserver.calls import quality_schema
-from sipserver.storage.migrations import Database
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 _IN_COLUMNS: Final = {
     # Where it happened; its place among these then; its columns from ``at`` on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import Any
 
@@ -43,7 +44,11 @@ class Commands(click.Group):
         if place is None:
             return None
         module, _, attribute = place.partition(":")
+        # What is imported is no garbage: looking for some among it takes a sixth of the time of a start.
+        gc.disable()
         command = getattr(importlib.import_module(module), attribute)
+        gc.freeze()
+        gc.enable()
         assert isinstance(command, click.Command)
         return command
 

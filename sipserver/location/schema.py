@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sipserver.storage.migrations import Database, Migrations
+from sipserver.storage.migrations import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 PRAGMAS: Final[Mapping[str, int | str]] = {"secure_delete": "ON"}
 """For every connection that writes to this file."""

@@ -17,12 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from sipserver.transport.netlink import LocalAddresses
-
-try:
-    from pyroute2 import IPRoute
-except ImportError:  # not Linux
-    IPRoute = None
+from sipserver.transport.netlink import LocalAddresses, open_iproute
 
 MAX_WAITING: Final = 1_000
 """Questions that may wait; beyond them the answer is that nothing is known."""
@@ -134,11 +129,13 @@ class NetlinkQuery:
     """Asks the kernel for a route (RTM_GETROUTE). To be made and used in one thread."""
 
     def __init__(self) -> None:
-        if IPRoute is None:
-            raise OSError("pyroute2 is not installed")
         # Not the policy's kind of loop: pyroute2 does not work on uvloop.
         self._own_loop = asyncio.SelectorEventLoop()
-        self._netlink: Any = IPRoute(use_event_loop=self._own_loop)
+        try:
+            self._netlink: Any = open_iproute(self._own_loop)
+        except OSError:
+            self._own_loop.close()
+            raise
 
     def interface(self, host: str) -> str | None:
         """See ``RouteQuery``."""

@@ -13,15 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
-
-try:
-    from pyroute2 import IPRoute
-except ImportError:  # not Linux
-    IPRoute = None
 
 DESTINATIONS = 10_000
 """Destinations remembered at most."""
@@ -50,7 +46,7 @@ class LocalAddresses:
     ) -> None:
         self._on_change = on_change
         """Called on the event loop when an address or a route has changed."""
-        self._open_netlink = netlink or _open_netlink
+        self._open_netlink = netlink or open_iproute
         self._netlink: _Netlink | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -166,11 +162,17 @@ class LocalAddresses:
         self._forget_handle = self._loop.call_later(FORGET_AFTER, self._forget_now_and_then)
 
 
-def _open_netlink(loop: asyncio.AbstractEventLoop) -> _Netlink:
-    if IPRoute is None:
-        raise OSError("pyroute2 is not installed")
-    netlink: _Netlink = IPRoute(use_event_loop=loop)
-    return netlink
+def open_iproute(loop: asyncio.AbstractEventLoop) -> Any:
+    """pyroute2's ``IPRoute`` on this loop. Raises OSError where there is none.
+
+    It is imported by who needs it, in a thread: that takes a seventh of a second, and who serves one address only does
+    not need it.
+    """
+    try:
+        library = importlib.import_module("pyroute2")
+    except ImportError as error:  # not Linux
+        raise OSError("pyroute2 is not installed") from error
+    return library.IPRoute(use_event_loop=loop)
 
 
 def _apply(message: Any, found: set[tuple[int, str]]) -> None:

@@ -14,7 +14,7 @@ from sipserver.calls.recorder import REFUSED, Recorder
 from sipserver.calls.rows import CallLocated
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.database import connect
-from sipserver.storage.migrations import Database, open_store
+from sipserver.storage.migrations import open_store
 from support.calls import Store, T
 
 VIENNA = Place("AT", "Wien", "Wien Mitte", "HQ", "site")
@@ -156,7 +156,7 @@ def test_looking_for_what_must_go_takes_an_index(store: Store) -> None:
 def test_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "old.db"
     old = connect(path)
-    MIGRATIONS.apply(Database(old), stop_before="m002_location")
+    MIGRATIONS.apply(old, stop_before=["m002_location"])
     old.execute("INSERT INTO calls (id, call_id, started_at, caller_country) VALUES ('1', 'c', '2026', 'AT')")
     with pytest.raises(Exception, match="no such column"):
         old.execute("SELECT caller_city FROM calls")

@@ -14,7 +14,7 @@ from sipserver.calls.recovery import last_call, recover
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.calls.verify import verify
 from sipserver.storage.database import StoreError, connect, sqlite
-from sipserver.storage.migrations import Database, known_steps, open_store, transaction, version_of
+from sipserver.storage.migrations import open_store, transaction, version_of
 from support.calls import T
 
 FIRST = "m001_calls"
@@ -24,7 +24,7 @@ def first_version(path: Path, calls: int = 3) -> None:
     """A store as the first version made it, with calls, a timeline, errors and a run."""
     connection = connect(path)
     with transaction(connection):
-        MIGRATIONS.apply(Database(connection), stop_before=[step for step in known_steps(MIGRATIONS) if step != FIRST])
+        MIGRATIONS.apply(connection, stop_before=[step for step in MIGRATIONS.steps if step != FIRST])
         connection.executemany(
             """INSERT INTO calls (id, call_id, caller, started_at, ended_at, answered_at, talk_ms, outcome, ended_by,
                 end_cause, caller_agent)
@@ -86,8 +86,8 @@ def test_upgrade_touches_no_row(tmp_path: Path) -> None:
     connection = connect(path)
     before = connection.total_changes
     with transaction(connection):
-        MIGRATIONS.apply(Database(connection))
-    assert connection.total_changes - before <= 10 * len(known_steps(MIGRATIONS))
+        MIGRATIONS.apply(connection)
+    assert connection.total_changes - before <= 10 * len(MIGRATIONS.steps)
     connection.close()
 
 

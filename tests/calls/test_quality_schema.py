@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlite_utils import Database
+
 from sipserver.calls.schema import MIGRATIONS
-from sipserver.storage.migrations import Database, migrate, open_store
+from sipserver.storage.migrations import migrate, open_store
 
 PARTY = "p_abcdefghijklmnop"
 

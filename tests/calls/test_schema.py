@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.database import sqlite
-from sipserver.storage.migrations import Database, open_store
+from sipserver.storage.migrations import open_store
 from support.calls import Store
 
 CONTRACT = {
@@ -53,7 +53,7 @@ def test_what_belongs_to_a_call_goes_with_it(store: Store) -> None:
 
 def test_store_of_before_keeps_its_media(tmp_path: Path) -> None:
     connection = sqlite.connect(tmp_path / "calls.db", isolation_level=None)
-    MIGRATIONS.apply(Database(connection), stop_before=["m005_media"])
+    MIGRATIONS.apply(connection, stop_before=["m005_media"])
     connection.execute("INSERT INTO calls (id, call_id, started_at) VALUES ('c', 'h', 't')")
     connection.execute(
         "INSERT INTO call_media (call, number, stream, kind, accepted, from_at) VALUES ('c', 1, 0, 'audio', 1, 't')"

@@ -28,7 +28,7 @@ from sipserver.calls.recorder import Recorder
 from sipserver.calls.recovery import recover
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.database import sqlite
-from sipserver.storage.migrations import Database, open_store
+from sipserver.storage.migrations import open_store
 from support.calls import Store, T
 from support.sdp import AUDIO, VIDEO, description
 
@@ -121,7 +121,7 @@ def test_ordinary_call_has_no_rows_in_it(store: Store, recorder: Recorder) -> No
 def test_rows_of_before_are_shown_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "calls.db"
     connection = sqlite.connect(path, isolation_level=None)
-    MIGRATIONS.apply(Database(connection), stop_before=["m014_timeline"])
+    MIGRATIONS.apply(connection, stop_before=["m014_timeline"])
     connection.execute(
         """INSERT INTO calls (id, call_id, caller, started_at, ringing_at, answered_at, ended_at, outcome, ended_by,
             end_cause) VALUES ('c', 'h', 'p', '1', '2', '3', '5', 'answered', 'caller', 'bye')"""

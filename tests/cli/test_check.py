@@ -16,7 +16,7 @@ from sipserver.accounts import schema as accounts
 from sipserver.calls import schema as calls
 from sipserver.location import schema as location
 from sipserver.storage.database import connect
-from sipserver.storage.migrations import known_steps, open_store
+from sipserver.storage.migrations import open_store
 from support.places import city, write_database
 from support.ports import free_port
 
@@ -107,7 +107,7 @@ def test_schema_versions_are_told_and_a_later_one_is_a_fault(
     stores = {"accounts.db": accounts.MIGRATIONS, "location.db": location.MIGRATIONS, "calls.db": calls.MIGRATIONS}
     for name, migrations in stores.items():
         open_store(data_dir / name, migrations).close()
-        steps = known_steps(migrations)
+        steps = migrations.steps
         found = details(sipserver("check", "--config", str(config), "--json"))
         assert found[name] == f"can be read, schema version {len(steps)} ({steps[-1]})"
         migrated(data_dir / name, "INSERT INTO {table} (migration_set, name, applied_at) "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sipserver.calls.schema import MIGRATIONS
 from sipserver.storage.database import connect
-from sipserver.storage.migrations import Database, known_steps, transaction
+from sipserver.storage.migrations import transaction
 from support.endpoint import Endpoint
 from support.ports import free_port
 from support.server import ServerProcess, environment
@@ -81,7 +81,7 @@ async def test_store_is_whole_live_at_rest_and_after_a_kill(start_server: StartS
 async def test_store_of_the_first_version_is_upgraded_by_a_start(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "server", ("alice", "bob"))
     with closing(connect(server.data_dir / "calls.db")) as store, transaction(store):
-        MIGRATIONS.apply(Database(store), stop_before=known_steps(MIGRATIONS)[1:])
+        MIGRATIONS.apply(store, stop_before=MIGRATIONS.steps[1:])
         store.execute(
             """INSERT INTO server_runs (id, started_at, last_alive_at)
             VALUES ('r', '2026-11-23T20:00:00.000Z', '2026-11-23T21:30:00.000Z')"""

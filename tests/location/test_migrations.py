@@ -8,7 +8,7 @@ from pathlib import Path
 from sipserver.location.query import list_bindings
 from sipserver.location.schema import MIGRATIONS
 from sipserver.storage.database import connect
-from sipserver.storage.migrations import Database, known_steps, open_store, transaction, version_of
+from sipserver.storage.migrations import open_store, transaction, version_of
 from support.location import AOR, NOW, Bench
 
 FIRST = "bindings"
@@ -17,9 +17,9 @@ FIRST = "bindings"
 def first_version(path: Path) -> None:
     """A store as the first version made it, with an endpoint for each way to be reached."""
     with closing(connect(path)) as connection, transaction(connection):
-        later = [step for step in known_steps(MIGRATIONS) if step != FIRST]
+        later = [step for step in MIGRATIONS.steps if step != FIRST]
         assert later
-        MIGRATIONS.apply(Database(connection), stop_before=later)
+        MIGRATIONS.apply(connection, stop_before=later)
         connection.executemany(
             """INSERT INTO bindings (aor, key, contact, q, expires_at, call_id, cseq, path, params, transport, host,
                 port, registered_at) VALUES (?, ?, ?, 1000, ?, 'c', 1, ?, '', ?, '192.0.2.7', 5060, ?)""",

@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from sipserver.storage.database import StoreError, connect, sqlite
-from sipserver.storage.migrations import Database, Migrations, known_steps, migrate, open_store, transaction, version_of
+from sipserver.storage.migrations import Migrations, migrate, open_store, transaction, version_of
 
 
 def steps(*names: str) -> Migrations:
@@ -83,8 +84,8 @@ def test_store_locked_by_another_is_said_so(tmp_path: Path) -> None:
     other.close()
 
 
-def test_known_steps_are_in_order() -> None:
-    assert known_steps(steps("b", "a", "c")) == ["b", "a", "c"]
+def test_steps_are_in_order() -> None:
+    assert steps("b", "a", "c").steps == ["b", "a", "c"]
 
 
 def test_transaction_is_all_or_nothing(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sipserver.accounts.schema import open_accounts, open_keyring
 from sipserver.accounts.subscribers import Subscribers
 from sipserver.storage.database import sqlite
 from support.ports import free_port
+from support.stores import put_stores
 
 DOMAIN = "example.test"
 Row = dict[str, Any]
@@ -72,7 +73,9 @@ class ServerProcess:
             writer = csv.writer(out)
             writer.writerow(["address", "password"])
             writer.writerows((f"{user}@{domain}", f"pw{user}") for user in users)
-        # As ``sipserver subscribers import``, without a process for it: hundreds of tests begin with this.
+        # As a first start makes stores and ``sipserver subscribers import`` fills them, without processes for it:
+        # hundreds of tests begin with this.
+        put_stores(self.data_dir)
         with closing(open_accounts(self.data_dir)) as connection:
             Subscribers(connection, open_keyring(self.data_dir, connection, {})).import_csv(people)
 

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sipserver.analysis.sharing.rounding import KEY_BYTES
 from sipserver.analysis.sharing.tables import Shared
 from sipserver.storage.database import sqlite
-from sipserver.storage.migrations import Database, Migrations, open_store, transaction
+from sipserver.storage.migrations import Migrations, open_store, transaction
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
 
 FILE: Final = "shared.db"
 MIGRATIONS: Final = Migrations("shared")
