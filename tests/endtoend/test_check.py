@@ -80,6 +80,7 @@ async def test_store_is_whole_live_at_rest_and_after_a_kill(start_server: StartS
 
 async def test_store_of_the_first_version_is_upgraded_by_a_start(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "server", ("alice", "bob"))
+    (server.data_dir / "calls.db").unlink()
     with closing(connect(server.data_dir / "calls.db")) as store, transaction(store):
         MIGRATIONS.apply(store, stop_before=MIGRATIONS.steps[1:])
         store.execute(
