@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import socket
 import stat
@@ -65,9 +66,11 @@ def test_stop_while_very_much_is_still_read_is_as_orderly(start_server: StartSer
         server.wait("server.stopped")
 
 
-def test_stores_are_for_the_server_alone(start_server: StartServer) -> None:
-    server = start_server("alice")
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in server.data_dir.iterdir()}
+def test_first_start_makes_stores_for_the_server_alone(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "server")
+    shutil.rmtree(server.data_dir)
+    with server:
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in server.data_dir.iterdir()}
     assert modes["secret.key"] == modes["accounts.db"] == modes["location.db"] == 0o600
     assert modes["calls.db"] == 0o640
 
