@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
 import pytest
-from benchmark import phases, scale
+from benchmark import curves, growth, phases, scale
+from benchmark.limits import Level
 from benchmark.systems import BenchError
 
 from sipserver.location.sqlite import SqliteLocation
@@ -52,7 +54,7 @@ def test_run_without_dumps_is_told(tmp_path: Path) -> None:
 
 def test_bindings_for_measuring_scale_are_what_a_start_takes(tmp_path: Path) -> None:
     path, now = tmp_path / "location.db", time.time()
-    scale._write(path, scale.made(5, now + 60))
+    scale.write(path, scale.made(5, now + 60))
     location = SqliteLocation(path, now=now, call_soon=lambda call: call())
     try:
         assert [len(location.get(aor, now)) for aor in sorted(location.addresses())] == [2, 2, 1]
@@ -68,3 +70,17 @@ def test_scale_wants_bindings_of_everybody_who_registers_or_none(tmp_path: Path)
 def test_table_of_scale_tells_of_what_was_measured_alone() -> None:
     assert "call" not in scale.table(scale.Scale(10, 0))
     assert "binding" not in scale.table(scale.Scale(0, 10))
+
+
+def test_it_is_told_where_not_everybody_comes_in() -> None:
+    assert "after 3.0 times" in curves.summary({}, {}, 3.0)
+    assert "not all" in curves.summary({}, {}, math.inf)
+    # JSON knows no infinity.
+    assert curves.as_json({}, {}, math.inf)["everybody_at_once"] is None
+
+
+def test_table_of_growth_stands_below_its_head() -> None:
+    level = Level(1000, 10, 10, 0, 0, 0, 0, 0, 1.25, 9.5, 20.0, 312.4, 0.1)
+    line = growth.Size(1_000_000, level, level, 812.0).line()
+    assert line.split() == ["1,000,000", "312", "1.2", "9.5", "312", "1.2", "9.5", "812"]
+    assert len(line) == len(growth.HEAD)

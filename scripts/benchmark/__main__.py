@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmark import curves, limits, load, phases, report, scale
+from benchmark import curves, growth, limits, load, phases, report, scale
 from benchmark.load import Cost
 from benchmark.systems import PEOPLE, SYSTEMS, BenchError, make, missing
 
@@ -29,6 +29,8 @@ def main() -> int:
         return _limits(options)
     if options.scale:
         return _scale(options)
+    if options.growth:
+        return _growth(options)
     systems = [name for name in options.systems.split(",") if _can_be_measured(name)]
     if not systems:
         return 1
@@ -107,6 +109,23 @@ def _scale(options: argparse.Namespace) -> int:
     return 0
 
 
+def _growth(options: argparse.Namespace) -> int:
+    """Cost and delay against the number of bindings; the exit code."""
+    try:
+        _check_ports(options.port)
+        with _folder("growth", options.keep) as folder:
+            found = growth.grow(folder, options.port, growth.SIZES, _say)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print("\n".join([growth.HEAD, *[each.line() for each in found]]))
+    if options.json:
+        options.json.write_text(json.dumps(growth.as_json(found), indent=1) + "\n")
+    if options.picture:
+        growth.picture(options.picture, found)
+    return 0
+
+
 def _say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
@@ -129,6 +148,7 @@ def _options() -> argparse.Namespace:
         "--seconds", type=float, default=60.0, help="of the overload; a sixth of it for each delay (60)"
     )
     parser.add_argument("--scale", action="store_true", help="very many bindings and open calls (ten minutes)")
+    parser.add_argument("--growth", action="store_true", help="cost and delay as bindings grow (four minutes)")
     parser.add_argument("--bindings", type=int, default=1_000_000, help="of --scale, two of each address; 0 for none")
     parser.add_argument("--calls", type=int, default=50_000, help="open at once, of --scale; 0 for none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")

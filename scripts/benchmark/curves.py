@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -74,7 +75,11 @@ def summary(levels: Levels, overloads: Overloads, at_once: float | None) -> str:
             + (f"served again {recovered:.0f} s after it" if recovered is not None else "not served again after it")
         )
     if at_once is not None:
-        lines.append(f"everybody at once: all were registered after {at_once:.1f} times what it takes one by one")
+        lines.append(
+            f"everybody at once: all were registered after {at_once:.1f} times what it takes one by one"
+            if at_once < math.inf
+            else "everybody at once: not all were registered within some minutes"
+        )
     return "\n".join(lines)
 
 
@@ -89,7 +94,7 @@ def as_json(levels: Levels, overloads: Overloads, at_once: float | None) -> dict
             }
             for operation, each in overloads.items()
         },
-        "everybody_at_once": at_once,
+        "everybody_at_once": at_once if at_once is not None and at_once < math.inf else None,
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ only for this machine with the generator on it. Everything ends by itself.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ TIMES: Final = 3.0
 BEFORE: Final = 10.0
 AFTER: Final = 20.0
 """Seconds of ordinary load before and after overload."""
+TOGETHER: Final = 50
+"""Registrations that begin at once, where everybody registers."""
+LONGEST: Final = 300.0
+"""Seconds that are waited for everybody."""
 GOING_ON: Final = 300
 """Calls that go on when overload begins, and are ended one after the other while it lasts."""
 
@@ -158,22 +163,7 @@ class Bench:
 
     def measure(self, generator: Generator, rate: float, seconds: float) -> Level:
         """So many operations a second for so long."""
-        first = len(generator.seconds)
-        before, mine = sum(self.server.processor_time()), time.process_time()
-        generator.run(seconds, rate)
-        used = time.process_time() - mine
-        generator.finish()
-        time.sleep(SETTLE)
-        found = generator.seconds[first:]
-        cost = sum(self.server.processor_time()) - before
-        delays = sorted(delay for second in found for delay in second.delays)
-        served = sum(each.served for each in found)
-        return Level(
-            rate, sum(each.offered for each in found), served, sum(each.refused for each in found),
-            sum(each.failed for each in found), sum(each.resent for each in found), sum(each.byes for each in found),
-            sum(each.byes_answered for each in found), quantile(delays, 0.5), quantile(delays, 0.99),
-            quantile(delays, 1.0), 1e6 * cost / max(served, 1), used / seconds,
-        )  # fmt: skip
+        return measure(self.server, generator, rate, seconds)
 
     def sustained(self, operation: str, show: Callable[[Level], None]) -> Level:
         """The highest rate at which everybody is served at once. A step that fails is tried once more."""
@@ -237,13 +227,18 @@ class Bench:
 
     def everybody_at_once(self, sustained: Level) -> float:
         """Everybody registers at ten times the sustained rate, as after an outage, and comes back when told to: how
-        long that takes, by how long it would at the sustained rate."""
+        long that takes, by how long it would at the sustained rate; infinite where it takes more than LONGEST."""
         generator = self.generator("register")
         first = len(generator.seconds)
         generator.comes_back = True
         began = time.monotonic()
-        generator.run(PEOPLE / sustained.rate / 10, 10 * sustained.rate)
-        while sum(each.served for each in generator.seconds[first:]) < PEOPLE and time.monotonic() < began + 300:
+        for _ in range(PEOPLE // TOGETHER):
+            for _ in range(TOGETHER):
+                generator.begin()
+            generator.run(TOGETHER / sustained.rate / 10, 0)
+        while sum(each.served for each in generator.seconds[first:]) < PEOPLE:
+            if time.monotonic() > began + LONGEST:
+                return math.inf
             generator.run(0.1, 0)
         generator.comes_back = False
         return (time.monotonic() - began) / (PEOPLE / sustained.rate)
@@ -255,6 +250,26 @@ class Bench:
             second.byes_answered, quantile(delays, 0.5), quantile(delays, 0.99), quantile(ending, 0.99),
             self.server.resident(),
         )  # fmt: skip
+
+
+def measure(server: Sipserver, generator: Generator, rate: float, seconds: float) -> Level:
+    """So many operations a second for so long, and what a server that does nothing else has to do for them."""
+    first = len(generator.seconds)
+    before, mine = sum(server.processor_time()), time.process_time()
+    generator.run(seconds, rate)
+    used = time.process_time() - mine
+    generator.finish()
+    time.sleep(SETTLE)
+    found = generator.seconds[first:]
+    cost = sum(server.processor_time()) - before
+    delays = sorted(delay for second in found for delay in second.delays)
+    served = sum(each.served for each in found)
+    return Level(
+        rate, sum(each.offered for each in found), served, sum(each.refused for each in found),
+        sum(each.failed for each in found), sum(each.resent for each in found), sum(each.byes for each in found),
+        sum(each.byes_answered for each in found), quantile(delays, 0.5), quantile(delays, 0.99),
+        quantile(delays, 1.0), 1e6 * cost / max(served, 1), used / seconds,
+    )  # fmt: skip
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:

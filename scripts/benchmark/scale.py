@@ -147,7 +147,7 @@ def made(count: int, expires_at: float) -> Iterator[Binding]:
             )  # fmt: skip
 
 
-def _write(path: Path, bindings: Iterator[Binding]) -> None:
+def write(path: Path, bindings: Iterator[Binding]) -> None:
     with closing(open_store(path, MIGRATIONS, pragmas=PRAGMAS)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("BEGIN")
@@ -164,24 +164,24 @@ def _start_with_bindings(server: Sipserver, found: Scale, tell: Tell) -> None:
     server.stop()
     tell(f"writing {found.bindings} bindings")
     path = server.folder / "data" / "location.db"
-    _write(path, made(found.bindings, time.time() + 86_400))
+    write(path, made(found.bindings, time.time() + 86_400))
     tell("starting")
     began = time.monotonic()
     server.serve()
     found.first_answer = _first_answer(server.port, began)
     server.wait_until_ready()
-    found.load_late_ms = _metric(server, "loop_late_ms")
+    found.load_late_ms = metric(server, "loop_late_ms")
     with closing(Generator("register", server.port)) as others:
         # How late the loop is is measured while messages come.
-        while _metric(server, "bindings_unread"):
+        while metric(server, "bindings_unread"):
             others.run(0.5, REGISTRATIONS)
-            found.load_late_ms = max(found.load_late_ms, _metric(server, "loop_late_ms"))
+            found.load_late_ms = max(found.load_late_ms, metric(server, "loop_late_ms"))
         found.loaded = time.monotonic() - began
         found.load_processor = sum(server.processor_time())
         others.finish()
     time.sleep(2)
-    if _metric(server, "bindings") < found.bindings:
-        raise BenchError(f"of {found.bindings} bindings {_metric(server, 'bindings'):.0f} were read")
+    if metric(server, "bindings") < found.bindings:
+        raise BenchError(f"of {found.bindings} bindings {metric(server, 'bindings'):.0f} were read")
     found.per_binding = (server.resident() - empty) * 1024 * 1024 / found.bindings
     server.stop()
 
@@ -227,7 +227,7 @@ def _expire_all(server: Sipserver, found: Scale, tell: Tell) -> None:
         connection.execute("UPDATE bindings SET expires_at = ? + (port % 2) * 0.5", (at - 0.9,))
     server.serve()
     server.wait_until_ready()
-    _wait(server, "bindings_unread", 0)
+    wait_for(server, "bindings_unread", 0)
     if time.time() > at - 2:
         raise BenchError("reading takes longer than expiring can be put off")
     tell("everything expires")
@@ -259,13 +259,13 @@ def _note(found: Scale, seconds: list[Second]) -> None:
 
 
 def _watch(server: Sipserver, found: Scale, _second: Second) -> None:
-    found.expire_late_ms = max(found.expire_late_ms, _metric(server, "loop_late_ms"))
+    found.expire_late_ms = max(found.expire_late_ms, metric(server, "loop_late_ms"))
 
 
 def _is_expired(server: Sipserver, found: Scale) -> bool:
     """Whether only those are left that register, and nothing waits for the disk."""
-    is_gone = _metric(server, "bindings") <= min(found.bindings, PEOPLE)
-    return is_gone and _metric(server, 'store_rows_waiting{store="calls"}') < 1_000
+    is_gone = metric(server, "bindings") <= min(found.bindings, PEOPLE)
+    return is_gone and metric(server, 'store_rows_waiting{store="calls"}') < 1_000
 
 
 # ---- calls
@@ -289,9 +289,9 @@ def _open_calls(server: Sipserver, found: Scale, rate: float, tell: Tell) -> Non
             empty = server.memory()
             tell(f"{found.calls} calls")
             _talk(callers, found.calls, rate)
-            found.call_late_ms = _metric(server, "loop_late_ms")
+            found.call_late_ms = metric(server, "loop_late_ms")
             callers.run(SETTLE, 0)
-            found.calls_open = int(_metric(server, "calls_open"))
+            found.calls_open = int(metric(server, "calls_open"))
             # Where the machine is busy with other things, some are refused in overload.
             if found.calls_open < 0.9 * found.calls:
                 raise BenchError(f"of {found.calls} calls {found.calls_open} are open")
@@ -307,18 +307,18 @@ def _talk(callers: Generator, calls: int, rate: float) -> None:
 # ---- metrics
 
 
-def _wait(server: Sipserver, name: str, value: float) -> float:
+def wait_for(server: Sipserver, name: str, value: float) -> float:
     """When a metric had this value (monotonic time). Raises BenchError."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with suppress(OSError):
-            if _metric(server, name) == value:
+            if metric(server, name) == value:
                 return time.monotonic()
         time.sleep(0.1)
     raise BenchError(f"{name} did not become {value}")
 
 
-def _metric(server: Sipserver, name: str) -> float:
+def metric(server: Sipserver, name: str) -> float:
     """A metric of the server by its name, with its labels where it has some."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port + METRICS}/metrics", timeout=60) as page:
         text = page.read().decode()
