@@ -204,6 +204,21 @@ def test_call_without_evidence_was_that_of_the_dialog_that_was_acknowledged() ->
     ]  # fmt: skip
 
 
+def test_dialog_whose_ack_was_lost_is_the_call_where_the_caller_parted_from_the_other() -> None:
+    call = forked()
+    rows = feed(call, Confirmed(T + 2_200, tag="b"), left(2_200, "b"), bye(2_230, "b"))
+    assert of(CallEnded, rows) == []
+    rows = feed(call, bye(2_450, "a", CALLEE))
+    row = one(CallEnded, rows)
+    assert (row.ended_by, row.ended_at, row.talk_ms) == (CALLEE, T + 2_450, 350)
+    assert of(CallAnswered, rows) == []
+    # The ACK is late, and so is the word of the other device.
+    call = forked()
+    feed(call, Confirmed(T + 2_200, tag="b"), bye(2_450, "a", CALLEE), left(2_460, "b"))
+    row = one(CallEnded, feed(call, bye(2_500, "b")))
+    assert (row.ended_by, row.ended_at, row.talk_ms) == (CALLEE, T + 2_450, 350)
+
+
 def test_callee_that_waits_in_vain_for_the_ack_gives_up_its_own_dialog() -> None:
     call = forked()
     rows = feed(call, Confirmed(T + 2_210, tag="b"), bye(34_200, "a", CALLEE))
