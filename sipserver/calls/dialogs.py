@@ -6,7 +6,7 @@ want. The call is the dialog that the caller kept, and only the caller says whic
     its BYEs     The dialog that it parts from first, while another one is there, is not the one that it kept. What
                  counts is when its BYE came, not when it was answered: answers overtake each other.
     its ACKs     A dialog that had no ACK for UNACKNOWLEDGED_MS was not what the caller kept, if another one had. Before
-                 that its ACK may be lost or on its way, and says less than BYEs do.
+                 that its ACK may be lost or on its way, and tells only where BYEs do not.
 
 A device that hangs up by itself says nothing about that: if the caller then parts from the other dialog at once, the
 call was the first one; if it does not, it was the other. "At once" is AT_ONCE_MS. Where the dialog that is kept changes
@@ -132,13 +132,13 @@ class Dialog:
             return False
         return self.confirmed_at > 0 or at - self.answered_at <= AT_ONCE_MS
 
-    def rank(self, now: int) -> tuple[bool, bool, bool, bool, int]:
+    def rank(self, now: int) -> tuple[bool, bool, bool, int, bool]:
         """How likely it is what the caller kept, where all are over by ``now``: one that may have been acknowledged;
-        that it had for long; that it did not part from; that was acknowledged; that was there last."""
+        that it had for long; that it did not part from; that was there last; that was acknowledged."""
         until = self.left_at or (now if self.end is None else self.end.at)
         had_for = until - self.answered_at
         confirmed = self.confirmed_at > 0
-        return confirmed or had_for < UNACKNOWLEDGED_MS, had_for > AT_ONCE_MS, not self.left_at, confirmed, until
+        return confirmed or had_for < UNACKNOWLEDGED_MS, had_for > AT_ONCE_MS, not self.left_at, until, confirmed
 
     def was_dropped(self, at: int) -> bool:
         """Whether the caller did not want it, since it ends at once or was never acknowledged."""

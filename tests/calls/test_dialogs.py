@@ -284,6 +284,34 @@ def test_caller_parts_from_one_and_either_side_of_the_other_ends_the_call() -> N
     assert ended(left(2_220, "a"), bye(2_230, "a"), bye(3_150, "b", CALLEE)) == ("other", 3_150, CALLEE, 1_000)
 
 
+@given(
+    kept=st.sampled_from(("a", "b")),
+    by_caller=st.booleans(),
+    waits=st.lists(st.integers(1, 900), min_size=3, max_size=3),
+    acks=st.lists(st.one_of(st.none(), st.integers(2_160, 4_900)), min_size=2, max_size=2),
+)
+def test_what_the_caller_parts_from_first_was_not_the_call_whatever_became_of_acks(
+    kept: str, by_caller: bool, waits: list[int], acks: list[int | None]
+) -> None:
+    dropped, call = "b" if kept == "a" else "a", forked()
+    parted = 2_160 + waits[0]
+    over = parted + waits[1]
+    happened: list[tuple[int, Event]] = [(parted, left(parted, dropped))]
+    happened.append((parted + waits[2], bye(parted + waits[2], dropped)))
+    happened += [(at, Confirmed(T + at, tag=tag)) for at, tag in zip(acks, "ab", strict=True) if at is not None]
+    if by_caller:
+        happened += [(over, left(over, kept)), (over + 901, bye(over + 901, kept))]
+    else:
+        happened.append((over, bye(over, kept, CALLEE)))
+    rows: list[Row] = []
+    for _, event in sorted(happened, key=lambda each: each[0]):
+        rows += call.handle(event)
+    agent = [row.agent for row in of(CallAnswered, rows)]
+    assert (agent[-1] if agent else "phone") == {"a": "phone", "b": "other"}[kept]
+    row = one(CallEnded, rows)
+    assert (row.ended_by, row.ended_at) == ((CALLER, T + over + 901) if by_caller else (CALLEE, T + over))
+
+
 def test_answers_to_byes_may_overtake_each_other() -> None:
     # The BYE of the dialog that was not kept came first, and is answered after the call has ended or last of all.
     assert ended(left(2_220, "b"), left(2_400, "a"), bye(2_500, "a")) == ("phone", 2_500, CALLER, 400)
