@@ -28,8 +28,9 @@ pytestmark = pytest.mark.skipif(
     bool(baresip.why_not() or linphone.why_not()), reason=baresip.why_not() or linphone.why_not()
 )
 
-TALK = 0.5
-"""Seconds of every call."""
+TALK = 1.0
+"""Seconds of every call. Of linphone it is known only afterwards whether it heard anything, and beside other tests the
+other side may take half a second until it sends."""
 
 HOSTS = {4: "127.0.0.1", 6: "[::1]"}
 NETWORKS = {4: "127.0.0.0/24", 6: "::/56"}
