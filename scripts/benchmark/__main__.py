@@ -148,7 +148,7 @@ def _options() -> argparse.Namespace:
         "--seconds", type=float, default=60.0, help="of the overload; a sixth of it for each delay (60)"
     )
     parser.add_argument("--scale", action="store_true", help="very many bindings and open calls (ten minutes)")
-    parser.add_argument("--growth", action="store_true", help="cost and delay as bindings grow (four minutes)")
+    parser.add_argument("--growth", action="store_true", help="cost and delay as bindings grow (three minutes)")
     parser.add_argument("--bindings", type=int, default=1_000_000, help="of --scale, two of each address; 0 for none")
     parser.add_argument("--calls", type=int, default=50_000, help="open at once, of --scale; 0 for none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")

@@ -98,7 +98,8 @@ def picture(path: Path, found: Sequence[Size]) -> None:
         for each in found
         for name, level in (("registrations", each.register), ("calls", each.call))
     ]
-    bindings = alt.X("bindings:Q", title="bindings", scale=alt.Scale(type="log"))
+    axis = alt.Axis(values=[each.bindings for each in found], format="~s")
+    bindings = alt.X("bindings:Q", title="bindings", scale=alt.Scale(type="log", nice=False), axis=axis)
     color = alt.Color("of:N", title=None)
     charts = [
         alt.Chart({"values": values})

@@ -236,12 +236,12 @@ class Bench:
             for _ in range(TOGETHER):
                 generator.begin()
             generator.run(TOGETHER / sustained.rate / 10, 0)
-        while sum(each.served for each in generator.seconds[first:]) < PEOPLE:
-            if time.monotonic() > began + LONGEST:
-                return math.inf
+        took = 0.0
+        while sum(each.served for each in generator.seconds[first:]) < PEOPLE and took < LONGEST:
             generator.run(0.1, 0)
+            took = time.monotonic() - began
         generator.comes_back = False
-        return (time.monotonic() - began) / (PEOPLE / sustained.rate)
+        return took / (PEOPLE / sustained.rate) if took < LONGEST else math.inf
 
     def _moment(self, at: float, second: Second) -> Moment:
         delays, ending = sorted(second.delays), sorted(second.ending)

@@ -148,6 +148,7 @@ def made(count: int, expires_at: float) -> Iterator[Binding]:
 
 
 def write(path: Path, bindings: Iterator[Binding]) -> None:
+    """Make a ``location.db`` of them."""
     with closing(open_store(path, MIGRATIONS, pragmas=PRAGMAS)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute("BEGIN")

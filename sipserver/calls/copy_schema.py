@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-
 WATCHED: Final = {
     "calls": ("started_at", "id, started_at, caller, callee, caller_agent, caller_transport"),
     "sign_ins": ("at", "id, at, party, outcome, agent"),

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
-
 _TABLES: Final = (
     """
     CREATE TABLE quality_reports (

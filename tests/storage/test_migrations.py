@@ -115,3 +115,8 @@ def test_transaction_reports_the_error_that_ended_it(tmp_path: Path) -> None:
     with pytest.raises(sqlite.IntegrityError):
         fail()
     connection.close()
+
+
+def test_a_step_is_defined_once() -> None:
+    with pytest.raises(ValueError, match="There is a step a already"):
+        steps("a", "a")
