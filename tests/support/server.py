@@ -65,6 +65,8 @@ class ServerProcess:
         self.events: list[Row] = []
         """The log, an entry for each line."""
         self._arrived = threading.Condition()
+        self._over = False
+        """The log has ended."""
         self.configuration = folder / "sipserver.toml"
         folder.mkdir(parents=True, exist_ok=True)
         self.configuration.write_text(config)
@@ -102,6 +104,7 @@ class ServerProcess:
         for host in self.hosts:
             command += ["--listen", f"udp:{host}:{self.port}", "--listen", f"tcp:{host}:{self.port}"]
         self.events.clear()
+        self._over = False
         self._errors = self.folder / "stderr"
         with self._errors.open("ab") as errors:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment())
@@ -138,7 +141,7 @@ class ServerProcess:
             return None
 
         with self._arrived:
-            self._arrived.wait_for(lambda: match() is not None or self.process.poll() is not None, timeout)
+            self._arrived.wait_for(lambda: match() is not None or self._over, timeout)
             found = match()
         assert found is not None, f"no {event} {values}\n{self.log_text}"
         return found
@@ -181,4 +184,5 @@ class ServerProcess:
                     self.events.append(json.loads(line))
                     self._arrived.notify_all()
         with self._arrived:
+            self._over = True
             self._arrived.notify_all()
