@@ -129,6 +129,15 @@ class Driver:
         except Exception as fault:
             self.note_fault(fault)
 
+    def on_unsent(self, data: bytes, flow: Flow) -> None:
+        """A datagram could not be sent after all. What was sent without a transaction is lost, as any may be."""
+        try:
+            self._transactions.undelivered(parse(data, self.limits))
+        except SipError:
+            return
+        except Exception as fault:
+            self.note_fault(fault, flow)
+
     def on_batch_end(self) -> None:
         """Everything that had arrived has been looked at: hand over rows and log lines."""
         self._batch_end()

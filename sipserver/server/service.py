@@ -438,7 +438,7 @@ class Service:
         return SqliteLocation(
             path,
             now=self._clock(),
-            call_soon=self._loop.call_soon_threadsafe,
+            call_soon=self._call_from_writer,
             max_rows=storage.queue_rows,
             interval=storage.commit_interval_ms / 1000,
             synchronous=storage.synchronous,
@@ -446,6 +446,18 @@ class Service:
             on_poison=partial(self._on_poison, path.name),
             on_removed=self._on_removed,
         )
+
+    def _call_from_writer(self, call: Callable[[], None]) -> None:
+        """Bring a call to the loop's thread."""
+        self._loop.call_soon_threadsafe(partial(self._send_together, call))
+
+    def _send_together(self, call: Callable[[], None]) -> None:
+        """A commit releases the answers to all whose rows were in it."""
+        self.transports.hold()
+        try:
+            call()
+        finally:
+            self.transports.release()
 
     def _recover(self, path: Path) -> int:
         """Bring ``calls.db`` up to date and close what the last run left open."""
@@ -463,7 +475,7 @@ class Service:
         return Writer(
             path,
             statements,
-            call_soon=self._loop.call_soon_threadsafe,
+            call_soon=self._call_from_writer,
             keep_failed=True,
             max_rows=storage.queue_rows,
             interval=interval_ms / 1000,

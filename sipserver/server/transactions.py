@@ -232,6 +232,20 @@ class TransactionLayer:
             elif isinstance(effect, Terminated):
                 self._forget_client(transaction)
 
+    def undelivered(self, message: Request | Response) -> None:
+        """This message of one of the transactions could not be delivered, as turned out after it was sent."""
+        if isinstance(message, Response):
+            key = keys.answered_key(message)
+            server = self._servers.get(key) if key is not None else None
+            if server is not None:
+                self.run_server(server, server.machine.on_transport_error())
+            return
+        # The ACK of a refusal is its INVITE's (RFC 3261 §17.1.1.3).
+        method = "INVITE" if message.method == "ACK" else message.method
+        client = self._clients.get(keys.client_key(message.top_via.branch or "", method))
+        if client is not None:
+            self.run_client(client, client.machine.on_transport_error())
+
     def flow_lost(self, flow: Flow) -> None:
         """The connection of this flow is gone: what waits for it fails now (RFC 3261 §17.1.4)."""
         for transaction in self._over_connection.pop(flow.connection, set()):

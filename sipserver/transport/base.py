@@ -133,7 +133,8 @@ class Transports:
     def send(self, flow: Flow, data: bytes) -> bool:
         """Put the bytes on the flow; False where they are known not to arrive.
 
-        A datagram that finds too many others waiting is dropped and counted, as the network might drop it.
+        A datagram that finds too many others waiting is dropped and counted, as the network might drop it. Of one that
+        is held, as all are while datagrams that arrived are worked on, the receiver hears if it cannot be delivered.
         """
         if flow.connection:
             return self.tcp is not None and self.tcp.send(flow, data)
@@ -142,6 +143,16 @@ class Transports:
             self.send_errors += 1
             return False
         return listener.send(flow, data)
+
+    def hold(self) -> None:
+        """Datagrams that are sent from now on wait for ``release`` (``transport.udp`` says why)."""
+        for listener in self.udp:
+            listener.hold()
+
+    def release(self) -> None:
+        """Send what was held."""
+        for listener in self.udp:
+            listener.release()
 
     def flow_for(
         self, transport: str, host: str, port: int, connection: int = 0, *, listener: int | None = None,

@@ -34,6 +34,9 @@ class Receiver(Protocol):
     def on_closed(self, flow: Flow) -> None:
         """A connection is gone; called once for each that carried, or could have carried, a message."""
 
+    def on_unsent(self, data: bytes, flow: Flow) -> None:
+        """A datagram that was held (``Transports.hold``) cannot be delivered, as the kernel says now."""
+
     def on_batch_end(self) -> None:
         """Everything that had arrived was handed over: the time to flush rows, log lines and timers."""
 

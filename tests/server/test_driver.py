@@ -51,6 +51,14 @@ def test_ack_of_a_stateless_407_is_dropped(server: Server, written: str, as_one_
     assert server.rows("SELECT * FROM errors") == []
 
 
+def test_datagram_without_transaction_that_was_not_sent_is_lost(server: Server) -> None:
+    alice = Device(server, "alice")
+    answer = alice.ask(alice.write("INVITE", f"sip:bob@{DOMAIN}"))
+    for lost in (answer.to_bytes(), alice.write("ACK", f"sip:bob@{DOMAIN}"), b"\r\n\r\n"):
+        server.driver.on_unsent(lost, alice.flow)
+    assert (alice.received(), server.driver.faults) == ([], 0)
+
+
 def test_stateless_answer_has_the_same_tag_for_each_retransmission(server: Server) -> None:
     alice = Device(server, "alice")
     data = alice.write("INVITE", f"sip:bob@{DOMAIN}")
@@ -191,16 +199,17 @@ def test_fault_of_our_own_is_answered_500_and_logged_and_stops_nothing(make_serv
     assert alice.ask(alice.write("REGISTER")).status == 401
 
 
-def test_fault_on_a_response_ack_or_closed_connection_gets_no_answer(make_server: MakeServer) -> None:
-    server = make_server("alice", faults=4)
+def test_fault_on_a_response_ack_lost_datagram_or_closed_connection_gets_no_answer(make_server: MakeServer) -> None:
+    server = make_server("alice", faults=5)
     alice = Device(server, "alice", tcp=True)
     broken: Any = None
     server.driver._transactions = broken
     alice.send(alice.write("ACK"))
+    server.driver.on_unsent(alice.write("ACK"), alice.flow)
     alice.send(response(written("SIP/2.0 200 OK")).to_bytes())
     server.driver.on_closed(alice.flow)
     # The request's fault strikes again while it is answered, which is one more.
-    assert server.driver.faults == 3
+    assert server.driver.faults == 4
     forgetful: Any = ForgetfulContext(server)
     server.driver._context = forgetful
     server.driver.on_malformed(MalformedMessage(400, "Bad", None), alice.flow)

@@ -99,6 +99,16 @@ async def test_silent_server_is_given_up_and_the_next_one_answers(away: Away) ->
     assert (line["target"], line["seconds"]) == ("UDP 198.51.100.1:5060", 60)
 
 
+async def test_server_that_turns_out_not_to_be_reachable_gives_way_at_once(away: Away) -> None:
+    await away.call()
+    sent, flow = next((data, flow) for flow, data in away.server.transports.sent if flow is away.server_at(1))
+    away.server.driver.on_unsent(sent, flow)
+    (second,) = away.heard(2)
+    away.answer(2, second, 200)
+    assert statuses(away.alice.received()) == [100, 200]
+    assert [row["outcome"] for row in away.server.rows(BRANCHES)] == ["unreachable", "answered"]
+
+
 async def test_dead_server_is_tried_last_until_it_has_aged(away: Away) -> None:
     await away.call()
     away.server.advance(2)

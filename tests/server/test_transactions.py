@@ -183,6 +183,36 @@ def test_request_that_cannot_be_sent_fails_at_once(bench: Bench) -> None:
     assert bench.layer._over_connection == {}
 
 
+def test_request_that_turns_out_not_to_be_sent_fails(bench: Bench) -> None:
+    invite = outgoing()
+    bench.layer.request(invite, UDP, bench.user, 1)
+    bench.layer.undelivered(parse(invite.data))
+    assert bench.user.heard == [("failed", (1, UNREACHABLE))]
+    assert bench.layer.clients == 0
+    bench.layer.undelivered(parse(invite.data))
+    assert len(bench.user.heard) == 1
+
+
+def test_ack_that_turns_out_not_to_be_sent_ends_its_invite(bench: Bench) -> None:
+    invite = outgoing()
+    bench.layer.request(invite, UDP, bench.user, 1)
+    bench.layer.receive_response(answer(invite, 486))
+    bench.layer.undelivered(parse(bench.sent[-1]))
+    assert bench.user.heard == [("response", (1, 486)), ("failed", (1, UNREACHABLE))]
+    assert bench.layer.clients == 0
+
+
+def test_answer_that_turns_out_not_to_be_sent_is_reported(bench: Bench) -> None:
+    invite = incoming()
+    transaction = bench.layer.serve(server_key(invite), invite, UDP)
+    transaction.user = bench.user
+    transaction.respond(486, reply(invite, 486, to_tag="t"))
+    bench.layer.undelivered(parse(reply(incoming(branch="z9hG4bK2"), 486, to_tag="t")))
+    assert bench.user.heard == []
+    bench.layer.undelivered(parse(bench.sent[-1]))
+    assert bench.user.heard == [("server_failed", UNREACHABLE)]
+
+
 def test_lost_connection_fails_what_waits_for_it_and_nothing_else(bench: Bench) -> None:
     other = Flow("TCP", "192.0.2.9", 5060, "192.0.2.1:5060", True, connection=8)
     bench.layer.request(outgoing(branch="z9hG4bKa"), TCP, bench.user, 1)

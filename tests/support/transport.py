@@ -30,7 +30,9 @@ class Recorder:
         self.messages: list[tuple[bytes, Flow]] = []
         self.malformed: list[tuple[MalformedMessage, Flow]] = []
         self.closed: list[Flow] = []
+        self.unsent: list[tuple[bytes, Flow]] = []
         self.batches = 0
+        self.at_batch_end: Callable[[], object] = lambda: None
         self.answer: Callable[[bytes, Flow], object] = lambda data, flow: None
         self.answer_malformed: Callable[[Flow], object] = lambda flow: None
         self._changed = asyncio.Event()
@@ -49,7 +51,12 @@ class Recorder:
         self.closed.append(flow)
         self._changed.set()
 
+    def on_unsent(self, data: bytes, flow: Flow) -> None:
+        self.unsent.append((data, flow))
+        self._changed.set()
+
     def on_batch_end(self) -> None:
+        self.at_batch_end()
         self.batches += 1
         self._changed.set()
 

@@ -13,7 +13,7 @@ import pytest
 
 from sipserver.sip.flow import Flow
 from sipserver.transport.base import ListenError, Settings, Transports
-from sipserver.transport.udp import BATCH, UdpFlow, UdpListener
+from sipserver.transport.udp import BATCH, MOST_HELD, UdpFlow, UdpListener
 from support.transport import Recorder, datagram_peer, message, need_ipv6, port_of, serving
 
 _SO_TIMESTAMPNS = 35
@@ -255,6 +255,52 @@ async def test_a_queued_datagram_that_cannot_be_sent_is_counted() -> None:
         peer.send(message(), "127.0.0.1", port_of(transports))
         await receiver.until(lambda: len(receiver.messages) == 2 and listener.send_errors == 1)
         assert not listener._queue
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_what_is_sent_while_messages_are_worked_on_leaves_together_at_the_end(host: str) -> None:
+    async with serving(f"udp:{host}:0") as (transports, receiver), datagram_peer() as peer:
+        listener = transports.udp[0]
+        answers = [message(number) for number in range(3)]
+        receiver.answer = lambda data, flow: [transports.send(flow, answer) for answer in answers]
+        sent: list[int] = []
+        receiver.at_batch_end = lambda: sent.append(listener.sent)
+        peer.send(message(9), "127.0.0.1", port_of(transports))
+        assert [(await peer.next())[0] for _ in answers] == answers
+        assert sent == [0]
+        # What is sent otherwise goes at once.
+        transports.send(receiver.messages[0][1], message(4))
+        assert listener.sent == 4
+
+
+async def test_what_is_held_is_bounded_and_keeps_its_order() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, _), datagram_peer() as peer:
+        listener = transports.udp[0]
+        flow = transports.flow_for("UDP", "127.0.0.1", peer.port)
+        assert flow is not None
+        transports.hold()
+        for number in range(MOST_HELD + 1):
+            assert listener.sent == (0 if number < MOST_HELD else MOST_HELD)
+            assert transports.send(flow, message(number))
+        transports.release()
+        assert listener.sent == MOST_HELD + 1
+        assert [(await peer.next())[0] for _ in range(MOST_HELD + 1)] == list(map(message, range(MOST_HELD + 1)))
+
+
+async def test_the_receiver_hears_of_what_was_held_and_cannot_be_delivered() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
+        listener = transports.udp[0]
+        stubborn = fill(listener)
+        flow = transports.flow_for("UDP", "127.0.0.1", peer.port)
+        assert flow is not None
+        stubborn.outcome = OSError(errno.ENETUNREACH, "unreachable")
+        assert not transports.send(flow, message(0))
+        transports.hold()
+        assert transports.send(flow, message(1))
+        assert transports.send(flow, message(2))
+        transports.release()
+        assert receiver.unsent == [(message(1), flow), (message(2), flow)]
+        assert (listener.sent, listener.send_errors) == (0, 3)
 
 
 async def test_what_waits_is_forgotten_at_close() -> None:

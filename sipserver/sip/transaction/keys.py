@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from sipserver.sip.errors import SipError
-from sipserver.sip.message import Request, parse
+from sipserver.sip.message import Request, Response, parse
 from sipserver.sip.values import MAGIC_COOKIE
 
 Key = str | tuple[str | int | None, ...]
@@ -32,6 +32,13 @@ def server_key(request: Request) -> Key:
     if request.method == "ACK":
         return invite_key_for_ack(request)
     return _server_key(request, request.method)
+
+
+def answered_key(response: Response) -> Key | None:
+    """The server transaction that sent this response; None where that cannot be told (a request of RFC 2543)."""
+    via = response.top_via
+    branch = via.params.get("branch")
+    return (branch, via.host, via.port, response.cseq[1]) if _has_cookie(branch) else None
 
 
 def invite_key_for_ack(ack: Request) -> Key:

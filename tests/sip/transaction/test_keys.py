@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from sipserver.sip.build import reply
-from sipserver.sip.message import Request
+from sipserver.sip.message import Request, Response, parse
 from sipserver.sip.transaction.keys import (
     Key,
     acknowledges,
+    answered_key,
     client_key,
     invite_key_for_ack,
     invite_key_for_cancel,
@@ -51,6 +52,21 @@ def test_with_cookie_nothing_but_branch_sent_by_and_method_counts() -> None:
 )
 def test_another_branch_or_sent_by_is_another_transaction(via: str) -> None:
     assert server_key(request(via=via)) != server_key(request())
+
+
+@pytest.mark.parametrize("method", ["INVITE", "CANCEL", "BYE"])
+def test_response_tells_the_transaction_that_it_answers(method: str) -> None:
+    answered = request(method)
+    response = parse(reply(answered, 486, to_tag="callee"))
+    assert isinstance(response, Response)
+    assert answered_key(response) == server_key(answered)
+
+
+@pytest.mark.parametrize("via", OLD_VIAS)
+def test_without_cookie_a_response_does_not_tell(via: str) -> None:
+    response = parse(reply(old(via=via), 486, to_tag="callee"))
+    assert isinstance(response, Response)
+    assert answered_key(response) is None
 
 
 def test_received_and_rport_do_not_change_the_key() -> None:
