@@ -378,8 +378,7 @@ class UdpListener:
                 self.received += 1
                 on_message(data, flow)
         finally:
-            self._receiver.on_batch_end()
-            self.release()
+            self._end_batch()
         return found
 
     def _drain_wildcard(self, now: float) -> int:
@@ -414,9 +413,14 @@ class UdpListener:
                 self.received += 1
                 on_message(data, flow)
         finally:
-            self._receiver.on_batch_end()
-            self.release()
+            self._end_batch()
         return found
+
+    def _end_batch(self) -> None:
+        try:
+            self._receiver.on_batch_end()
+        finally:
+            self.release()
 
     def _without_keepalive(self, data: bytes) -> bytes:
         """The message after leading CRLFs, or one of STUN, which begins with a zero; nothing where the datagram only
