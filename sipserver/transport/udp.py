@@ -35,12 +35,16 @@ CLOSE_TOGETHER: Final = 0.002
 """Seconds between two wake-ups that count as close together."""
 MANY_IN_A_ROW: Final = 16
 """Wake-ups close together after which the socket is read by the clock."""
-READ_EVERY: Final = 0.001
-"""Seconds between two reads by the clock: what a datagram may wait for under load."""
+READ_EVERY: Final = 0.004
+"""Seconds between two reads by the clock: what a datagram may wait for under load. Measured at 500 and at 1,000 calls a
+second: reading every 1 ms costs 543 and 416 us a call, 2 ms 508 and 396, 3 ms 490 and 379, 4 ms 482 and 370, 8 ms 365
+at 1,000."""
 MOST_HELD: Final = 64
 """Datagrams that are held at most until they are sent."""
+WORTH_WAITING: Final = 2
+"""Datagrams for which the loop would have been woken more often than the clock has it."""
 GIVE_UP_AFTER: Final = 4
-"""Reads by the clock that find nothing, after which the loop watches the socket again."""
+"""Reads by the clock in a row that find less, after which the loop watches the socket again."""
 LARGEST: Final = 65_535
 """RFC 3261 §18.1.1: datagrams up to the largest there are."""
 SHORTEST: Final = 16
@@ -119,7 +123,7 @@ class UdpListener:
         self._read: Callable[[float], int]
         self._woken_at = 0.0
         self._in_a_row = 0
-        self._found_nothing = 0
+        self._found_little = 0
         self._clock: asyncio.TimerHandle | None = None
         """When the socket is read next, where it is read by the clock."""
 
@@ -316,7 +320,8 @@ class UdpListener:
         """The loop says that there is something to read.
 
         Each wake-up has its price, whatever it finds. So where they come thick and fast the socket is read by the
-        clock instead, and by the loop again once nothing has come for a while.
+        clock instead, and by the loop again once that saves nothing: little comes, or from somebody who waits for each
+        answer before he asks again.
         """
         now = self._loop.time()
         self._in_a_row = self._in_a_row + 1 if now - self._woken_at < CLOSE_TOGETHER else 0
@@ -324,7 +329,7 @@ class UdpListener:
         if self._read(now) < BATCH:
             self._emptied_at = now
         if self._in_a_row >= MANY_IN_A_ROW:
-            self._in_a_row = self._found_nothing = 0
+            self._in_a_row = self._found_little = 0
             self._loop.remove_reader(self._socket)
             self._clock = self._loop.call_later(READ_EVERY, self._read_by_the_clock)
 
@@ -342,8 +347,8 @@ class UdpListener:
                 self._emptied_at = now
         finally:
             # Whatever happened, somebody reads on.
-            self._found_nothing = 0 if found else self._found_nothing + 1
-            if self._found_nothing < GIVE_UP_AFTER:
+            self._found_little = 0 if found >= WORTH_WAITING else self._found_little + 1
+            if self._found_little < GIVE_UP_AFTER:
                 self._clock = self._loop.call_later(0 if found >= BATCH else READ_EVERY, self._read_by_the_clock)
             else:
                 self._clock = None

@@ -13,7 +13,7 @@ import pytest
 
 from sipserver.sip.flow import Flow
 from sipserver.transport.base import ListenError, Settings, Transports
-from sipserver.transport.udp import BATCH, MOST_HELD, UdpFlow, UdpListener
+from sipserver.transport.udp import BATCH, GIVE_UP_AFTER, MOST_HELD, UdpFlow, UdpListener
 from support.transport import Recorder, datagram_peer, message, need_ipv6, port_of, serving
 
 _SO_TIMESTAMPNS = 35
@@ -360,6 +360,19 @@ async def test_under_load_a_socket_is_read_by_the_clock_and_nothing_is_missed(ho
             peer.send(message(0), "127.0.0.1", port)
             assert (await peer.next())[0] == message(0)
         assert receiver.data == [message(each) for each in (*range(1, sent + 1), 0)]
+
+
+async def test_somebody_who_waits_for_each_answer_does_not_wait_for_the_clock_for_long() -> None:
+    async with serving("udp:127.0.0.1:0") as (transports, receiver), datagram_peer() as peer:
+        echoing(transports, receiver)
+        port, reads = port_of(transports), ReadsByTheClock(transports.udp[0])
+        by_the_clock = 0
+        async with asyncio.timeout(10):
+            while not by_the_clock or reads.now():
+                peer.send(message(), "127.0.0.1", port)
+                await peer.next()
+                by_the_clock += reads.now()
+        assert by_the_clock <= GIVE_UP_AFTER
 
 
 async def test_a_receiver_that_fails_does_not_stop_the_reading_by_the_clock() -> None:
