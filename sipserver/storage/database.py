@@ -39,6 +39,9 @@ __all__ = [
     "sqlite",
 ]
 
+STATEMENTS_KEPT = 512
+"""Prepared statements of a connection: a writer has some thirty, most of them in seven sizes."""
+
 SAFE_TO_SHARE_CHECKPOINTS = (3, 51, 3)
 """The first SQLite in which two connections may checkpoint one file."""
 
@@ -83,6 +86,7 @@ def connect(
             isolation_level=None,
             timeout=busy_timeout,
             check_same_thread=False,
+            cached_statements=STATEMENTS_KEPT,
         )
     except sqlite.Error as error:
         raise StoreError(explain(path, error)) from error

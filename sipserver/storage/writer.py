@@ -137,6 +137,7 @@ class Writer:
         self._closing_at: float | None = None
         # The thread's side.
         self._connection: sqlite.Connection | None = self._connect()
+        self._prepared: sqlite.Connection | None = None
         self._open_group_failed = False
         self._worker = threading.Thread(target=self._run, name=f"writer-{self.path.stem}", daemon=True)
         self._worker.start()
@@ -336,7 +337,7 @@ class Writer:
     def _write(self, lists: list[list[Row]]) -> Exception | None:
         """One transaction; the error when it was rolled back."""
         try:
-            connection = self._connection or self._reconnect()
+            connection = self._prepared_connection()
             connection.execute("BEGIN IMMEDIATE")
             self._run_all(connection, lists)
             connection.execute("COMMIT")
@@ -357,7 +358,7 @@ class Writer:
             rows = [(number, [row]) for number, group in steps for row in group]
             steps = sorted(rows, key=lambda step: step[1][0][0])
         try:
-            connection = self._connection or self._reconnect()
+            connection = self._prepared_connection()
             connection.execute("BEGIN IMMEDIATE")
             faults = self._write_steps(connection, steps)
             connection.execute("COMMIT")
@@ -446,6 +447,14 @@ class Writer:
             raise StoreError(f"{self.path} is no longer there")
         self._connection = self._connect()
         return self._connection
+
+    def _prepared_connection(self) -> sqlite.Connection:
+        connection = self._connection or self._reconnect()
+        if connection is not self._prepared:
+            for statement in self._statements:
+                statement.prepare(connection)
+            self._prepared = connection
+        return connection
 
     def _roll_back(self, error: Exception) -> None:
         """Leave no transaction open, and no connection that an I/O error may have left unsure of its file."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sipserver.storage.batch import MOST_ROWS, MOST_VALUES, BatchStatement
+from sipserver.storage.batch import MANY, MOST_ROWS, MOST_VALUES, BatchStatement
 from sipserver.storage.database import sqlite
 
 INSERT = "INSERT INTO item (id, name) VALUES (?, ?)"
@@ -39,6 +39,7 @@ def items(connection: sqlite.Connection) -> list[tuple[int, str]]:
 
 
 def statements_run(connection: CountingConnection, statement: BatchStatement, rows: list[tuple[object, ...]]) -> int:
+    statement.prepare(connection)
     before = connection.executed
     statement.run(connection, rows)
     return connection.executed - before
@@ -60,15 +61,14 @@ def test_rows_of_one_key_are_taken_in_their_order(connection: sqlite.Connection)
     assert items(connection) == [(1, "abc"), (2, "x")]
 
 
-def test_null_is_null(connection: sqlite.Connection) -> None:
+def test_null_is_null(connection: CountingConnection) -> None:
     connection.execute("CREATE TABLE maybe (id INTEGER PRIMARY KEY, name TEXT, size REAL, number INTEGER) STRICT")
     rows = [(number, None, None, None) for number in range(3)]
     BatchStatement("INSERT INTO maybe VALUES (?, ?, ?, ?)").run(connection, rows)
     assert connection.execute("SELECT * FROM maybe").fetchall() == rows
     connection.execute("UPDATE maybe SET name = 'a', size = 1.5, number = 7")
-    BatchStatement("UPDATE maybe SET name = ?, size = coalesce(?, size), number = ? WHERE id = ?").run(
-        connection, [(None, None, None, 1)]
-    )
+    update = BatchStatement("UPDATE maybe SET name = ?, size = coalesce(?, size), number = ? WHERE id = ?")
+    statements_run(connection, update, [(None, None, None, 1)])
     assert connection.execute("SELECT * FROM maybe WHERE id = 1").fetchall() == [(1, None, 1.5, None)]
     with pytest.raises(sqlite.IntegrityError):
         BatchStatement(INSERT).run(connection, [(9, None)])
@@ -90,17 +90,60 @@ def test_insert_without_parameters_runs_for_each_row(connection: CountingConnect
 @pytest.mark.parametrize(
     ("sql", "rows"),
     [
-        ("UPDATE item SET name = ? WHERE id = ?", [("a", 1), ("b", 2)]),
+        ("UPDATE item SET name = ? WHERE id = ?", [("z", 1), ("b", 2), ("a", 1)]),
+        ("UPDATE OR IGNORE item SET name = ? WHERE id = ?", [("z", 1), ("b", 2), (None, 2), ("a", 1)]),
         (f"{INSERT} ON CONFLICT (id) DO UPDATE SET name = ?", [(1, "", "a"), (2, "", "b")]),
         ("INSERT OR REPLACE INTO item (id, name) VALUES (?, lower(?))", [(1, "A"), (2, "B")]),
+        ("DELETE FROM item WHERE name = ? OR id = ?", [("", 3), ("", 4)]),
     ],
 )
-def test_what_cannot_be_repeated_runs_for_each_row(
-    connection: sqlite.Connection, sql: str, rows: list[tuple[object, ...]]
+def test_what_cannot_be_repeated_runs_for_each_row_of_a_view(
+    connection: CountingConnection, sql: str, rows: list[tuple[object, ...]]
 ) -> None:
-    BatchStatement(INSERT).run(connection, [(1, "x"), (2, "x")])
-    BatchStatement(sql).run(connection, rows)
+    BatchStatement(INSERT).run(connection, [(1, "a"), (2, "b"), (3, "c"), (4, "d")])
+    many = rows * MANY
+    assert statements_run(connection, BatchStatement(sql), many) < len(many) / 4
+    assert items(connection)[:2] == [(1, "a"), (2, "b")]
+    assert len(items(connection)) == 4 - 2 * sql.startswith("DELETE")
+
+
+def test_few_rows_take_no_detour_through_a_view(connection: CountingConnection) -> None:
+    BatchStatement(INSERT).run(connection, [(1, "a")])
+    rows: list[tuple[object, ...]] = [(str(number), 1) for number in range(MANY - 1)]
+    assert statements_run(connection, BatchStatement("UPDATE item SET name = ? WHERE id = ?"), rows) == len(rows)
+    assert items(connection) == [(1, str(MANY - 2))]
+
+
+@pytest.mark.parametrize("before", [0, MANY])
+def test_a_row_of_a_view_that_cannot_be_written_is_told(connection: CountingConnection, before: int) -> None:
+    BatchStatement(INSERT).run(connection, [(1, "a"), (2, "b")])
+    update = BatchStatement("UPDATE item SET name = ? WHERE id = ?")
+    connection.execute("BEGIN")
+    with pytest.raises(sqlite.IntegrityError, match="NOT NULL"):
+        statements_run(connection, update, [*[("x", 1)] * before, (None, 2), *[("x", 1)] * MANY])
+    assert connection.in_transaction
+    connection.execute("ROLLBACK")
     assert items(connection) == [(1, "a"), (2, "b")]
+
+
+def test_triggers_of_the_table_run_for_each_row_of_a_view(connection: CountingConnection) -> None:
+    connection.execute("CREATE TABLE changes (id INTEGER PRIMARY KEY, times INTEGER) STRICT")
+    connection.execute("""CREATE TRIGGER changed AFTER UPDATE OF name ON item BEGIN
+        INSERT INTO changes VALUES (NEW.id, 1) ON CONFLICT (id) DO UPDATE SET times = times + 1; END""")
+    BatchStatement(INSERT).run(connection, [(1, "a"), (2, "b")])
+    update = BatchStatement("UPDATE item SET name = ? WHERE id = ?")
+    statements_run(connection, update, [("x", 1), ("y", 2), ("z", 1)] * MANY)
+    assert connection.execute("SELECT * FROM changes").fetchall() == [(1, 2 * MANY), (2, MANY)]
+
+
+def test_values_reach_the_table_through_the_view_as_they_are(connection: CountingConnection) -> None:
+    connection.execute("CREATE TABLE any (id INTEGER PRIMARY KEY, value ANY) STRICT")
+    values = [1, 2**40, 1.5, "7", "text", b"bytes", None] * 3
+    assert len(values) >= MANY
+    BatchStatement("INSERT INTO any VALUES (?, 0)").run(connection, [(each,) for each in range(len(values))])
+    update = BatchStatement("UPDATE any SET value = ? WHERE id = ?")
+    statements_run(connection, update, [(value, number) for number, value in enumerate(values)])
+    assert [row for (row,) in connection.execute("SELECT value FROM any ORDER BY id")] == values
 
 
 def test_short_and_long_rows_do_not_make_up_for_each_other(connection: sqlite.Connection) -> None:
