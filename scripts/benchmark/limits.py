@@ -19,7 +19,7 @@ from benchmark.systems import PEOPLE, BenchError, Sipserver
 
 FIRST: Final = {"register": 50.0, "call": 20.0}
 """Operations a second that are tried first."""
-MOST: Final = {"register": 12_000.0, "call": 3_000.0}
+MOST: Final = {"register": 30_000.0, "call": 8_000.0}
 STRIDE: Final = 2.0
 STEP: Final = 1.2
 BEFOREHAND: Final = 400.0
