@@ -28,6 +28,8 @@ from sipserver.sip.validate import check_request, check_response
 _TRACE: Final = 1_800
 """Characters of a traceback in a log line."""
 OVERLOADED: Final = "Overloaded"
+TOO_MANY_TRANSACTIONS: Final = "Too Many Transactions"
+"""At the bound that ``limits.transactions`` sets, which an operator can move."""
 
 
 class Driver:
@@ -157,7 +159,8 @@ class Driver:
             self._proxying.on_cancel(request, flow, key)
         elif self.stopping or self._transactions.full:
             self.overloaded += 1
-            error = SipError(503, OVERLOADED, RETRY_LATER)
+            reason = OVERLOADED if self.stopping else TOO_MANY_TRANSACTIONS
+            error = SipError(503, reason, RETRY_LATER)
             self._context.refuse_statelessly(request, flow, error, kind=faults.OVERLOAD)
         elif self._overload.shedding and not admitted and self._sheds(request, key):
             self._shed(request, flow)

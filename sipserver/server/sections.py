@@ -73,9 +73,9 @@ class LimitsSection(Section, frozen=True):
     headers: Annotated[int, Meta(ge=16, le=4096)] = 128
     line: Bytes = 8_192
     uri: Bytes = 1_024
-    transactions: Count = 250_000
+    transactions: Count = 500_000
     """Server transactions at once; beyond them requests are answered 503. Over UDP each one stays for 64*T1, 32 s, so
-    this is 7,800 requests a second."""
+    this is 15,600 requests a second."""
     calls: Count = 50_000
     """Calls that are remembered at once."""
     subscriber_calls: Rate = 20.0

@@ -164,7 +164,7 @@ def test_request_beyond_the_bound_is_answered_503(make_server: MakeServer) -> No
     assert alice.register(cseq=90).status == 200
     assert server.service.transactions.servers == 2
     answer = alice.ask(alice.write("OPTIONS"))
-    assert (answer.status, answer.header("retry-after")) == (503, "5")
+    assert (answer.status, answer.reason, answer.header("retry-after")) == (503, "Too Many Transactions", "5")
     assert server.service.transactions.servers == 2
     server.advance(40)
     assert alice.ask(alice.write("OPTIONS", "sip:bob@example.test")).status == 407
