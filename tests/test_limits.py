@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from benchmark.limits import Level, Moment, Overloaded, quantile
+from benchmark.limits import FIRST, HELD_SECONDS, Bench, Level, Moment, Overloaded, quantile
+from benchmark.systems import BenchError
 
 
 def moment(at: float, served: int, refused: int = 0) -> Moment:
@@ -36,6 +39,35 @@ def test_a_rate_is_sustained_where_everybody_is_served_at_once() -> None:
     assert not level(990, 0, 0).is_sustained
     assert not level(999, 1, 0).is_sustained
     assert not level(1000, 0, 50).is_sustained
+
+
+class Machine(Bench):
+    """Serves up to so many for some seconds, and up to so many for longer."""
+
+    def __init__(self, shortly: float, lasting: float) -> None:
+        self.shortly, self.lasting = shortly, lasting
+
+    def generator(self, operation: str) -> Any:
+        return None
+
+    def measure(self, generator: object, rate: float, seconds: float) -> Level:
+        refused = int(rate > (self.shortly if seconds < HELD_SECONDS else self.lasting))
+        return Level(rate, 1000, 1000 - refused, refused, 0, 0, 0, 0, 1.0, 2.0, 3.0, 400.0, 0.1)
+
+
+@pytest.mark.parametrize(("shortly", "lasting"), [(1000.0, 1000.0), (1000.0, 700.0), (1000.0, 60.0)])
+def test_sustained_is_what_is_held_and_known_to_a_step(shortly: float, lasting: float) -> None:
+    shown: list[Level] = []
+    found = Machine(shortly, lasting).sustained("call", shown.append)
+    assert lasting / 1.2 <= found.rate <= lasting
+    assert shown[-1] is found
+
+
+def test_a_machine_that_sustains_nothing_is_an_error() -> None:
+    with pytest.raises(BenchError, match="not even 50"):
+        Machine(1000.0, FIRST["register"] - 1).sustained("register", lambda _: None)
+    with pytest.raises(BenchError, match="not even 50"):
+        Machine(FIRST["register"] - 1, 1000.0).sustained("register", lambda _: None)
 
 
 def test_quantile_of_nothing_is_nothing() -> None:

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 STATEMENTS_KEPT = 512
-"""Prepared statements of a connection: a writer has some thirty, most of them in seven sizes."""
+"""Prepared statements of a connection: that of the calls has 26, most of them in seven sizes."""
 
 SAFE_TO_SHARE_CHECKPOINTS = (3, 51, 3)
 """The first SQLite in which two connections may checkpoint one file."""
